@@ -1,0 +1,257 @@
+"""All settings that change the protected bytes, and the presets. Imports no torch.
+
+Budgets and step sizes stand here in 8-bit levels (1 level = 1/255 of the [0, 1] range); the code
+converts them once with ``image_values.levels_to_unit``. [P] marks a value of the paper
+(arXiv:2511.19910), [X] a choice of ours where it is silent.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PresetName = Literal["paper", "balanced", "fast", "zero-shot"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused, every field documented."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class EncoderSettings(Settings):
+    """One identity encoder of layer 2, or one that only measures."""
+
+    name: str
+    """Short name in manifests and reports, e.g. ``sface``."""
+    kind: Literal["sface", "student", "arcface_onnx", "clip"]
+    """``sface`` and ``student`` come with the package; the others need ``path``."""
+    path: str | None = None
+    """ONNX file (``arcface_onnx``) or folder or hub id (``clip``)."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Share in the loss, relative to the other encoders."""
+    held_out: bool = False
+    """True: only measures; never in a loss or a stop rule."""
+    clip_output: Literal["pooled", "penultimate"] = "penultimate"
+    """CLIP only: pooled image embedding, or ``hidden_states[-2]`` as IP-Adapter-Plus reads it."""
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> Self:
+        if self.kind in ("arcface_onnx", "clip") and not self.path:
+            raise ValueError(f"encoder {self.name!r} of kind {self.kind!r} needs a path")
+        return self
+
+
+class FaceDetectorSettings(Settings):
+    """Where faces and their five landmarks come from."""
+
+    kind: Literal["yunet", "insightface"] = "yunet"
+    """``yunet`` comes with the package; ``insightface`` reads a pack of the user's."""
+    pack: str | None = None
+    """insightface pack: a folder with its .onnx files, or a pack name such as ``buffalo_l``."""
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Detections below are ignored. Raising it misses blurred and turned faces."""
+    min_size_px: Annotated[int, Field(ge=8)] = 24
+    """Faces with a shorter box side are left alone."""
+    max_faces: Annotated[int, Field(ge=1)] = 16
+    """At most this many faces of a photo, largest first."""
+
+
+class TransformSettings(Settings):
+    """What platforms and attackers do to a photo, drawn anew at each step (method.md)."""
+
+    enabled: bool = True
+    none_share: Annotated[float, Field(ge=0, le=1)] = 0.30
+    """Share of draws without any photometric transform."""
+    jpeg_and_half_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Share of draws with JPEG and a half-size round trip together; the rest are single ones."""
+    jpeg_quality: tuple[int, int] = (60, 95)
+    """Range of JPEG qualities, libjpeg scale."""
+    blur_sigma_px: tuple[float, float] = (0.3, 1.2)
+    noise_sigma_levels: tuple[float, float] = (0.5, 3.0)
+
+
+class Layer2Settings(Settings):
+    """Layer 2: against zero-shot adapters, over an ensemble of identity encoders."""
+
+    enabled: bool = True
+    mode: Literal["image", "crop"] = "image"
+    """``image``: a grid over the face box, seen through many warps; ``crop``: as the paper, on
+    the aligned crop, the perturbation warped back."""
+    epsilon_levels: Annotated[float, Field(ge=0, le=64)] = 11.0
+    """Budget eta_zs [P]. Raising it protects more and shows more."""
+    step_size_levels: Annotated[float, Field(gt=0)] = 0.204
+    """Signed step sigma_zs = 8e-4 on [0, 1] [P]."""
+    num_steps: Annotated[int, Field(ge=1)] = 150
+    stop_cosine: float | None = None
+    """Stop once every white-box cosine is below; None: all steps run (transfer gains) [X]."""
+    target_cosine: float = 0.1
+    """Reported as met or not, on the re-read file; th_s of the paper's table."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    crops_per_step: Annotated[int, Field(ge=1, le=8)] = 2
+    """Augmented crops whose gradients are averaged in a step."""
+    jitter_px: Annotated[float, Field(ge=0)] = 2.0
+    """Random shift of the warp in pixels of the 112 px template [P: jitter]."""
+    scale_range: tuple[float, float] = (0.9, 1.1)
+    flip: bool = True
+    grid_max_cells: Annotated[int, Field(ge=32)] = 256
+    """The perturbation of a face lives on a grid of at most this many cells a side."""
+    box_scale: Annotated[float, Field(ge=1)] = 1.3
+    """Side of the perturbed square relative to the face box."""
+    transforms: TransformSettings = TransformSettings()
+    encoders: tuple[EncoderSettings, ...] = (EncoderSettings(name="sface", kind="sface"),)
+
+    @model_validator(mode="after")
+    def _at_least_one_in_the_loss(self) -> Self:
+        if self.enabled and all(encoder.held_out for encoder in self.encoders):
+            raise ValueError("layer2.encoders: at least one must not be held_out")
+        names = [encoder.name for encoder in self.encoders]
+        if len(set(names)) != len(names):
+            raise ValueError(f"layer2.encoders: names must differ, got {names}")
+        return self
+
+
+class SurrogateSettings(Settings):
+    """The diffusion checkpoint and how its surrogates learn."""
+
+    checkpoint: str = "embedded"
+    """``embedded``, a local folder in diffusers format, or a hub id (needs ``revision``)."""
+    revision: str | None = None
+    """Commit hash of a hub checkpoint, so that the bytes stay the same."""
+    resolution: Annotated[int, Field(ge=32)] | None = None
+    """Side in pixels at which the checkpoint works; None: as its configuration says."""
+    prompt: str = "a photo of sks person"
+    adaptation: Literal["lora", "full"] = "lora"
+    lora_rank: Annotated[int, Field(ge=1)] = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """[X]: the paper gives none. The most sensitive value: calibrate it per checkpoint."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    step0_steps: Annotated[int, Field(ge=0)] = 200
+    """Fine-tuning steps of the static surrogate on the clean photos (Step 0)."""
+    batch_size: Annotated[int, Field(ge=1)] = 4
+    """Photos per fine-tuning step [P: 4]."""
+
+
+class ProbeSettings(Settings):
+    """The stop rule: how much of the clean photos a fresh LoRA learns from the protected ones."""
+
+    enabled: bool = True
+    every_epochs: Annotated[int, Field(ge=1)] = 10
+    num_steps: Annotated[int, Field(ge=1)] = 50
+    num_eval_pairs: Annotated[int, Field(ge=4)] = 32
+    """Fixed (timestep, noise) pairs per photo on which the probe's loss is measured."""
+    target_learned_fraction: float = 0.3
+    """tau: stop below it."""
+    min_gain: float = 0.02
+    """Stop when two checks in a row gain less."""
+
+
+class Layer1Settings(Settings):
+    """Layer 1: against fine-tuning, with dual surrogates (DSUR) and ADFT."""
+
+    enabled: bool = True
+    epsilon_levels: Annotated[float, Field(ge=0, le=64)] = 7.0
+    """Budget eta_ft [P]."""
+    step_size_levels: Annotated[float, Field(gt=0)] = 0.6375
+    """Signed step sigma_ft = 5e-3 on [-1, 1] [P] = 2.5e-3 on [0, 1] [X]."""
+    num_epochs: Annotated[int, Field(ge=1)] = 30
+    attention_steps: Annotated[int, Field(ge=0)] = 2
+    """K1: steps per epoch that raise L_att."""
+    denoising_steps: Annotated[int, Field(ge=0)] = 4
+    """K2: steps per epoch that raise L_den."""
+    surrogate_steps: Annotated[int, Field(ge=0)] = 3
+    """K3: optimiser steps per epoch on the dynamic surrogate."""
+    timesteps_per_step: Annotated[int, Field(ge=1)] = 4
+    """T: timesteps whose latent gradients add up before one backward pass of the VAE."""
+    dual_surrogates: bool = True
+    """DSUR. False: no Step 0, K1 = 0 and its steps given to K2."""
+    dynamic_fine_tuning: bool = True
+    """ADFT. False: K3 = 0, the dynamic surrogate stays the checkpoint."""
+    joint_steps: bool = False
+    """One forward gives maps and prediction; step on the sum of both normalised gradients."""
+    joint_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    dynamic_reset_epochs: Annotated[int, Field(ge=1)] | None = None
+    """Every so many epochs the dynamic surrogate returns to the checkpoint."""
+    timestep_choice: Literal["stratified", "uniform", "gradient"] = "stratified"
+    """``gradient``: prefer timesteps whose image gradient is large (after SimAC)."""
+    include_largest_maps: bool = False
+    """Also read attention at the largest resolution that has it (``paper``)."""
+    drop_bos: bool = True
+    """Drop the BOS column of cross-attention and renormalise [X]."""
+    use_views: bool = True
+    """Random views of the native photo; False: whole photo, short side to the resolution."""
+    views_per_photo: Annotated[int, Field(ge=1)] = 8
+    transforms: TransformSettings = TransformSettings()
+    surrogate: SurrogateSettings = SurrogateSettings()
+    probe: ProbeSettings = ProbeSettings()
+
+
+class MethodSettings(Settings):
+    """Everything that changes the bytes of a protected photo; its digest names the method."""
+
+    preset: PresetName = "zero-shot"
+    """The preset these values started from; a label."""
+    seed: int = 0
+    layer1: Layer1Settings = Layer1Settings()
+    layer2: Layer2Settings = Layer2Settings()
+    detector: FaceDetectorSettings = FaceDetectorSettings()
+    micro_batch: Annotated[int, Field(ge=1)] = 8
+    """Images per forward pass; changes rounding in the last bits, hence the digest."""
+    threads: Annotated[int, Field(ge=1)] = 2
+    """CPU threads of a worker; changes rounding in the last bits, hence the digest."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Autocast of the surrogate on CUDA; perturbation and adapters stay float32. CPU: float32."""
+    keep_metadata: Literal["none", "copyright"] = "none"
+    """What of EXIF and XMP survives. GPS and device data never do."""
+    max_reference_photos: Annotated[int, Field(ge=0)] = 4
+    """Sets smaller than this are filled up with references for Step 0."""
+
+    @model_validator(mode="after")
+    def _one_layer_at_least(self) -> Self:
+        if not (self.layer1.enabled or self.layer2.enabled):
+            raise ValueError("layer1.enabled and layer2.enabled are both false: nothing to do")
+        return self
+
+
+def preset_settings(name: PresetName) -> MethodSettings:
+    """The settings of a named preset (method.md, table of presets)."""
+    return MethodSettings.model_validate({"preset": name, **_PRESETS[name]})
+
+
+_PRESETS: dict[str, dict[str, object]] = {
+    "zero-shot": {"layer1": {"enabled": False}},
+    "fast": {
+        "layer1": {
+            "num_epochs": 8,
+            "attention_steps": 2,
+            "denoising_steps": 3,
+            "surrogate_steps": 2,
+            "surrogate": {"lora_rank": 8, "step0_steps": 60},
+        },
+        "layer2": {"num_steps": 60},
+    },
+    "balanced": {},
+    "paper": {
+        "layer1": {
+            "num_epochs": 50,
+            "attention_steps": 3,
+            "denoising_steps": 6,
+            "surrogate_steps": 3,
+            "timesteps_per_step": 1,
+            "timestep_choice": "uniform",
+            "include_largest_maps": True,
+            "drop_bos": False,
+            "use_views": False,
+            "transforms": {"enabled": False},
+            "surrogate": {"adaptation": "full", "learning_rate": 5e-6, "step0_steps": 400},
+            "probe": {"enabled": False},
+        },
+        "layer2": {
+            "mode": "crop",
+            "stop_cosine": 0.1,
+            "num_steps": 400,
+            "momentum": 0.0,
+            "transforms": {"enabled": False},
+        },
+    },
+}

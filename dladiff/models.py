@@ -1,0 +1,55 @@
+"""The models of a worker, loaded once: face detector, identity encoders, diffusion checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dladiff.config import MethodSettings
+from dladiff.faces import FaceDetector, load_face_detector
+from dladiff.identity_encoders import IdentityEncoder, load_identity_encoder
+from dladiff.quality import LearnedPerceptualDistance, load_learned_perceptual_distance
+from dladiff.surrogates import DiffusionModel, load_diffusion_model
+
+
+@dataclass
+class ProtectionModels:
+    """Frozen models on one device; hold no state of any person between two photo sets."""
+
+    device: torch.device
+    detector: FaceDetector
+    encoders: list[IdentityEncoder]
+    """In the order of ``config.layer2.encoders``; held-out ones only measure."""
+    diffusion: DiffusionModel | None
+    """None where layer 1 is disabled."""
+    lpips: LearnedPerceptualDistance | None
+    """None where its weights are not installed."""
+
+
+def load_models(
+    config: MethodSettings, device: torch.device | str, cache_dir: Path | None = None
+) -> ProtectionModels:
+    """Loads and checks every model that ``config`` names.
+
+    Args:
+        config: The method.
+        device: Where the models shall live, e.g. ``"cuda:0"``.
+        cache_dir: Where converted weights are kept between runs; None: not kept.
+
+    Raises:
+        ModelError: If weights are missing, damaged or disagree with their reference runtime.
+    """
+    device = torch.device(device)
+    return ProtectionModels(
+        device=device,
+        detector=load_face_detector(config.detector),
+        encoders=[
+            load_identity_encoder(encoder, device, cache_dir) for encoder in config.layer2.encoders
+        ],
+        diffusion=(
+            load_diffusion_model(config.layer1.surrogate, device, config.precision)
+            if config.layer1.enabled
+            else None
+        ),
+        lpips=load_learned_perceptual_distance(device),
+    )

@@ -1,0 +1,105 @@
+"""What goes into the method and what comes out: photos of one person, and their results.
+
+Plain data on the CPU; the layers and the measurement fill it, the pipeline writes it down.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from dladiff.image_values import Image
+
+Status = Literal["protected", "layer1_only", "layer2_only", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One decoded photo at its native size."""
+
+    key: str
+    """Stable name that keys this photo's noise (a hash of its URI); never a person's name."""
+    image: Image
+    """RGB, HWC, uint8, upright (EXIF orientation applied), sRGB."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """One detected face, in pixels of the native photo."""
+
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom; may reach over the border."""
+    landmarks: np.ndarray
+    """float32 (5, 2): left eye, right eye, nose, left and right mouth corner, as seen."""
+    score: float
+    mask_extent: tuple[int, int, int, int] | None = None
+    """Left, top, right, bottom (exclusive) outside of which layer 2 changes nothing."""
+
+
+@dataclass(frozen=True)
+class IdentityCosine:
+    """Cosine between the identity embeddings of the clean and the protected photo."""
+
+    encoder: str
+    held_out: bool
+    """True: this encoder only measures and never entered a loss or a stop rule."""
+    before: float
+    """Clean photo after a JPEG round trip of its own: what "same picture" scores."""
+    after: float
+    after_handling: float
+    """After JPEG 75 and a half-size resize."""
+
+
+@dataclass
+class Cost:
+    """Counted work of a photo set."""
+
+    unet_forward_backward_pairs: int = 0
+    unet_forwards: int = 0
+    vae_passes: int = 0
+    encoder_passes: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall seconds by stage (``step0``, ``layer1``, ``probe``, ``layer2``, ``measure``)."""
+    gpu_seconds: float = 0.0
+    peak_memory_gb: float = 0.0
+    """Peak device memory on CUDA, peak resident memory of the process on CPU."""
+
+    def add_seconds(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+
+@dataclass
+class PhotoResult:
+    """What became of one photo."""
+
+    key: str
+    status: Status
+    reason: str | None = None
+    image: Image | None = None
+    """The protected photo, same size as the input; None unless something was protected."""
+    faces: list[Face] = field(default_factory=list)
+    max_change_levels: int | None = None
+    max_change_levels_outside_faces: int | None = None
+    psnr_db: float | None = None
+    ssim: float | None = None
+    lpips: float | None = None
+    identity_cosines: list[IdentityCosine] = field(default_factory=list)
+    target_met: bool | None = None
+    """Whether the white-box cosine target of layer 2 was reached on the re-read file."""
+    stop_reason: str | None = None
+
+
+@dataclass
+class SetResult:
+    """What became of a photo set; layer 1's numbers are of the set as a whole."""
+
+    photos: list[PhotoResult]
+    learned_fraction: float | None = None
+    layer1_stop_reason: str | None = None
+    attention_loss_before: float | None = None
+    attention_loss_after: float | None = None
+    denoising_loss_before: float | None = None
+    denoising_loss_after: float | None = None
+    attention_loss_after_layer2: float | None = None
+    denoising_loss_after_layer2: float | None = None
+    cost: Cost = field(default_factory=Cost)

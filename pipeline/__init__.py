@@ -1,0 +1,1 @@
+"""Photos in, protected photos out: storage, cluster and command line around ``dladiff``."""
