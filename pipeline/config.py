@@ -1,0 +1,209 @@
+"""One frozen ``RunConfig`` from a preset, a YAML file and ``--set`` values, checked once.
+
+``method`` is all that changes bytes and gives the digest; ``operation`` is how the work is done.
+Imports neither torch nor ray.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import Field, ValidationError
+
+from dladiff import METHOD_VERSION
+from dladiff.config import MethodSettings, PresetName, Settings, preset_settings
+from pipeline.errors import ConfigurationError
+
+
+class OperationSettings(Settings):
+    """How a run does its work; nothing here changes a byte of the protected photos."""
+
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Workers of the pool; None: one per GPU, or one on a machine without."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    """None: 1 where the cluster has GPUs, else 0."""
+    worker_memory_gb: Annotated[float, Field(gt=0)] = 2.0
+    """Memory that Ray reserves per worker for scheduling."""
+    read_concurrency: Annotated[int, Field(ge=1)] = 4
+    """Parallel readers of photos."""
+    max_set_photos: Annotated[int, Field(ge=1)] = 16
+    max_set_bytes: Annotated[int, Field(ge=1)] = 256 * 1024**2
+    """Encoded bytes of a set."""
+    max_photo_bytes: Annotated[int, Field(ge=1)] = 64 * 1024**2
+    """Larger files are skipped as ``too_many_bytes``."""
+    max_photo_megapixels: Annotated[float, Field(gt=0)] = 64.0
+    """Larger photos are skipped as ``too_many_pixels``."""
+    min_photo_side_px: Annotated[int, Field(ge=1)] = 32
+    max_crashed_attempts: Annotated[int, Field(ge=1)] = 3
+    max_lost_attempts: Annotated[int, Field(ge=1)] = 10
+    set_time_limit_s: Annotated[float, Field(gt=0)] = 3600.0
+    """A stage of a set that makes no progress for so long ends its worker process."""
+    max_failed: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """Share of failed and quarantined photos above which the exit code is 2."""
+    lock_ttl_s: Annotated[float, Field(gt=0)] = 120.0
+    fold_every_s: Annotated[float, Field(gt=0)] = 600.0
+    """How often decided photos enter the manifest while the run goes on."""
+    allow_prefixes: tuple[str, ...] = ()
+    """Further URI prefixes that a catalog file may point to, besides INPUT."""
+    delete_gone_outputs: bool = False
+    """Delete the protected photo when its original is gone."""
+    single_writer: bool = False
+    """Accept a store without exclusive creation; then only one run may ever work on OUTPUT."""
+    weights_cache: str | None = None
+    """Folder for converted weights; None: the user's cache folder."""
+
+
+class RunConfig(Settings):
+    """The whole configuration of a run."""
+
+    method: MethodSettings = MethodSettings()
+    operation: OperationSettings = OperationSettings()
+
+
+def load_config(
+    preset: str | None = None,
+    file: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    default_preset: PresetName = "zero-shot",
+) -> RunConfig:
+    """Builds the configuration: preset, then file, then ``key=value`` overrides.
+
+    Args:
+        preset: Name of a preset; None: the file's ``method.preset``, else ``default_preset``.
+        file: YAML with the sections ``method`` and ``operation``.
+        overrides: ``layer1.num_epochs=20``; a key without its section is looked up in
+            ``method``, then in ``operation``. Values are read as YAML.
+
+    Raises:
+        ConfigurationError: With the value found and the remedy; a misspelt key is answered with
+            the nearest right one.
+    """
+    values: dict[str, Any] = _read_yaml(Path(file)) if file is not None else {}
+    name = preset or (values.get("method") or {}).get("preset") or default_preset
+    if name not in get_args(PresetName):
+        raise ConfigurationError(
+            f"no preset {name!r}: choose one of {', '.join(get_args(PresetName))}"
+        )
+    base = {"method": preset_settings(name).model_dump(mode="json"), "operation": {}}
+    merged = _merge(_merge(base, values), {"method": {"preset": name}})
+    for override in overrides:
+        _apply_override(merged, override)
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error)) from None
+
+
+def method_digest(method: MethodSettings, weights_sha256: Mapping[str, str]) -> str:
+    """Hex digest of all that changes bytes: settings, weight files, METHOD_VERSION."""
+    content = {
+        "method": method.model_dump(mode="json", exclude={"preset"}),
+        "weights": dict(sorted(weights_sha256.items())),
+        "method_version": METHOD_VERSION,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
+    """Lines ``key: old -> new`` for every leaf in which two settings trees differ."""
+    lines = []
+    for key in sorted({*old, *new}):
+        here = f"{path}.{key}" if path else key
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += difference(before, after, here)
+        elif before != after:
+            lines.append(f"{here}: {json.dumps(before)} -> {json.dumps(after)}")
+    return lines
+
+
+OnMethodChange = Literal["refuse", "keep", "reprotect"]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigurationError(f"no configuration file at {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read the configuration {path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path}: expected the sections method and operation")
+    return values
+
+
+def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in update.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigurationError(f"--set {override!r}: expected key=value")
+    parts = key.strip().split(".")
+    if parts[0] not in RunConfig.model_fields:
+        section = "method" if parts[0] in MethodSettings.model_fields else "operation"
+        parts = [section, *parts]
+    _require_known(parts)
+    node = values
+    for part in parts[:-1]:
+        node = node.setdefault(part, {})
+    try:
+        node[parts[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"--set {override!r}: {error}") from None
+
+
+def _require_known(parts: list[str]) -> None:
+    """Refuses a path of keys that leaves the settings tree, naming the nearest right key."""
+    model: Any = RunConfig
+    for depth, part in enumerate(parts):
+        if not (isinstance(model, type) and issubclass(model, Settings)):
+            raise ConfigurationError(f"{'.'.join(parts[:depth])} has no keys below it")
+        if part not in model.model_fields:
+            raise ConfigurationError(_unknown_key(".".join(parts[: depth + 1]), part))
+        model = model.model_fields[part].annotation
+
+
+def _unknown_key(where: str, key: str) -> str:
+    paths = _all_paths(RunConfig)
+    leaf = difflib.get_close_matches(key, [path.rsplit(".", 1)[-1] for path in paths], 1, 0.6)
+    if not leaf:
+        return f"unknown key {where}: `dladiff config schema` lists all"
+    candidates = [path for path in paths if path.rsplit(".", 1)[-1] == leaf[0]]
+    nearest = difflib.get_close_matches(where, candidates, 1, 0.0) or candidates
+    return f"unknown key {where}: did you mean {nearest[0]}?"
+
+
+def _all_paths(model: type[Settings], prefix: str = "") -> list[str]:
+    paths = []
+    for name, field in model.model_fields.items():
+        paths.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            paths += _all_paths(field.annotation, f"{prefix}{name}.")
+    return paths
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for trouble in error.errors():
+        where = ".".join(map(str, trouble["loc"]))
+        if trouble["type"] == "extra_forbidden":
+            lines.append(_unknown_key(where, str(trouble["loc"][-1])))
+        else:
+            lines.append(f"{where}: {trouble['msg']}, got {trouble['input']!r}")
+    return "\n".join(lines)

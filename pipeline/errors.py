@@ -1,0 +1,70 @@
+"""The errors of the pipeline, and the one place that tells the kinds of trouble apart.
+
+    PipelineError
+    ├── ConfigurationError     refused before work begins; exit 1
+    ├── LockHeldError          another run works on OUTPUT; exit 1
+    └── EnvironmentTrouble     never committed: the set is deferred; exit 3 if it stays
+        ├── StoreDenied        credentials or permissions
+        ├── StoreThrottled     after back-off
+        ├── StoreUnreachable   network, endpoint, bucket
+        ├── DiskFull
+        ├── DeviceFault        CUDA error; the worker leaves
+        └── OutOfMemory        at micro-batch 1
+
+Troubles of a photo are no exceptions here but a reason (``records.ReadPhoto``), troubles of a
+set are whatever else its computation raises.
+"""
+
+
+class PipelineError(Exception):
+    """Base of all errors raised on purpose by this package; its text is meant for a person."""
+
+
+class ConfigurationError(PipelineError):
+    """Arguments, settings, paths or models are wrong; nothing was done."""
+
+
+class LockHeldError(PipelineError):
+    """Another run holds OUTPUT's lock."""
+
+
+class EnvironmentTrouble(PipelineError):  # noqa: N818 - the field's word, see pipeline.md
+    """The surroundings failed, not the photo and not the set."""
+
+    cause = "environment"
+
+
+class StoreDenied(EnvironmentTrouble):
+    """The object store refused: credentials or permissions."""
+
+    cause = "store_denied"
+
+
+class StoreThrottled(EnvironmentTrouble):
+    """The object store still throttles after back-off."""
+
+    cause = "store_throttled"
+
+
+class StoreUnreachable(EnvironmentTrouble):
+    """The object store, or the bucket, does not answer."""
+
+    cause = "store_unreachable"
+
+
+class DiskFull(EnvironmentTrouble):
+    """No space is left where something must be written."""
+
+    cause = "disk_full"
+
+
+class DeviceFault(EnvironmentTrouble):
+    """The accelerator reported an error; its process must not be trusted any more."""
+
+    cause = "device_fault"
+
+
+class OutOfMemory(EnvironmentTrouble):
+    """Memory ran out with the smallest possible batch."""
+
+    cause = "out_of_memory"
