@@ -1,0 +1,93 @@
+"""What a person decides at the prompt for one run, and what a run hands back.
+
+Plain data between ``cli`` and ``run``. Options that are settings of the work itself (workers,
+GPUs per worker, failure share, single writer, allowed prefixes) are no fields here: the command
+line writes them into ``RunConfig.operation``, so that there is one place to read them from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.config import OnMethodChange
+
+EXIT_DONE = 0
+"""Every planned photo is decided, failures within ``operation.max_failed``."""
+EXIT_ERROR = 1
+"""A bug, a wrong configuration, or OUTPUT is locked by another run."""
+EXIT_FAILURES = 2
+"""All decided, but more failed than ``operation.max_failed`` allows; ``verify``: findings."""
+EXIT_UNFINISHED = 3
+"""Photos are left undecided because the environment was at fault; running again goes on."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Decisions for one run; none of them changes a byte of a protected photo."""
+
+    run_id: str | None = None
+    """Label of the run; None: a RayJob's name where there is one, else UTC time and 4 hex."""
+    ray_address: str | None = None
+    """Address of a running Ray cluster, or ``auto``; None: RAY_ADDRESS, else this machine."""
+    on_method_change: OnMethodChange = "refuse"
+    """What to do where OUTPUT was made with another method digest: refuse, ``keep`` what is
+    there, or ``reprotect`` it."""
+    retry_failed: bool = False
+    """Open a new generation for photo sets that failed."""
+    retry_quarantined: bool = False
+    """Open a new generation for photo sets that were quarantined after crashes."""
+    wait: bool = False
+    """Wait for another run's lock instead of exiting with 1."""
+    batch: bool = False
+    """Exit codes for a job controller, where each non-zero exit builds a new cluster: 0 whenever
+    all is decided, 3 only where another cluster can help."""
+    metrics_port: int | None = None
+    """Serve the driver's Prometheus metrics on this port; None: not served; 0: any free one."""
+    log_json: bool = False
+    """Log JSON lines (the workers too)."""
+    verbose: bool = False
+    """Log at debug level, which may name photos; show tracebacks."""
+
+
+@dataclass(frozen=True)
+class PlanCounts:
+    """What a run is about to do, in numbers; carries no names."""
+
+    num_photos: int
+    """Photos to decide."""
+    num_sets: int
+    num_unchanged: int = 0
+    """Photos whose newest manifest row is of the same version and method: nothing to do."""
+    num_gone: int = 0
+    """Manifest rows whose original is no longer in INPUT."""
+    num_identities: int = 0
+    """Identities with at least one photo to do."""
+    num_bytes: int = 0
+    """Encoded bytes to read, references included."""
+    oldest_unprotected_age_s: float | None = None
+    """Age of the oldest photo to do, by its store's time stamp; None where unknown."""
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run ended."""
+
+    run_id: str
+    exit_code: int
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Photos by status (``records.RowStatus``), decided or deferred in this run."""
+    seconds: float = 0.0
+    """Wall seconds from lock to fold."""
+    photos_per_s: float = 0.0
+    """Decided photos per wall second of the protect stage."""
+    causes: Mapping[str, int] = field(default_factory=dict)
+    """Deferred photo sets by cause (``errors.EnvironmentTrouble.cause``)."""
+    num_sets: int = 0
+    """Photo sets decided in this run."""
+    gpu_seconds: float = 0.0
+    message: str | None = None
+    """One line for a person where there is something to say, e.g. why the run stopped early."""
+
+    @property
+    def num_decided(self) -> int:
+        """Photos with a final status in this run."""
+        return sum(number for status, number in self.counts.items() if status != "deferred")

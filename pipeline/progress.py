@@ -1,0 +1,109 @@
+"""What a person sees while a run works: the ``Reporter`` hooks and their displays.
+
+Knows counts, stages and times. Never sees an identity or a file name, so it cannot show one.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from pipeline.options import PlanCounts, RunOutcome
+
+
+class Reporter(Protocol):
+    """Hooks that the driver calls, always from its main thread."""
+
+    def started(self, plan: PlanCounts) -> None:
+        """The plan is made; sets follow."""
+
+    def stage(self, name: str) -> None:
+        """The driver enters a stage, e.g. ``catalog``, ``preflight``, ``protect``, ``fold``."""
+
+    def set_decided(
+        self,
+        statuses: Mapping[str, int],
+        seconds: float,
+        gpu_seconds: float = 0.0,
+        ages_s: Sequence[float] = (),
+    ) -> None:
+        """One photo set is decided and published.
+
+        Args:
+            statuses: Photos of the set by status (``records.RowStatus``).
+            seconds: Wall seconds the worker spent on the set.
+            gpu_seconds: Seconds of that on an accelerator.
+            ages_s: Where known, seconds since each photo was uploaded.
+        """
+
+    def deferred(self, cause: str, num_photos: int = 0) -> None:
+        """The environment kept one photo set from being decided."""
+
+    def message(self, text: str) -> None:
+        """One line for a person, free of names of persons and files."""
+
+    def finished(self, outcome: RunOutcome) -> None:
+        """The run ended, well or not; called once, last."""
+
+
+class SilentReporter:
+    """Says nothing: for tests and for callers with a display of their own."""
+
+    def started(self, plan: PlanCounts) -> None:
+        pass
+
+    def stage(self, name: str) -> None:
+        pass
+
+    def set_decided(
+        self,
+        statuses: Mapping[str, int],
+        seconds: float,
+        gpu_seconds: float = 0.0,
+        ages_s: Sequence[float] = (),
+    ) -> None:
+        pass
+
+    def deferred(self, cause: str, num_photos: int = 0) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        pass
+
+    def finished(self, outcome: RunOutcome) -> None:
+        pass
+
+
+class Reporters:
+    """Hands every hook on to several reporters, e.g. a display and the metrics."""
+
+    def __init__(self, *reporters: Reporter) -> None:
+        self._reporters = reporters
+
+    def started(self, plan: PlanCounts) -> None:
+        for reporter in self._reporters:
+            reporter.started(plan)
+
+    def stage(self, name: str) -> None:
+        for reporter in self._reporters:
+            reporter.stage(name)
+
+    def set_decided(
+        self,
+        statuses: Mapping[str, int],
+        seconds: float,
+        gpu_seconds: float = 0.0,
+        ages_s: Sequence[float] = (),
+    ) -> None:
+        for reporter in self._reporters:
+            reporter.set_decided(statuses, seconds, gpu_seconds, ages_s)
+
+    def deferred(self, cause: str, num_photos: int = 0) -> None:
+        for reporter in self._reporters:
+            reporter.deferred(cause, num_photos)
+
+    def message(self, text: str) -> None:
+        for reporter in self._reporters:
+            reporter.message(text)
+
+    def finished(self, outcome: RunOutcome) -> None:
+        for reporter in self._reporters:
+            reporter.finished(outcome)
