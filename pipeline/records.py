@@ -39,6 +39,11 @@ class SourcePhoto:
     size_bytes: int
     version: str
     """Changes when the content may have changed: etag or version id; local size and mtime_ns."""
+    modified_s: float | None = None
+    """Unix time at which the store says the photo was last written; None: it says nothing."""
+    previous_sha256: str | None = None
+    """Set where OUTPUT holds a decision by this method for another version of the photo: content
+    with this sha256 is the one already decided on, so the photo is unchanged, not done again."""
 
 
 @dataclass(frozen=True)
