@@ -122,8 +122,9 @@ class SurrogateSettings(Settings):
     prompt: str = "a photo of sks person"
     adaptation: Literal["lora", "full"] = "lora"
     lora_rank: Annotated[int, Field(ge=1)] = 16
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    """[X]: the paper gives none. The most sensitive value: calibrate it per checkpoint."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """[X]: the paper gives none, and it is the most sensitive value. None: as calibrated and
+    stored beside the checkpoint (``learning_rates.json``), else 1e-4 (LoRA) or 5e-6 (full)."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     step0_steps: Annotated[int, Field(ge=0)] = 200
@@ -138,6 +139,8 @@ class ProbeSettings(Settings):
     enabled: bool = True
     every_epochs: Annotated[int, Field(ge=1)] = 10
     num_steps: Annotated[int, Field(ge=1)] = 50
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Of the probe's LoRA; None: as ``surrogate.learning_rate`` says for LoRA."""
     num_eval_pairs: Annotated[int, Field(ge=4)] = 32
     """Fixed (timestep, noise) pairs per photo on which the probe's loss is measured."""
     target_learned_fraction: float = 0.3
@@ -181,6 +184,9 @@ class Layer1Settings(Settings):
     use_views: bool = True
     """Random views of the native photo; False: whole photo, short side to the resolution."""
     views_per_photo: Annotated[int, Field(ge=1)] = 8
+    view_shares: tuple[float, float, float] = (0.4, 0.4, 0.2)
+    """Shares of whole-photo, face-square and aligned-face views; the last only where the
+    checkpoint is made for aligned faces, the last two only where a face was found."""
     transforms: TransformSettings = TransformSettings()
     surrogate: SurrogateSettings = SurrogateSettings()
     probe: ProbeSettings = ProbeSettings()
@@ -243,7 +249,7 @@ _PRESETS: dict[str, dict[str, object]] = {
             "drop_bos": False,
             "use_views": False,
             "transforms": {"enabled": False},
-            "surrogate": {"adaptation": "full", "learning_rate": 5e-6, "step0_steps": 400},
+            "surrogate": {"adaptation": "full", "step0_steps": 400},
             "probe": {"enabled": False},
         },
         "layer2": {

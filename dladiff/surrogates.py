@@ -6,7 +6,7 @@ adapters or photos; ``adaptation`` turns it into the surrogates of layer 1.
 
 import json
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +52,8 @@ class DiffusionModel:
     resolution: int
     face_template: FaceTemplate | None = None
     """Only of checkpoints made for aligned faces: where the landmarks lie in their crops."""
+    learning_rates: dict[str, float] = field(default_factory=dict)
+    """Calibrated for this checkpoint, by adaptation (``lora``, ``full``)."""
     precision: Literal["float32", "bfloat16"] = "float32"
 
     @property
@@ -188,6 +190,7 @@ def load_diffusion_model(
         alphas_cumprod=noise_scheduler.alphas_cumprod.to(device),
         resolution=settings.resolution or native,
         face_template=_read_face_template(source),
+        learning_rates=_read_json(Path(source) / "learning_rates.json"),
         precision=precision,
     )
 
@@ -238,13 +241,28 @@ def _is_tiny_vae(source: str, revision: str | None) -> bool:
 
 
 def _read_face_template(source: str) -> FaceTemplate | None:
-    path = Path(source) / "face_template.json"
-    if not path.is_file():
+    landmarks = _read_json(Path(source) / "face_template.json").get("landmarks")
+    if landmarks is None:
         return None
     try:
-        template = torch.tensor(json.loads(path.read_text())["landmarks"], dtype=torch.float32)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: expected five pairs under 'landmarks': {error}") from error
+        template = torch.tensor(landmarks, dtype=torch.float32)
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{source}: face_template.json: not numbers: {error}") from error
     if template.shape != (5, 2):
-        raise ModelError(f"{path}: expected five landmarks, got shape {tuple(template.shape)}")
+        raise ModelError(
+            f"{source}: face_template.json: expected five (x, y) under 'landmarks', got shape "
+            f"{tuple(template.shape)}"
+        )
     return template
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ModelError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: expected an object, got {type(content).__name__}")
+    return content
