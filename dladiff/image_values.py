@@ -27,7 +27,7 @@ def levels_to_unit(levels: float) -> float:
 
 def image_to_tensor(image: Image, device: torch.device | str = "cpu") -> Images:
     """Converts one uint8 HWC photo to a batch of one in [0, 1], float32."""
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).to(device)
+    tensor = torch.from_numpy(np.array(image)).to(device)
     return tensor.permute(2, 0, 1).unsqueeze(0).to(torch.float32) / 255.0
 
 

