@@ -1,0 +1,173 @@
+"""Vendors' exceptions become Python's own and ours, and what may pass is tried again.
+
+The one place that knows how an object store says no, not now, or not here.
+"""
+
+import errno
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from pipeline.errors import (
+    ConfigurationError,
+    DiskFull,
+    EnvironmentTrouble,
+    PipelineError,
+    StoreDenied,
+    StoreThrottled,
+    StoreUnreachable,
+)
+
+_log = logging.getLogger("dladiff.storage")
+
+T = TypeVar("T")
+
+RETRY_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Waits between tries, each drawn between half and all of it: 8 to 16 s together."""
+
+_THROTTLED = {
+    "SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "RequestLimitExceeded",
+    "TooManyRequests", "TooManyRequestsException", "OperationAborted",
+    "ConditionalRequestConflict", "ServerBusy", "429", "503",
+}  # fmt: skip
+_DENIED = {
+    "AccessDenied", "AllAccessDisabled", "AccountProblem", "ExpiredToken", "InvalidAccessKeyId",
+    "InvalidToken", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "Unauthorized", "Forbidden",
+    "AuthorizationHeaderMalformed", "TokenRefreshRequired", "401", "403",
+}  # fmt: skip
+_DENIED_TYPES = {
+    "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError",
+    "TokenRetrievalError", "SSOError", "ClientAuthenticationError", "GoogleAuthError",
+}  # fmt: skip
+_UNREACHABLE_TYPES = {
+    "HTTPClientError", "IncompleteReadError", "ResponseStreamingError", "ResponseParserError",
+    "ClientError", "ClientConnectionError", "ServiceRequestError", "ServiceResponseError",
+    "FSTimeoutError",
+}  # fmt: skip
+_FULL = {"XMinioStorageFull", "InsufficientStorage", "QuotaExceeded", "507"}
+_MISSING = {"NoSuchKey", "NoSuchVersion", "NotFound", "BlobNotFound", "404"}
+_TAKEN = {"PreconditionFailed", "ConditionNotMet", "BlobAlreadyExists", "412"}
+
+_ERRNO_KINDS: dict[int, type[EnvironmentTrouble]] = {
+    errno.ENOSPC: DiskFull,
+    errno.EDQUOT: DiskFull,
+    errno.EACCES: StoreDenied,
+    errno.EPERM: StoreDenied,
+    errno.EROFS: StoreDenied,
+    errno.EIO: StoreUnreachable,
+    errno.ESTALE: StoreUnreachable,
+    errno.ETIMEDOUT: StoreUnreachable,
+    errno.EHOSTDOWN: StoreUnreachable,
+    errno.EHOSTUNREACH: StoreUnreachable,
+    errno.ENOTCONN: StoreUnreachable,
+    errno.EREMOTEIO: StoreUnreachable,
+    errno.EBUSY: StoreThrottled,
+    errno.EMFILE: StoreThrottled,
+    errno.ENFILE: StoreThrottled,
+}
+
+
+class ObjectTooLarge(ValueError):  # noqa: N818 - a fact about the object
+    """An object is larger than the reader allows; nothing of it was kept."""
+
+    def __init__(self, size: int, max_bytes: int) -> None:
+        super().__init__(f"expected at most {max_bytes} bytes, the object has {size}")
+        self.size, self.max_bytes = size, max_bytes
+
+    def __reduce__(self) -> tuple[type["ObjectTooLarge"], tuple[int, int]]:
+        return type(self), (self.size, self.max_bytes)
+
+
+def classify(error: BaseException, action: str) -> BaseException:
+    """What to raise instead of a store's exception.
+
+    Args:
+        error: As the store's library raised it.
+        action: What was tried and where, for the message; names no photo.
+
+    Returns:
+        FileNotFoundError, FileExistsError, one of ``errors.EnvironmentTrouble``, or ``error``
+        itself where it is none of the store's business.
+    """
+    if isinstance(error, PipelineError | ObjectTooLarge | FileNotFoundError | FileExistsError):
+        return error
+    code = _code(error)
+    text = f"{action}: {code or type(error).__name__} ({error})"
+    if code == "NoSuchBucket":
+        return StoreUnreachable(f"{action}: the bucket does not exist")
+    if code in _MISSING:
+        return FileNotFoundError(errno.ENOENT, text)
+    if code in _TAKEN:
+        return FileExistsError(errno.EEXIST, text)
+    if code in _FULL:
+        return DiskFull(text)
+    if code in _THROTTLED:
+        return StoreThrottled(text)
+    types = {base.__name__ for base in type(error).__mro__}
+    if code in _DENIED or types & _DENIED_TYPES:
+        return StoreDenied(text)
+    if code.startswith("5") or code in ("InternalError", "RequestTimeout", "IncompleteBody"):
+        return StoreUnreachable(text)
+    if isinstance(error, IsADirectoryError | NotADirectoryError):
+        return FileNotFoundError(errno.ENOENT, text)
+    if isinstance(error, PermissionError):
+        return StoreDenied(text)
+    if isinstance(error, ConnectionError | TimeoutError):
+        return StoreUnreachable(text)
+    if isinstance(error, OSError) and error.errno in _ERRNO_KINDS and not code:
+        return _ERRNO_KINDS[error.errno](text)
+    if not code and types & _UNREACHABLE_TYPES:
+        return StoreUnreachable(text)
+    if "ParamValidationError" in types or code in ("InvalidBucketName", "PermanentRedirect"):
+        return ConfigurationError(text)
+    return error
+
+
+def retrying(action: str, call: Callable[[], T], delays_s: Sequence[float] = RETRY_DELAYS_S) -> T:
+    """Calls, and calls again after a wait while the store throttles or does not answer.
+
+    Args:
+        action: For messages; names no photo.
+        call: Must be safe to repeat.
+        delays_s: Waits between tries in seconds.
+
+    Raises:
+        FileNotFoundError, FileExistsError, EnvironmentTrouble: See ``classify``.
+    """
+    waits: Iterator[float] = iter(delays_s)
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            trouble = classify(error, action)
+            wait_s = next(waits, None) if _may_pass(trouble) else None
+            if wait_s is None:
+                if trouble is error:
+                    raise
+                raise trouble from error
+            _log.debug("%s; once more within %.1f s", trouble, wait_s)
+            time.sleep(wait_s * random.uniform(0.5, 1))
+
+
+def _may_pass(trouble: BaseException) -> bool:
+    if isinstance(trouble, StoreUnreachable):
+        return "the bucket does not exist" not in str(trouble)
+    return isinstance(trouble, StoreThrottled)
+
+
+def _code(error: BaseException) -> str:
+    """The store's own word for the error, or its HTTP status, or ''.
+
+    s3fs raises Python's exceptions and keeps botocore's as their cause.
+    """
+    for candidate in (error, error.__cause__):
+        response: Any = getattr(candidate, "response", None)
+        if isinstance(response, dict) and "Error" in response:
+            return str(response["Error"].get("Code") or "")
+        for name in ("error_code", "status_code", "status", "code"):
+            value = getattr(candidate, name, None)
+            if isinstance(value, int | str) and str(value):
+                return str(value)
+    return ""

@@ -1,0 +1,62 @@
+"""What a store tells of an object, and what every kind of store can do.
+
+Knows no vendor. ``storage`` builds the guarantees on these few operations.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Skipped = Counter[str]
+"""Objects that a listing left out, counted by reason, e.g. ``link_leaves_folder``."""
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """An object as the store describes it, without its content."""
+
+    key: str
+    """Path below the store's root, ``/`` between segments."""
+    size: int
+    """Bytes."""
+    version: str
+    """Changes when the content may have changed: etag; local size and mtime_ns."""
+    modified: float
+    """By the store's own clock, seconds since 1970 UTC; buckets often know whole seconds only."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """User metadata, lower-case names; filled by ``info`` only, always empty for local files."""
+
+
+class Backend(Protocol):
+    """A folder or bucket prefix; raises its library's own exceptions, retries nothing."""
+
+    def root_exists(self) -> bool:
+        """Whether the folder, or the bucket, is there."""
+
+    def get(self, key: str, max_bytes: int | None) -> bytes:
+        """The whole object; ObjectTooLarge before more than ``max_bytes`` are kept."""
+
+    def put(self, key: str, data: bytes, metadata: dict[str, str]) -> None:
+        """Writes all or nothing, replacing."""
+
+    def put_new(self, key: str, data: bytes, metadata: dict[str, str]) -> None:
+        """Writes all or nothing; FileExistsError if the key is taken."""
+
+    def copy(self, source_key: str, final_key: str, metadata: dict[str, str]) -> None:
+        """Copies within the store, all or nothing, with new metadata."""
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """Description of one object, None if there is none."""
+
+    def sha256(self, key: str) -> str:
+        """Hex digest of the object's bytes, read now."""
+
+    def scan(self, prefix: str, skipped: Skipped) -> Iterator[ObjectInfo]:
+        """All objects whose key starts with ``prefix``."""
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Names of the folders directly below ``prefix``, which ends in ``/`` or is ''."""
+
+    def remove(self, keys: Sequence[str]) -> None:
+        """Deletes; a missing key is no error."""
