@@ -1,19 +1,59 @@
 """Encoded photos <-> pixels: what a file is, is judged by its content, never by its name.
 
-Knows formats, orientation and colour. Knows nothing of stores, sets or persons. Every trouble is
+Knows formats, sizes and orientation. Knows nothing of stores, sets or persons. Every trouble is
 a ``PhotoError`` whose text begins with a short code, e.g. ``truncated: ...``.
 """
 
+import io
+import re
+import warnings
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import pillow_heif
 from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from PIL import PngImagePlugin, UnidentifiedImageError
 
+from dladiff.errors import PhotoError
 from pipeline.config import OperationSettings
+from pipeline.image_colours import to_srgb
+
+pillow_heif.register_heif_opener()
 
 Image = NDArray[np.uint8]
 """RGB, HWC, uint8 (``dladiff.image_values.Image``, without importing torch)."""
+
+_FORMATS = {
+    "JPEG": "jpeg",
+    "MPO": "jpeg",  # what several phones write: a JPEG with more pictures behind the first
+    "PNG": "png",
+    "WEBP": "webp",
+    "HEIF": "heif",
+    "AVIF": "avif",
+    "BMP": "bmp",
+    "TIFF": "tiff",
+    "GIF": "gif",
+}
+_OPENERS = tuple(name for name in _FORMATS if name != "MPO")  # Pillow opens MPO as JPEG first
+_ANIMATED_FORMATS = {"PNG", "WEBP", "AVIF", "TIFF", "GIF"}
+_SIGNATURE = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|....ftyp(?:hei|hev|mif|msf|avi)|BM"
+    rb"|II\*\x00|MM\x00\*|GIF8[79]a",
+    re.DOTALL,
+)
+_EXIF_ORIENTATION, _EXIF_COPYRIGHT = 0x0112, 0x8298
+_UPRIGHT = {
+    2: PillowImage.Transpose.FLIP_LEFT_RIGHT,
+    3: PillowImage.Transpose.ROTATE_180,
+    4: PillowImage.Transpose.FLIP_TOP_BOTTOM,
+    5: PillowImage.Transpose.TRANSPOSE,
+    6: PillowImage.Transpose.ROTATE_270,
+    7: PillowImage.Transpose.TRANSVERSE,
+    8: PillowImage.Transpose.ROTATE_90,
+}
+_MAX_COPYRIGHT_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -22,11 +62,16 @@ class PhotoLimits:
 
     max_bytes: int = 64 * 1024**2
     max_pixels: int = 64_000_000
+    """Above 178 million, Pillow's own limit against decompression bombs holds."""
     min_side_px: int = 32
 
     @classmethod
     def of(cls, operation: OperationSettings) -> Self:
-        raise NotImplementedError
+        return cls(
+            max_bytes=operation.max_photo_bytes,
+            max_pixels=int(operation.max_photo_megapixels * 1e6),
+            min_side_px=operation.min_photo_side_px,
+        )
 
 
 @dataclass(frozen=True)
@@ -40,7 +85,8 @@ class DecodedPhoto:
     copyright: str | None = None
     """Copyright notice of the file, one line; None: it has none."""
     notes: tuple[str, ...] = ()
-    """What had to be changed: ``first_frame_of_animation``, ``alpha_flattened``..."""
+    """What was changed or ignored: ``first_frame``, ``alpha_flattened``, ``converted_to_srgb``,
+    ``colour_profile_ignored``, ``sixteen_bits_rounded``, ``exif_ignored``."""
 
 
 def reason_code(reason: str) -> str:
@@ -48,24 +94,161 @@ def reason_code(reason: str) -> str:
     return reason.partition(":")[0]
 
 
-def decode_photo(content: bytes, limits: PhotoLimits = PhotoLimits()) -> DecodedPhoto:
+def decode_photo(content: bytes, limits: PhotoLimits) -> DecodedPhoto:
     """Decodes one photo to upright sRGB pixels.
 
+    The size in the header is checked before any pixel is decoded. Of an animation the first
+    frame is taken. Metadata other than a copyright notice is dropped here.
+
     Raises:
-        PhotoError: Text ``code: explanation``.
+        PhotoError: Text ``code: explanation`` with one of the codes ``empty_file``,
+            ``too_many_bytes``, ``not_an_image``, ``too_many_pixels``, ``too_small``,
+            ``unsupported_mode``, ``truncated``, ``corrupt``.
     """
-    raise NotImplementedError
+    require_byte_limits(len(content), limits.max_bytes)
+    with warnings.catch_warnings():
+        # Pillow warns of much that we judge ourselves: large pictures, odd EXIF.
+        warnings.simplefilter("ignore")
+        try:
+            with PillowImage.open(io.BytesIO(content), formats=_OPENERS) as picture:
+                _require_size_limits(picture.size, limits)
+                return _decode(picture)
+        except (PhotoError, MemoryError):
+            raise
+        except PillowImage.DecompressionBombError:
+            raise PhotoError("too_many_pixels: more than a photo can have") from None
+        except Exception as error:
+            # Hostile bytes make the decoders raise almost anything (struct.error, KeyError,
+            # zlib.error...); whatever it is, it is this photo's trouble.
+            raise PhotoError(_explain(content, error)) from error
+
+
+def require_byte_limits(num_bytes: int, max_bytes: int) -> None:
+    """Refuses empty and oversized files.
+
+    Raises:
+        PhotoError: ``empty_file`` or ``too_many_bytes``.
+    """
+    if num_bytes == 0:
+        raise PhotoError("empty_file: the file has no content")
+    if num_bytes > max_bytes:
+        raise PhotoError(f"too_many_bytes: {num_bytes} bytes, at most {max_bytes} are read")
 
 
 def encode_png(image: Image, copyright: str | None = None) -> bytes:
-    """Encodes RGB pixels losslessly; the same pixels always give the same bytes."""
-    raise NotImplementedError
+    """Encodes RGB pixels losslessly; the same pixels always give the same bytes.
+
+    The file says that it is sRGB, and holds no metadata but the copyright notice.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"expected uint8 HWC RGB, got {image.dtype} {image.shape}")
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add(b"sRGB", b"\x00")  # rendering intent: perceptual
+    if copyright is not None:
+        chunks.add_itxt("Copyright", copyright)
+    buffer = io.BytesIO()
+    picture = PillowImage.fromarray(np.ascontiguousarray(image))
+    picture.save(buffer, "PNG", pnginfo=chunks, compress_level=4)
+    return buffer.getvalue()
 
 
 def decode_png(content: bytes) -> Image:
     """Reads back what ``encode_png`` wrote.
 
     Raises:
-        ValueError: If it is no 8-bit RGB PNG.
+        ValueError: If it is no whole 8-bit RGB PNG.
     """
-    raise NotImplementedError
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
+            with PillowImage.open(io.BytesIO(content), formats=("PNG",)) as picture:
+                mode, image = picture.mode, np.array(picture)
+    except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
+        raise ValueError(f"no readable PNG: {error}") from error
+    if mode != "RGB" or image.dtype != np.uint8:
+        raise ValueError(f"expected an 8-bit RGB PNG, got mode {mode}")
+    return image
+
+
+def _require_size_limits(size: tuple[int, int], limits: PhotoLimits) -> None:
+    width, height = size
+    if width * height > limits.max_pixels:
+        raise PhotoError(
+            f"too_many_pixels: {width} x {height}, at most {limits.max_pixels / 1e6:g} megapixels"
+        )
+    if min(width, height) < limits.min_side_px:
+        raise PhotoError(
+            f"too_small: {width} x {height}, each side needs {limits.min_side_px} pixels"
+        )
+
+
+def _decode(picture: PillowImage.Image) -> DecodedPhoto:
+    file_format = str(picture.format)
+    notes = []
+    if file_format in _ANIMATED_FORMATS and getattr(picture, "n_frames", 1) > 1:
+        notes.append("first_frame")
+        picture.seek(0)
+    picture.load()
+    orientation, copyright, readable = _read_exif(picture)
+    if not readable:
+        notes.append("exif_ignored")
+    rgb, colour_notes = to_srgb(picture)
+    if orientation in _UPRIGHT:
+        rgb = rgb.transpose(_UPRIGHT[orientation])
+    return DecodedPhoto(
+        image=np.array(rgb),
+        format=_FORMATS[file_format],
+        copyright=copyright,
+        notes=(*notes, *colour_notes),
+    )
+
+
+def _read_exif(picture: PillowImage.Image) -> tuple[int, str | None, bool]:
+    """Orientation, copyright notice, and whether the EXIF block could be read at all."""
+    notice = picture.info.get("Copyright")  # a text chunk of PNG
+    try:
+        exif = picture.getexif()
+        orientation = exif.get(_EXIF_ORIENTATION, 1)
+        notice = exif.get(_EXIF_COPYRIGHT) or notice
+    except Exception:  # as in decode_photo: damaged metadata raise almost anything
+        return 1, _one_line(notice), False
+    return orientation, _one_line(notice), True
+
+
+def _one_line(notice: object) -> str | None:
+    if isinstance(notice, bytes):
+        notice = notice.decode("utf-8", "replace")
+    if not isinstance(notice, str):
+        return None
+    # EXIF separates photographer and editor by NUL.
+    words = re.sub(r"[\x00-\x1f\x7f\ud800-\udfff\s]+", " ", notice).strip()
+    return words[:_MAX_COPYRIGHT_CHARACTERS] or None
+
+
+def _explain(content: bytes, error: Exception) -> str:
+    if not _SIGNATURE.match(content):
+        return "not_an_image: the content is of no supported image format"
+    text = str(error).lower()
+    if (
+        isinstance(error, EOFError)
+        or any(words in text for words in ("truncat", "end of file", "outside of file"))
+        or _declared_bytes(content) > len(content)
+    ):
+        return "truncated: the file ends too early"
+    if isinstance(error, UnidentifiedImageError):
+        return "corrupt: the header cannot be read"
+    return "corrupt: the pixels cannot be decoded"
+
+
+def _declared_bytes(content: bytes) -> int:
+    """How long a WebP, HEIF or AVIF file says that it is, as far as its boxes can be followed."""
+    if content.startswith(b"RIFF"):
+        return int.from_bytes(content[4:8], "little") + 8
+    position = 0
+    if content[4:8] == b"ftyp":
+        while position + 8 <= len(content):
+            size = int.from_bytes(content[position : position + 4], "big")
+            if size < 8:  # 0: to the end; 1: a 64-bit size, which no photo needs
+                break
+            position += size
+    return position
