@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 from torch.nn import functional
 
 from dladiff.config import FaceDetectorSettings

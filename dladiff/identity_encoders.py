@@ -71,9 +71,7 @@ def load_identity_encoder(
     elif settings.kind == "arcface_onnx":
         network = arcface_network(_read_onnx(Path(str(settings.path))), settings.name)
     elif settings.kind == "student":
-        from dladiff.student_encoders import load_student
-
-        network = load_student(settings.name)
+        network = _student(settings.name)
     else:
         network = _ClipVision(settings)
         scale = 2
@@ -85,6 +83,18 @@ def load_identity_encoder(
         side=ARCFACE_SIDE * scale,
         template=ARCFACE_TEMPLATE * scale,
     )
+
+
+def _student(name: str) -> nn.Module:
+    from dladiff.student_encoders import STUDENT_NAMES, load_student
+
+    for known in STUDENT_NAMES:
+        if known == name:
+            try:
+                return load_student(known)
+            except OSError as error:
+                raise ModelError(f"the weights of student {name!r} are missing: {error}") from error
+    raise ModelError(f"unknown student encoder {name!r}; shipped are {', '.join(STUDENT_NAMES)}")
 
 
 class _OwnRange(nn.Module):
@@ -211,8 +221,9 @@ def fold_block_quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in graph.node:
         options = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         if node.op_type == "DequantizeLinear":
-            weights = _dequantised(*(values[name] for name in node.input), **options)
-            values[node.output[0]] = weights
+            quantised, scales, zeros = (values[name] for name in node.input)
+            axis, block_size = options["axis"], options["block_size"]
+            values[node.output[0]] = _dequantised(quantised, scales, zeros, axis, block_size)
         elif node.op_type == "Reshape" and node.input[0] in values:
             shape = values[node.input[1]].astype(int)
             values[node.output[0]] = values[node.input[0]].reshape(shape)
