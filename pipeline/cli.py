@@ -1,0 +1,122 @@
+"""The console script ``dladiff``: which commands there are, and what a person sees when one fails.
+
+Imports only typer, so that ``--help`` is instant; each command imports what it needs when it runs.
+"""
+
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from pipeline.commands import configuration, diagnosis, inspection, pictures, protection
+
+_EXIT_CODES = (
+    "Exit codes: 0 done; 1 wrong arguments or configuration, a locked OUTPUT, or a bug; 2 more "
+    "photos failed than --max-failed allows, or verify found something; 3 unfinished because the "
+    "environment (store, disk, device) was at fault: run the same command again, it goes on."
+)
+
+
+class DladiffCommands(TyperGroup):
+    """Turns every error into one line with its remedy and an exit code of our contract.
+
+    Click gives wrong arguments the exit code 2, which here means that photos failed.
+    """
+
+    def main(
+        self, args: Sequence[str] | None = None, standalone_mode: bool = True, **extra: Any
+    ) -> NoReturn:
+        arguments = list(sys.argv[1:] if args is None else args)
+        try:
+            code = super().main(args=arguments, standalone_mode=False, **extra)
+        except Exception as error:
+            if "--verbose" in arguments or "-v" in arguments:
+                traceback.print_exc()
+            code = _show_error(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_error(error: Exception) -> int:
+    """Prints an error for a person and returns its exit code."""
+    from dladiff.errors import DladiffError
+    from pipeline.errors import EnvironmentTrouble, PipelineError
+
+    if hasattr(error, "format_message"):  # click's own: wrong arguments
+        error.show()
+        return 1
+    if isinstance(error, EnvironmentTrouble):
+        print(f"dladiff: {error.cause}: {error}", file=sys.stderr)
+        return 3
+    if isinstance(error, PipelineError | DladiffError):
+        print(f"dladiff: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"dladiff: unexpected {type(error).__name__}: {error}\n"
+        "This is a bug: run the command again with --verbose and report what it prints.",
+        file=sys.stderr,
+    )
+    return 1
+
+
+app = typer.Typer(
+    cls=DladiffCommands,
+    help="Protects photos of people against fine-tuning and zero-shot customisation of diffusion "
+    "models. It raises the cost of misusing exactly these pictures; it is no guarantee.",
+    epilog=_EXIT_CODES,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _add(name: str, command: Callable[..., None]) -> None:
+    """Adds a command; its docstring is its help, rewrapped to the terminal's width."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    app.command(name, help="\n\n".join(part.replace("\n", " ") for part in paragraphs))(command)
+
+
+for _name, _command in (
+    ("protect", protection.protect),
+    ("plan", protection.plan),
+    ("status", inspection.status),
+    ("verify", inspection.verify),
+    ("explain", inspection.explain),
+    ("report", pictures.report),
+    ("check", diagnosis.check),
+    ("models", diagnosis.models),
+):
+    _add(_name, _command)
+app.add_typer(configuration.app, name="config")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"dladiff {version('dladiff')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _commands(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    app()
+    raise AssertionError("the command group always exits")

@@ -1,0 +1,1 @@
+"""The commands of ``dladiff``: arguments in, text and exit codes out; the work is elsewhere."""

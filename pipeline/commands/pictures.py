@@ -1,0 +1,32 @@
+"""``dladiff report``: something to look at, written where the user says."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.arguments import OutputUri, Verbose
+
+
+def report(
+    output_uri: OutputUri,
+    to: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Where to write: .html for a page with numbers and pictures, .png for the "
+            "before/after picture alone.",
+        ),
+    ] = Path("dladiff-report.html"),
+    num_photos: Annotated[
+        int, typer.Option("--photos", min=1, max=64, help="How many photos to show.")
+    ] = 4,
+    verbose: Verbose = False,
+) -> None:
+    """Write a page or picture of some photos: original, protected, change x8.
+
+    It shows photos of people: keep it as private as INPUT. It is never written into OUTPUT.
+    """
+    from pipeline.report import write_report
+
+    print(f"wrote {write_report(output_uri, to, num_photos)}")
