@@ -46,6 +46,7 @@ _UNREACHABLE_TYPES = {
     "ClientError", "ClientConnectionError", "ServiceRequestError", "ServiceResponseError",
     "FSTimeoutError",
 }  # fmt: skip
+_NO_BUCKET = "the bucket does not exist"
 _FULL = {"XMinioStorageFull", "InsufficientStorage", "QuotaExceeded", "507"}
 _MISSING = {"NoSuchKey", "NoSuchVersion", "NotFound", "BlobNotFound", "404"}
 _TAKEN = {"PreconditionFailed", "ConditionNotMet", "BlobAlreadyExists", "412"}
@@ -91,12 +92,14 @@ def classify(error: BaseException, action: str) -> BaseException:
         FileNotFoundError, FileExistsError, one of ``errors.EnvironmentTrouble``, or ``error``
         itself where it is none of the store's business.
     """
-    if isinstance(error, PipelineError | ObjectTooLarge | FileNotFoundError | FileExistsError):
+    if isinstance(error, PipelineError | ObjectTooLarge):
         return error
     code = _code(error)
     text = f"{action}: {code or type(error).__name__} ({error})"
     if code == "NoSuchBucket":
-        return StoreUnreachable(f"{action}: the bucket does not exist")
+        return StoreUnreachable(f"{action}: {_NO_BUCKET}")
+    if isinstance(error, FileNotFoundError | FileExistsError):
+        return error
     if code in _MISSING:
         return FileNotFoundError(errno.ENOENT, text)
     if code in _TAKEN:
@@ -153,7 +156,7 @@ def retrying(action: str, call: Callable[[], T], delays_s: Sequence[float] = RET
 
 def _may_pass(trouble: BaseException) -> bool:
     if isinstance(trouble, StoreUnreachable):
-        return "the bucket does not exist" not in str(trouble)
+        return _NO_BUCKET not in str(trouble)
     return isinstance(trouble, StoreThrottled)
 
 

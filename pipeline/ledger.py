@@ -1,0 +1,277 @@
+"""Attempts and commits of photo sets: who tried, what decided, and which sets end a process.
+
+Knows the keys below ``runs/<id>/`` of one run. Knows nothing of how a set is computed.
+
+A set of generation g is decided by the first record under ``commits/<key>.<g>.json``. Before work
+an attempt is recorded under ``attempts/<key>.<g>/<attempt>.json``; one that ends without deciding
+for a reason outside the set leaves ``<attempt>.closed.json``. An attempt with neither commit nor
+marker is
+
+- *running*, if its process still lives on this machine and is not the one that asks;
+- *crashed*, if it ran on the asker's node, or on one that is known to live: the set may be the
+  reason, few are allowed;
+- *lost* otherwise: its node went away, most likely for its own reasons, more are allowed.
+"""
+
+import dataclasses
+import json
+import logging
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline.errors import PipelineError
+from pipeline.processes import ProcessIdentity, this_process
+from pipeline.records import CommitRecord, PhotoSet
+from pipeline.rows import STAGED_KEY, check_fields, photo_row
+from pipeline.runs import check_run_id, run_key, utc_now
+from pipeline.storage import Store
+
+_log = logging.getLogger("dladiff.ledger")
+
+QUARANTINE_ATTEMPT = "none"
+"""Attempt named by a quarantine's record: it was decided without one."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of a photo set by one process."""
+
+    set_key: str
+    generation: int
+    id: str
+    node: str
+    """Ray's node id, or host and boot where there is none."""
+    process: ProcessIdentity
+    started_at: str
+    closed: str | None = None
+    """Cause for which it ended without deciding, e.g. ``store_throttled``; None: it did not."""
+
+
+AttemptState = Literal["closed", "running", "crashed", "lost"]
+
+
+class Ledger:
+    """The ledger of one run; cheap to make, safe to use from many processes at once."""
+
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        *,
+        node: str | None = None,
+        live_nodes: Collection[str] = (),
+        columns: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Reads and writes nothing yet.
+
+        Args:
+            node: Name of this node that no other, and no earlier, node has, e.g. Ray's node id;
+                None: host name and boot id.
+            live_nodes: Other nodes known to live now.
+            columns: Columns that all rows of the run share (``method_digest``,
+                ``models_digest``, ``version``, ``seed``); filled in where a row has null.
+        """
+        self._store, self._run_id = store, check_run_id(run_id)
+        self._process = this_process()
+        self._node = node or f"{self._process.host}/{self._process.boot_id}"
+        self._live_nodes = {self._node, *live_nodes}
+        self._columns = dict(columns or {})
+
+    def begin(
+        self, photo_set: PhotoSet, max_crashed: int = 3, max_lost: int = 10
+    ) -> Attempt | CommitRecord:
+        """Opens an attempt, unless the set is decided or has ended too many processes.
+
+        Args:
+            max_crashed: Crashed attempts after which the set is quarantined.
+            max_lost: The same for lost ones.
+
+        Returns:
+            The attempt to work under, or the commit that decides the set: an earlier one, or the
+            quarantine written now.
+        """
+        found = self.read_commit(photo_set.key, photo_set.generation)
+        if found is not None:
+            return found
+        states = [
+            self.state_of(attempt) for attempt in self.attempts(photo_set.key, photo_set.generation)
+        ]
+        limits: dict[AttemptState, int] = {"crashed": max_crashed, "lost": max_lost}
+        for state, allowed in limits.items():
+            if (count := states.count(state)) >= allowed:
+                return self._quarantine(photo_set, f"{state}_{count}_times")
+        attempt = Attempt(
+            photo_set.key,
+            photo_set.generation,
+            uuid.uuid4().hex,
+            self._node,
+            this_process(),  # this ledger may have been made before a fork
+            utc_now(),
+        )
+        self._store.write(self._attempt_key(attempt, ".json"), _json(dataclasses.asdict(attempt)))
+        return attempt
+
+    def close(self, attempt: Attempt, cause: str) -> None:
+        """Ends an attempt that the environment stopped: it will not count against the set.
+
+        Args:
+            cause: ``EnvironmentTrouble.cause``; no text that could name a photo.
+        """
+        marker = {"closed": cause, "closed_at": utc_now()}
+        self._store.write(self._attempt_key(attempt, ".closed.json"), _json(marker))
+        self.delete_data(attempt.set_key, attempt.id)
+
+    def commit(self, record: CommitRecord) -> bool:
+        """Decides a photo set, once and for all; its outputs must be staged before.
+
+        Fills in what the rows lack: set, run, attempt, time and the run's columns. Staged data
+        that no decision refers to is deleted: all of a loser's or of a set that is not done.
+
+        Returns:
+            Whether this record decides; if not, another attempt's did, see ``read_commit``.
+
+        Raises:
+            ValueError: For a row with a field that is no column.
+        """
+        record = self._completed(record)
+        won = self._store.create_exclusive(
+            self._commit_key(record.set_key, record.generation), record.to_bytes()
+        )
+        if not won:
+            # The same attempt may have tried before and not heard that it won.
+            found = self.read_commit(record.set_key, record.generation)
+            won = found is not None and found.attempt == record.attempt
+            record = found if won and found is not None else record
+        if not won or record.outcome != "done":
+            self.delete_data(record.set_key, record.attempt)
+        return won
+
+    def read_commit(self, set_key: str, generation: int = 0) -> CommitRecord | None:
+        """The record that decides a set of this generation, None if it is not decided.
+
+        Raises:
+            PipelineError: If it was written by another version, or is damaged.
+        """
+        key = self._commit_key(set_key, generation)
+        try:
+            return CommitRecord.from_bytes(self._store.read(key))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise PipelineError(f"cannot read {self._store.uri_of(key)}: {error}") from None
+
+    def commit_names(self) -> Iterator[tuple[str, int]]:
+        """Set key and generation of every commit, streamed without reading them."""
+        for info in self._store.list(self._key("commits/")):
+            name = info.key.rpartition("/")[2].removesuffix(".json")
+            set_key, _, generation = name.rpartition(".")
+            if set_key and generation.isdigit():
+                yield set_key, int(generation)
+
+    def commits(self) -> Iterator[CommitRecord]:
+        """Every commit of the run, streamed."""
+        for set_key, generation in self.commit_names():
+            found = self.read_commit(set_key, generation)
+            if found is not None:
+                yield found
+
+    def next_generation(self, set_key: str) -> int:
+        """First generation of a set that is not decided, for ``--retry-failed`` and alike."""
+        generation = 0
+        while self._store.exists(self._commit_key(set_key, generation)):
+            generation += 1
+        return generation
+
+    def attempts(self, set_key: str, generation: int = 0) -> list[Attempt]:
+        """All attempts of a set, in the order of their start."""
+        records: dict[str, Attempt] = {}
+        causes: dict[str, str] = {}
+        for info in self._store.list(self._key(f"attempts/{set_key}.{generation}/")):
+            name = info.key.rpartition("/")[2]
+            content = json.loads(self._store.read(info.key))
+            if name.endswith(".closed.json"):
+                causes[name.removesuffix(".closed.json")] = content["closed"]
+            else:
+                content["process"] = ProcessIdentity(**content["process"])
+                records[name.removesuffix(".json")] = Attempt(**content)
+        for attempt_id, cause in causes.items():
+            if attempt_id in records:
+                records[attempt_id] = dataclasses.replace(records[attempt_id], closed=cause)
+        return sorted(records.values(), key=lambda attempt: attempt.started_at)
+
+    def state_of(self, attempt: Attempt) -> AttemptState:
+        """What became of an attempt whose set is not decided; see the module's text."""
+        if attempt.closed is not None:
+            return "closed"
+        is_own = attempt.process == this_process()
+        if not is_own and attempt.process.is_gone() is False:
+            return "running"
+        return "crashed" if attempt.node in self._live_nodes else "lost"
+
+    def staged_key(self, set_key: str, attempt: str, name: str) -> str:
+        """Key for one output of an attempt; attempts never share keys.
+
+        Args:
+            attempt: ``Attempt.id``.
+            name: One segment, e.g. ``0.png``.
+        """
+        if not name or "/" in name or name.startswith("."):
+            raise ValueError(f"expected a plain file name, got {name!r}")
+        return self._key(f"data/{set_key}/{attempt}/{name}")
+
+    def delete_data(self, set_key: str, attempt: str) -> None:
+        """Deletes all outputs that an attempt staged."""
+        prefix = self._key(f"data/{set_key}/{attempt}/")
+        self._store.delete(info.key for info in self._store.list(prefix))
+
+    def _quarantine(self, photo_set: PhotoSet, reason: str) -> CommitRecord:
+        record = CommitRecord(
+            set_key=photo_set.key,
+            generation=photo_set.generation,
+            identity=photo_set.identity,
+            run_id=self._run_id,
+            attempt=QUARANTINE_ATTEMPT,
+            outcome="quarantined",
+            rows=[photo_row(photo, "quarantined", photo_set, reason) for photo in photo_set.photos],
+            reason=reason,
+        )
+        self.commit(record)
+        found = self.read_commit(photo_set.key, photo_set.generation)
+        if found is None:
+            raise PipelineError("a commit vanished right after it was written")
+        _log.warning("a photo set is quarantined: %s", found.reason)
+        return found
+
+    def _completed(self, record: CommitRecord) -> CommitRecord:
+        committed_at = record.committed_at or utc_now()
+        fixed = {
+            "set_key": record.set_key,
+            "run_id": self._run_id,
+            "attempt": record.attempt,
+            "committed_at": committed_at,
+        }
+        rows = []
+        for row in record.rows:
+            check_fields(row)
+            given = {name: value for name, value in row.items() if value is not None}
+            rows.append({**row, **self._columns, **given, **fixed})
+            if record.outcome != "done":
+                rows[-1].pop(STAGED_KEY, None)
+        return dataclasses.replace(
+            record, rows=rows, run_id=self._run_id, committed_at=committed_at
+        )
+
+    def _key(self, name: str) -> str:
+        return run_key(self._run_id, name)
+
+    def _commit_key(self, set_key: str, generation: int) -> str:
+        return self._key(f"commits/{set_key}.{generation}.json")
+
+    def _attempt_key(self, attempt: Attempt, ending: str) -> str:
+        return self._key(f"attempts/{attempt.set_key}.{attempt.generation}/{attempt.id}{ending}")
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True).encode()
