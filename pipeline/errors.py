@@ -68,3 +68,11 @@ class OutOfMemory(EnvironmentTrouble):
     """Memory ran out with the smallest possible batch."""
 
     cause = "out_of_memory"
+
+
+def trouble_named(cause: str | None) -> EnvironmentTrouble:
+    """The trouble whose ``cause`` another process wrote down."""
+    for kind in EnvironmentTrouble.__subclasses__():
+        if kind.cause == cause:
+            return kind(cause)
+    return EnvironmentTrouble(cause or EnvironmentTrouble.cause)

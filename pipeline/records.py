@@ -44,6 +44,8 @@ class SourcePhoto:
     previous_sha256: str | None = None
     """Set where OUTPUT holds a decision by this method for another version of the photo: content
     with this sha256 is the one already decided on, so the photo is unchanged, not done again."""
+    previous_row: str | None = None
+    """That decision's manifest row as JSON, to be repeated under the new version."""
 
 
 @dataclass(frozen=True)

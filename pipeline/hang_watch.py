@@ -1,0 +1,23 @@
+"""Ends a worker process that makes no progress, even inside C code.
+
+Ray Data has no task timeout and a Python timer cannot fire while C code holds the interpreter;
+``faulthandler``'s watchdog thread can. The ledger then counts a crashed attempt.
+"""
+
+import faulthandler
+import sys
+
+
+class HangWatch:
+    """Armed at every stage and epoch; when it is not armed again in time, the process exits."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+
+    def arm(self) -> None:
+        """Starts the limit anew."""
+        faulthandler.dump_traceback_later(self._limit_s, exit=True, file=sys.__stderr__)
+
+    def disarm(self) -> None:
+        """Nothing is watched until the next ``arm``."""
+        faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,215 @@
+"""The Ray part of a run: the Dataset's graph and its pool of workers. The only file with ray.
+
+One block is one photo set is one task. Ray retries lost tasks without end; the ledger counts.
+"""
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+# Read by ray when it is imported.
+os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.util.metrics import Counter, Histogram
+
+from pipeline.config import RunConfig
+from pipeline.errors import ConfigurationError
+from pipeline.preflight import preflight
+from pipeline.protect_photos import PhotoSetWorker
+from pipeline.read_photos import photos_of_row, read_row
+from pipeline.records import PhotoSet
+from pipeline.worker_settings import SetOutcome, WorkerSettings
+
+_READ_CPUS = 0.25
+"""CPUs of a reader. Differs from a worker's, or Ray would fuse the two operators into one."""
+
+
+@dataclass(frozen=True)
+class PoolSize:
+    """How many workers, and what Ray reserves for each."""
+
+    workers: int
+    cpus_per_worker: int
+    gpus_per_worker: float
+    memory_bytes: int
+
+
+@contextmanager
+def ray_session(address: str | None, config: RunConfig, num_sets: int) -> Iterator[PoolSize]:
+    """Connects to a cluster, or starts one on this machine, and sizes the pool.
+
+    Args:
+        address: Of a running cluster; None: ``RAY_ADDRESS``, else this machine.
+        config: Wishes for the pool.
+        num_sets: More workers than photo sets are never started.
+
+    Raises:
+        ConfigurationError: If the cluster cannot be reached or is too small.
+    """
+    started_here = not ray.is_initialized()
+    if started_here:
+        if address or os.environ.get("RAY_ADDRESS"):
+            _connect(address)
+        else:
+            _start_local(config)
+    _configure_data()
+    try:
+        yield _pool_size(config, num_sets, ray.cluster_resources())
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def run_preflight(settings: WorkerSettings, size: PoolSize) -> None:
+    """Loads models and protects a built-in photo in a process like the pool's.
+
+    Raises:
+        ConfigurationError: With what failed there.
+    """
+    remote = ray.remote(
+        num_cpus=size.cpus_per_worker, num_gpus=size.gpus_per_worker, max_calls=1, max_retries=1
+    )(preflight)
+    try:
+        ray.get(remote.remote(settings))
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause if error.cause is not None else error
+        raise ConfigurationError(f"preflight failed: {cause}") from error
+    except ray.exceptions.RayError as error:
+        raise ConfigurationError(f"preflight failed: {error}") from error
+
+
+def protect_sets(
+    photo_sets: Sequence[PhotoSet], settings: WorkerSettings, size: PoolSize
+) -> Iterator[SetOutcome]:
+    """Runs the graph read -> protect over photo sets; yields outcomes as they are decided."""
+    operation = settings.config.operation
+    rows = [{"photo_set": photo_set.to_json()} for photo_set in photo_sets]
+    dataset = (
+        ray.data.from_items(rows, override_num_blocks=len(rows))
+        .map(
+            partial(read_row, max_photo_bytes=operation.max_photo_bytes),
+            num_cpus=_READ_CPUS,
+            compute=ray.data.TaskPoolStrategy(size=operation.read_concurrency),
+        )
+        .map_batches(
+            ProtectPhotoSets,
+            fn_constructor_args=(settings,),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=size.cpus_per_worker,
+            num_gpus=size.gpus_per_worker or None,
+            memory=size.memory_bytes,
+            # With a second task in flight, a dying worker would take an innocent set along.
+            compute=ray.data.ActorPoolStrategy(size=size.workers, max_tasks_in_flight_per_actor=1),
+        )
+    )
+    for batch in dataset.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow"):
+        for row in batch.to_pylist():
+            yield SetOutcome.from_json(row["outcome"])
+
+
+class ProtectPhotoSets:
+    """A worker as Ray Data wants it: batches of one row in, batches of one row out."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        logging.basicConfig(level=logging.WARNING)
+        self._worker = PhotoSetWorker(settings)
+        self._photos = Counter("dladiff_photos", "Photos decided.", tag_keys=("status",))
+        self._deferred = Counter("dladiff_sets_deferred", "Sets deferred.", tag_keys=("cause",))
+        self._seconds = Histogram(
+            "dladiff_stage_seconds",
+            "Wall seconds of a photo set by stage.",
+            boundaries=[1, 3, 10, 30, 100, 300, 1000, 3000, 10000],
+            tag_keys=("stage",),
+        )
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        outcomes = []
+        for row in batch.to_pylist():
+            outcome = self._worker(*photos_of_row(row))
+            self._record(outcome)
+            outcomes.append(outcome.to_json())
+        return pa.table({"outcome": outcomes})
+
+    def _record(self, outcome: SetOutcome) -> None:
+        if outcome.outcome == "deferred":
+            self._deferred.inc(1, {"cause": outcome.cause or "unknown"})
+        elif outcome.outcome == "committed":
+            for status, number in outcome.statuses.items():
+                self._photos.inc(number, {"status": status})
+            for stage, seconds in outcome.stage_seconds.items():
+                self._seconds.observe(seconds, {"stage": stage})
+
+
+def _connect(address: str | None) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="warning")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(f"cannot reach the Ray cluster: {error}") from None
+
+
+def _start_local(config: RunConfig) -> None:
+    """Starts Ray on this machine, behind a token that only its processes know."""
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    threads = config.method.threads
+    cpus = os.cpu_count() or 1
+    workers = config.operation.workers or max(1, cpus // threads)
+    ray.init(
+        address="local",
+        # One CPU more than the workers take, or the readers would starve.
+        num_cpus=workers * threads + 1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="warning",
+    )
+
+
+def _configure_data() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = -1  # a set may work for hours; the watch ends hangs
+    context.max_consecutive_actor_init_deaths = 3
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def _pool_size(config: RunConfig, num_sets: int, resources: dict[str, Any]) -> PoolSize:
+    operation, threads = config.operation, config.method.threads
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    memory = int(operation.worker_memory_gb * 1024**3)
+    per_worker = operation.gpus_per_worker
+    if per_worker is None:
+        per_worker = 1.0 if gpus >= 1 and config.method.layer1.enabled else 0.0
+    if per_worker > gpus:
+        raise ConfigurationError(
+            f"--gpus-per-worker {per_worker:g}, but the cluster has {gpus:g} GPUs"
+        )
+    workers = operation.workers or _most_workers(
+        per_worker, gpus, cpus, threads, resources.get("memory", 0.0), memory
+    )
+    if workers * threads + _READ_CPUS > cpus:
+        raise ConfigurationError(
+            f"{workers} workers of {threads} CPUs and a reader need "
+            f"{workers * threads + 1} CPUs, the cluster has {cpus:g}: lower --workers"
+        )
+    return PoolSize(max(1, min(workers, num_sets)), threads, per_worker, memory)
+
+
+def _most_workers(
+    gpus_per_worker: float, gpus: float, cpus: float, threads: int, available: float, memory: int
+) -> int:
+    limits = [int((cpus - _READ_CPUS) // threads), int(available // memory)]
+    if gpus_per_worker:
+        limits.append(int(gpus // gpus_per_worker))
+    return max(1, min(limits))

@@ -1,0 +1,56 @@
+"""What the driver tells a worker, and what it learns of each set: small plain values."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Literal, Self
+
+from pipeline.config import RunConfig
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """All that a worker is told; small, since Ray sends it to every actor. No credentials."""
+
+    output_uri: str
+    run_id: str
+    config: RunConfig
+    method_digest: str
+    models_digest: str
+    code_digest: str
+    device: str = "cpu"
+    """``cpu`` or ``cuda``; never chosen silently by the worker itself."""
+    node: str | None = None
+    """Ray's id of the node, set where the worker runs."""
+
+    def row_columns(self) -> dict[str, Any]:
+        """Manifest columns that all rows of the run share."""
+        return {
+            "seed": self.config.method.seed,
+            "method_digest": self.method_digest,
+            "models_digest": self.models_digest,
+            "version": version("dladiff"),
+        }
+
+
+@dataclass(frozen=True)
+class SetOutcome:
+    """What the driver learns of one set: counts and keys, no pixels, no names."""
+
+    set_key: str
+    generation: int
+    outcome: Literal["committed", "already", "deferred"]
+    statuses: dict[str, int]
+    cause: str | None = None
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    """Wall seconds by stage of the method."""
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        return cls(**json.loads(text))
