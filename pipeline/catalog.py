@@ -5,6 +5,7 @@ Lists; opens no photo. What a file really is, the reader finds out by its conten
 
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipeline.config import OperationSettings
@@ -16,6 +17,8 @@ from pipeline.storage import ObjectInfo, Skipped, Store, lies_below, normalise_u
 PHOTO_EXTENSIONS = frozenset(
     ("jpg", "jpeg", "png", "webp", "heic", "heif", "avif", "bmp", "tif", "tiff", "gif")
 )
+MISSING_VERSION = ""
+"""Version of a photo that a catalog file names and that is not there."""
 CATALOG_EXTENSIONS = frozenset(("csv", "parquet", "pq"))
 _SYSTEM_FOLDERS = frozenset(("@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found"))
 """Folders in which network drives and archivers keep thumbnails and deleted copies."""
@@ -103,6 +106,12 @@ def read_catalog(
 
         return read_catalog_file(source, operation.allow_prefixes, output_uri)
     return _list_folder(open_store(source))
+
+
+def root_of(uri: str, roots: Iterable[str]) -> str | None:
+    """The longest of ``roots`` below which ``uri`` is written; None: below none."""
+    below = [root for root in roots if uri.startswith(root.rstrip("/") + "/")]
+    return max(below, key=len, default=None)
 
 
 def _list_folder(store: Store) -> Catalog:

@@ -14,14 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.catalog import Catalog, CatalogReport, count_photos
+from pipeline.catalog import MISSING_VERSION, Catalog, CatalogReport, count_photos, root_of
 from pipeline.errors import ConfigurationError
 from pipeline.output_keys import output_key, require_output_key
 from pipeline.records import SourcePhoto
 from pipeline.storage import lies_below, normalise_uri, open_store
-
-MISSING_VERSION = ""
-"""Version of a photo that a catalog file names and that is not there."""
 
 _REQUIRED = ("identity", "uri")
 _COLUMNS = (*_REQUIRED, "output_key")
@@ -69,12 +66,6 @@ def read_catalog_file(
     report.num_missing = sum(photo.version == MISSING_VERSION for photo in found)
     count_photos(report, found)
     return Catalog(found, report, roots, frozenset(given.values()), from_file=True)
-
-
-def root_of(uri: str, roots: Iterable[str]) -> str | None:
-    """The longest of ``roots`` below which ``uri`` is written; None: below none."""
-    below = [root for root in roots if uri.startswith(root.rstrip("/") + "/")]
-    return max(below, key=len, default=None)
 
 
 def _photo(
