@@ -5,7 +5,7 @@ converts them once with ``image_values.levels_to_unit``. [P] marks a value of th
 (arXiv:2511.19910), [X] a choice of ours where it is silent.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -35,7 +35,7 @@ class EncoderSettings(Settings):
     """CLIP only: pooled image embedding, or ``hidden_states[-2]`` as IP-Adapter-Plus reads it."""
 
     @model_validator(mode="after")
-    def _path_where_needed(self) -> Self:
+    def _path_where_needed(self) -> "EncoderSettings":
         if self.kind in ("arcface_onnx", "clip") and not self.path:
             raise ValueError(f"encoder {self.name!r} of kind {self.kind!r} needs a path")
         return self
@@ -101,7 +101,7 @@ class Layer2Settings(Settings):
     encoders: tuple[EncoderSettings, ...] = (EncoderSettings(name="sface", kind="sface"),)
 
     @model_validator(mode="after")
-    def _at_least_one_in_the_loss(self) -> Self:
+    def _at_least_one_in_the_loss(self) -> "Layer2Settings":
         if self.enabled and all(encoder.held_out for encoder in self.encoders):
             raise ValueError("layer2.encoders: at least one must not be held_out")
         names = [encoder.name for encoder in self.encoders]
@@ -213,7 +213,7 @@ class MethodSettings(Settings):
     """Sets smaller than this are filled up with references for Step 0."""
 
     @model_validator(mode="after")
-    def _one_layer_at_least(self) -> Self:
+    def _one_layer_at_least(self) -> "MethodSettings":
         if not (self.layer1.enabled or self.layer2.enabled):
             raise ValueError("layer1.enabled and layer2.enabled are both false: nothing to do")
         return self
