@@ -7,7 +7,7 @@ Coordinates are pixel indices as in OpenCV: the centre of the first pixel is (0,
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -45,6 +45,7 @@ _RETRY_BORDER = 0.25
 """Replicated border of the second look, for crops so tight that the head is cut."""
 
 
+@runtime_checkable
 class FaceDetector(Protocol):
     """Finds faces and their five landmarks."""
 
