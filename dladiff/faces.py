@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 from torch.nn import functional
 
 from dladiff.config import FaceDetectorSettings
@@ -219,7 +220,7 @@ def pixel_rescaling(scale_x: float, scale_y: float) -> Matrix:
 
 def warp(
     images: Images, image_from_crop: Matrix, crop_height: int, crop_width: int | None = None
-) -> Images:
+) -> Float[Tensor, "batch 3 _ _"]:
     """Samples a crop with plain bilinear weights, black outside, as cv2.warpAffine.
 
     Args:
@@ -243,7 +244,9 @@ def warp(
     )
 
 
-def warp_prefiltered(images: Images, image_from_crop: Matrix, side: int) -> Images:
+def warp_prefiltered(
+    images: Images, image_from_crop: Matrix, side: int
+) -> Float[Tensor, "batch 3 side side"]:
     """As ``warp``, after averaging over the area of a crop pixel where that is over a pixel."""
     reduction = float(np.sqrt(abs(np.linalg.det(image_from_crop[:2, :2]))))
     if reduction <= 1.0:

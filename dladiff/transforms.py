@@ -91,7 +91,7 @@ def draw_photometric(
     )
 
 
-def resize_antialiased(images: Images, height: int, width: int) -> Images:
+def resize_antialiased(images: Images, height: int, width: int) -> Float[Tensor, "batch 3 _ _"]:
     """Resizes with a triangle filter as wide as the reduction (Pillow's BILINEAR)."""
     if images.shape[-2:] == (height, width):
         return images
