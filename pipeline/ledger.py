@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.errors import PipelineError
+from pipeline.errors import EnvironmentTrouble, PipelineError
 from pipeline.processes import ProcessIdentity, this_process
 from pipeline.records import CommitRecord, PhotoSet
 from pipeline.rows import STAGED_KEY, check_fields, photo_row
@@ -78,6 +78,7 @@ class Ledger:
         self._node = node or f"{self._process.host}/{self._process.boot_id}"
         self._live_nodes = {self._node, *live_nodes}
         self._columns = dict(columns or {})
+        self._to_close: list[tuple[Attempt, str]] = []
 
     def begin(
         self, photo_set: PhotoSet, max_crashed: int = 3, max_lost: int = 10
@@ -92,6 +93,7 @@ class Ledger:
             The attempt to work under, or the commit that decides the set: an earlier one, or the
             quarantine written now.
         """
+        self._close_pending()
         found = self.read_commit(photo_set.key, photo_set.generation)
         if found is not None:
             return found
@@ -110,7 +112,13 @@ class Ledger:
             this_process(),  # this ledger may have been made before a fork
             utc_now(),
         )
-        self._store.write(self._attempt_key(attempt, ".json"), _json(dataclasses.asdict(attempt)))
+        try:
+            self._store.write(
+                self._attempt_key(attempt, ".json"), _json(dataclasses.asdict(attempt))
+            )
+        except EnvironmentTrouble as error:
+            self._to_close.append((attempt, error.cause))  # it may have arrived all the same
+            raise
         return attempt
 
     def close(self, attempt: Attempt, cause: str) -> None:
@@ -118,10 +126,15 @@ class Ledger:
 
         Args:
             cause: ``EnvironmentTrouble.cause``; no text that could name a photo.
+
+        Raises nothing where the store itself is the trouble: it is made up for by the next
+        ``begin`` of this ledger.
         """
-        marker = {"closed": cause, "closed_at": utc_now()}
-        self._store.write(self._attempt_key(attempt, ".closed.json"), _json(marker))
-        self.delete_data(attempt.set_key, attempt.id)
+        self._to_close.append((attempt, cause))
+        try:
+            self._close_pending()
+        except EnvironmentTrouble as error:
+            _log.warning("an attempt could not be closed yet: %s", error.cause)
 
     def commit(self, record: CommitRecord) -> bool:
         """Decides a photo set, once and for all; its outputs must be staged before.
@@ -225,6 +238,14 @@ class Ledger:
         """Deletes all outputs that an attempt staged."""
         prefix = self._key(f"data/{set_key}/{attempt}/")
         self._store.delete(info.key for info in self._store.list(prefix))
+
+    def _close_pending(self) -> None:
+        while self._to_close:
+            attempt, cause = self._to_close[-1]
+            marker = {"closed": cause, "closed_at": utc_now()}
+            self._store.write(self._attempt_key(attempt, ".closed.json"), _json(marker))
+            self.delete_data(attempt.set_key, attempt.id)
+            self._to_close.pop()
 
     def _quarantine(self, photo_set: PhotoSet, reason: str) -> CommitRecord:
         record = CommitRecord(

@@ -96,7 +96,7 @@ class OutputLock:
                 time.sleep(poll_s)
 
     def renew(self) -> None:
-        """Gives a sign of life now; the background thread does it four times per half TTL.
+        """Gives a sign of life now; the background thread does it every eighth of the TTL.
 
         Raises:
             LockLostError: If another run took over meanwhile.
@@ -104,7 +104,7 @@ class OutputLock:
         if self._epoch is None:
             raise LockLostError("this run holds no lock")
         began = _now()  # before the request: its answer may be late
-        if self._lost or self._store.exists(_key(self._epoch + 1)):
+        if self._lost or self._newest_epoch() > self._epoch:
             self._lost = True
             raise LockLostError("another run took over OUTPUT's lock")
         self._store.write(_key(self._epoch, "heartbeat"), self._record())
@@ -126,7 +126,11 @@ class OutputLock:
             self._thread = None
         epoch, self._epoch = self._epoch, None
         if epoch is not None and not self._lost:
-            self._store.write(_key(epoch, "released"), self._record())
+            try:
+                self._store.write(_key(epoch, "released"), self._record())
+            except EnvironmentTrouble as error:
+                # The TTL frees it; an error here would hide why the run ends.
+                _log.warning("the lock could not be released: %s", error.cause)
 
     def _take(self, epoch: int, began: float) -> bool:
         if not self._store.create_exclusive(_key(epoch), self._record()):
@@ -149,15 +153,16 @@ class OutputLock:
         if record["run_id"] == self._run_id:
             return None
         sign = self._store.info(_key(epoch, "heartbeat")) or self._store.info(_key(epoch))
-        age_s = self._store.store_time() - sign.modified if sign is not None else self._ttl_s
-        if age_s > self._ttl_s:
+        ttl_s = float(record["ttl_s"])  # the holder's: by it the holder stops publishing
+        age_s = self._store.store_time() - sign.modified if sign is not None else 0.0
+        if age_s > ttl_s:
             _log.warning(
                 "taking over the lock of run %s, silent for %.0f s", record["run_id"], age_s
             )
             return None
         return (
             f"run {record['run_id']} on host {record['host']} holds OUTPUT, "
-            f"last seen {max(age_s, 0):.0f} s ago (a lock silent for {self._ttl_s:.0f} s is free)"
+            f"last seen {max(age_s, 0):.0f} s ago (a lock silent for {ttl_s:.0f} s is free)"
         )
 
     def _keep_alive(self) -> None:
@@ -187,6 +192,7 @@ class OutputLock:
             "run_id": self._run_id,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "ttl_s": self._ttl_s,
             "at": utc_now(),
             "token": secrets.token_hex(8),
         }

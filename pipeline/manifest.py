@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import PipelineError
 from pipeline.ledger import Ledger
+from pipeline.lock import LockLostError
 from pipeline.publish import StagedDataLost, publish_commit
 from pipeline.records import MANIFEST_SCHEMA, RECORD_VERSION, CommitRecord
 from pipeline.rows import OUTPUT_KEY, STAGED_KEY, check_fields
@@ -95,6 +96,8 @@ def fold_run(
             record = ledger.read_commit(set_key, generation)
             if record is not None:
                 rows += _published_rows(store, record, may_publish, result)
+        if not may_publish():
+            raise LockLostError("OUTPUT's lock is lost or was not renewed: folding stops")
         if _create_part(store, run_id, number, rows, names):
             result.num_commits += len(names)
             result.statuses.update(row["status"] for row in rows)

@@ -8,19 +8,21 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.storage_fsspec import FsspecPrefix
 from pipeline.storage_local import LocalFolder
-from pipeline.storage_troubles import RETRY_DELAYS_S, ObjectTooLarge, retrying
+from pipeline.storage_troubles import RETRY_DELAYS_S, NotSupported, ObjectTooLarge, retrying
 from pipeline.storage_types import Backend, ObjectInfo, Skipped
 from pipeline.uris import lies_below, normalise_uri, split_uri
 
 __all__ = [
     "HASH_METADATA",
     "HashMismatch",
+    "NotSupported",
     "ObjectInfo",
     "ObjectTooLarge",
     "Skipped",
@@ -36,6 +38,8 @@ _log = logging.getLogger("dladiff.storage")
 T = TypeVar("T")
 
 _END = object()
+_DELETE_BATCH = 1000
+"""Keys per request: the most that S3 takes."""
 
 HASH_METADATA = "dladiff-sha256"
 """Metadata name under which buckets keep the sha256 of an object that this package wrote."""
@@ -131,12 +135,7 @@ class Store:
                 return self._holds(key, data)
             self.write(key, data)
             return True
-        full = self._metadata(data, None)
-        try:
-            self._do("creating", lambda: self._backend.put_new(key, data, full))
-        except FileExistsError:
-            return self._holds(key, data)
-        return True
+        return self._create(key, data)
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object; a folder is none."""
@@ -163,9 +162,9 @@ class Store:
 
     def delete(self, keys: Iterable[str]) -> None:
         """Deletes objects; missing ones are no error."""
-        batch = [*keys]
-        if batch:
-            self._do("deleting", lambda: self._backend.remove(batch))
+        rest = iter(keys)
+        while batch := [*islice(rest, _DELETE_BATCH)]:
+            self._do("deleting", partial(self._backend.remove, batch))
 
     def copy_published(self, staged_key: str, final_key: str, sha256: str) -> None:
         """Puts a staged object under its final key, within the store, whole and verified.
@@ -205,18 +204,9 @@ class Store:
         A store that ignores If-None-Match would let two runs overwrite each other's commits.
         """
         key = f"locks/probe-{uuid.uuid4().hex}"
-        first, second = b"first", b"second"
         try:
-            self._do("probing", lambda: self._backend.put_new(key, first, {}))
-            try:
-                self._do("probing", lambda: self._backend.put_new(key, second, {}))
-            except FileExistsError:
-                return self.read(key) == first
-            return False
-        except FileExistsError:
-            return False
-        except OSError as error:
-            # E.g. a file system without hard links, or a bucket that answers 501.
+            return self._create(key, b"first") and not self._create(key, b"second")
+        except NotSupported as error:
             _log.debug("exclusive creation is not supported: %s", error)
             return False
         finally:
@@ -239,6 +229,14 @@ class Store:
             if item is _END:
                 return
             yield cast(T, item)
+
+    def _create(self, key: str, data: bytes) -> bool:
+        full = self._metadata(data, None)
+        try:
+            self._do("creating", lambda: self._backend.put_new(key, data, full))
+        except FileExistsError:
+            return self._holds(key, data)
+        return True
 
     def _holds(self, key: str, data: bytes) -> bool:
         try:

@@ -17,7 +17,7 @@ from pipeline.storage_types import ObjectInfo, Skipped
 
 _EXTRAS = {"gs": ("gcsfs", "gcs"), "abfs": ("adlfs", "azure")}
 _METADATA_FIELD = "metadata"
-_VERSION_FIELDS = ("etag", "ETag", "generation", "md5Hash", "content_settings")
+_VERSION_FIELDS = ("etag", "ETag", "generation", "md5Hash")
 _TIME_FIELDS = ("LastModified", "last_modified", "updated", "mtime", "created")
 
 

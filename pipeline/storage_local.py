@@ -5,15 +5,17 @@ renamed or linked, so that a reader or a power cut never meets half of it. Used 
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Sequence
 
-from pipeline.storage_troubles import ObjectTooLarge
+from pipeline.storage_troubles import NotSupported, ObjectTooLarge
 from pipeline.storage_types import ObjectInfo, Skipped
 
 _TEMPORARY = ".dladiff-", ".tmp"
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _COPY_BYTES = 1024**2
 
 
@@ -48,7 +50,12 @@ class LocalFolder:
     def put_new(self, key: str, data: bytes, metadata: dict[str, str]) -> None:
         final = self._path(key)
         with self._temporary(final, data) as temporary:
-            os.link(temporary, final)  # fails where the name exists, unlike a rename
+            try:
+                os.link(temporary, final)  # fails where the name exists, unlike a rename
+            except OSError as error:
+                if error.errno in _NO_LINKS:
+                    raise NotSupported(error.errno, "no hard links on this file system") from None
+                raise
             _sync_folder(final)
 
     def copy(self, source_key: str, final_key: str, metadata: dict[str, str]) -> None:

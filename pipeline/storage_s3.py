@@ -16,8 +16,6 @@ from fsspec.asyn import sync
 from pipeline.storage_troubles import ObjectTooLarge
 from pipeline.storage_types import ObjectInfo, Skipped
 
-_DELETE_BATCH = 1000
-"""Most keys of one DeleteObjects request."""
 _READ_CHUNK = 1024**2
 
 
@@ -121,11 +119,10 @@ class S3Prefix:
                 yield found["Prefix"][len(start) : -1]
 
     def remove(self, keys: Sequence[str]) -> None:
-        for first in range(0, len(keys), _DELETE_BATCH):
-            batch = [{"Key": self._prefix + key} for key in keys[first : first + _DELETE_BATCH]]
-            answer = self._call("delete_objects", Delete={"Objects": batch, "Quiet": True})
-            for error in answer.get("Errors", ()):
-                raise _DeleteError(error)
+        objects = [{"Key": self._prefix + key} for key in keys]
+        answer = self._call("delete_objects", Delete={"Objects": objects, "Quiet": True})
+        for error in answer.get("Errors", ()):
+            raise _DeleteError(error)
 
     def _put(self, key: str, data: bytes, metadata: dict[str, str], **more: Any) -> None:
         self._call(

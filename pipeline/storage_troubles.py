@@ -36,6 +36,7 @@ _DENIED = {
     "AccessDenied", "AllAccessDisabled", "AccountProblem", "ExpiredToken", "InvalidAccessKeyId",
     "InvalidToken", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "Unauthorized", "Forbidden",
     "AuthorizationHeaderMalformed", "TokenRefreshRequired", "401", "403",
+    "400",  # all that an answer without a body tells of an expired token
 }  # fmt: skip
 _DENIED_TYPES = {
     "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError",
@@ -49,6 +50,7 @@ _UNREACHABLE_TYPES = {
 _NO_BUCKET = "the bucket does not exist"
 _FULL = {"XMinioStorageFull", "InsufficientStorage", "QuotaExceeded", "507"}
 _MISSING = {"NoSuchKey", "NoSuchVersion", "NotFound", "BlobNotFound", "404"}
+_MISNAMED = {"InvalidBucketName", "PermanentRedirect", "301"}
 _TAKEN = {"PreconditionFailed", "ConditionNotMet", "BlobAlreadyExists", "412"}
 
 _ERRNO_KINDS: dict[int, type[EnvironmentTrouble]] = {
@@ -68,6 +70,10 @@ _ERRNO_KINDS: dict[int, type[EnvironmentTrouble]] = {
     errno.EMFILE: StoreThrottled,
     errno.ENFILE: StoreThrottled,
 }
+
+
+class NotSupported(OSError):  # noqa: N818 - a fact about the store
+    """The store lacks an operation, as a file system without hard links does."""
 
 
 class ObjectTooLarge(ValueError):  # noqa: N818 - a fact about the object
@@ -92,7 +98,7 @@ def classify(error: BaseException, action: str) -> BaseException:
         FileNotFoundError, FileExistsError, one of ``errors.EnvironmentTrouble``, or ``error``
         itself where it is none of the store's business.
     """
-    if isinstance(error, PipelineError | ObjectTooLarge):
+    if isinstance(error, PipelineError | ObjectTooLarge | NotSupported):
         return error
     code = _code(error)
     text = f"{action}: {code or type(error).__name__} ({error})"
@@ -104,6 +110,8 @@ def classify(error: BaseException, action: str) -> BaseException:
         return FileNotFoundError(errno.ENOENT, text)
     if code in _TAKEN:
         return FileExistsError(errno.EEXIST, text)
+    if code in ("NotImplemented", "501"):
+        return NotSupported(errno.ENOSYS, text)
     if code in _FULL:
         return DiskFull(text)
     if code in _THROTTLED:
@@ -123,7 +131,7 @@ def classify(error: BaseException, action: str) -> BaseException:
         return _ERRNO_KINDS[error.errno](text)
     if not code and types & _UNREACHABLE_TYPES:
         return StoreUnreachable(text)
-    if "ParamValidationError" in types or code in ("InvalidBucketName", "PermanentRedirect"):
+    if "ParamValidationError" in types or code in _MISNAMED:
         return ConfigurationError(text)
     return error
 

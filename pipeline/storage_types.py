@@ -59,4 +59,4 @@ class Backend(Protocol):
         """Names of the folders directly below ``prefix``, which ends in ``/`` or is ''."""
 
     def remove(self, keys: Sequence[str]) -> None:
-        """Deletes; a missing key is no error."""
+        """Deletes at most 1000 objects; a missing key is no error."""
