@@ -6,6 +6,7 @@ Lists; opens no photo. What a file really is, the reader finds out by its conten
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pipeline.config import OperationSettings
@@ -20,6 +21,8 @@ PHOTO_EXTENSIONS = frozenset(
 MISSING_VERSION = ""
 """Version of a photo that a catalog file names and that is not there."""
 CATALOG_EXTENSIONS = frozenset(("csv", "parquet", "pq"))
+LOOK_UPS = 32
+"""Photos looked up at a time; each is one small request to the store."""
 _SYSTEM_FOLDERS = frozenset(("@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found"))
 """Folders in which network drives and archivers keep thumbnails and deleted copies."""
 
@@ -114,6 +117,30 @@ def root_of(uri: str, roots: Iterable[str]) -> str | None:
     return max(below, key=len, default=None)
 
 
+def find_gone(catalog: Catalog, known: Iterable[str]) -> list[str]:
+    """Which of the known photos INPUT no longer holds.
+
+    Photos from elsewhere, of a run with another INPUT, are none of its business. A catalog file
+    that no longer names a photo has not deleted it: only one that is really not there is gone.
+
+    Args:
+        catalog: As read now.
+        known: URIs of photos that OUTPUT remembers and that were not gone already.
+    """
+    there = {photo.uri for photo in catalog.photos if photo.version != MISSING_VERSION}
+    absent = [uri for uri in known if uri not in there and root_of(uri, catalog.roots) is not None]
+    if not catalog.from_file:
+        return absent
+    stores = {root: open_store(root) for root in catalog.roots}
+
+    def is_gone(uri: str) -> bool:
+        store = stores[root_of(uri, catalog.roots) or catalog.roots[0]]
+        return not store.exists(store.key_of(uri))
+
+    with ThreadPoolExecutor(LOOK_UPS) as pool:
+        return [uri for uri, gone in zip(absent, pool.map(is_gone, absent), strict=True) if gone]
+
+
 def _list_folder(store: Store) -> Catalog:
     _require_folder(store)
     report, skipped = CatalogReport(), Skipped()
@@ -136,9 +163,7 @@ def _list_folder(store: Store) -> Catalog:
     report.ignored.update(skipped)
     identities = {photo.identity for photo in photos}
     report.identities_without_photos = [
-        name
-        for name in store.folders("")
-        if name not in identities and not _is_hidden(f"{name}/")
+        name for name in store.folders("") if name not in identities and not _is_hidden(f"{name}/")
     ]
     count_photos(report, photos)
     return Catalog(photos, report, roots=(store.uri,))
@@ -187,9 +212,7 @@ def _is_file(uri: str) -> bool:
 
 def _is_hidden(key: str) -> bool:
     parts = key.split("/")
-    return any(part.startswith(".") for part in parts) or not _SYSTEM_FOLDERS.isdisjoint(
-        parts[:-1]
-    )
+    return any(part.startswith(".") for part in parts) or not _SYSTEM_FOLDERS.isdisjoint(parts[:-1])
 
 
 def _extension(name: str) -> str:

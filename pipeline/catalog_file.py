@@ -14,7 +14,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.catalog import MISSING_VERSION, Catalog, CatalogReport, count_photos, root_of
+from pipeline.catalog import (
+    LOOK_UPS,
+    MISSING_VERSION,
+    Catalog,
+    CatalogReport,
+    count_photos,
+    root_of,
+)
 from pipeline.errors import ConfigurationError
 from pipeline.output_keys import output_key, require_output_key
 from pipeline.records import SourcePhoto
@@ -23,8 +30,6 @@ from pipeline.storage import lies_below, normalise_uri, open_store
 _REQUIRED = ("identity", "uri")
 _COLUMNS = (*_REQUIRED, "output_key")
 _MAX_BYTES = 2 * 1024**3
-_LOOK_UPS = 32
-"""Photos looked up at a time; each is one small request to the store."""
 
 
 def read_catalog_file(
@@ -103,7 +108,7 @@ def _look_up(photos: Iterable[SourcePhoto], roots: Sequence[str]) -> list[Source
             photo.identity, photo.uri, photo.output_key, info.size, info.version, info.modified
         )
 
-    with ThreadPoolExecutor(_LOOK_UPS) as pool:
+    with ThreadPoolExecutor(LOOK_UPS) as pool:
         return list(pool.map(look_up, photos))
 
 

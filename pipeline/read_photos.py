@@ -11,10 +11,10 @@ from typing import Any
 
 from dladiff.errors import PhotoError
 from pipeline.catalog import root_of
-from pipeline.errors import ConfigurationError, EnvironmentTrouble, StoreDenied
+from pipeline.errors import ConfigurationError, EnvironmentTrouble, StoreDenied, StoreUnreachable
 from pipeline.image_files import require_byte_limits
 from pipeline.records import PhotoSet, ReadPhoto, SourcePhoto
-from pipeline.storage import ObjectTooLarge, read_uri
+from pipeline.storage import ObjectTooLarge, open_store, read_uri
 
 _log = logging.getLogger("dladiff.read")
 
@@ -87,7 +87,7 @@ def _read(photo: SourcePhoto, max_bytes: int, roots: Sequence[str]) -> ReadPhoto
         content = read_uri(photo.uri, max_bytes, root_of(photo.uri, roots))
         require_byte_limits(len(content), max_bytes)
     except FileNotFoundError:
-        return ReadPhoto(None, None, "missing: the file is gone or leads out of INPUT")
+        return _missing(root_of(photo.uri, roots))
     except ObjectTooLarge as error:
         return ReadPhoto(
             None, None, f"too_many_bytes: {error.size} bytes, at most {max_bytes} are read"
@@ -102,6 +102,17 @@ def _read(photo: SourcePhoto, max_bytes: int, roots: Sequence[str]) -> ReadPhoto
         _log.debug("%s cannot be read: %s", photo.uri, error)
         return ReadPhoto(None, None, f"unreadable: {type(error).__name__}")
     return ReadPhoto(content, sha256(content).hexdigest())
+
+
+def _missing(root: str | None) -> ReadPhoto:
+    """A photo that is not there, unless the whole INPUT is not there on this machine."""
+    try:
+        mounted = root is None or open_store(root).root_exists()
+    except EnvironmentTrouble as trouble:
+        return ReadPhoto(None, None, trouble.cause, environment=True)
+    if not mounted:
+        return ReadPhoto(None, None, StoreUnreachable.cause, environment=True)
+    return ReadPhoto(None, None, "missing: the file is gone or leads out of INPUT")
 
 
 def _is_single_local_file(photos: Sequence[SourcePhoto]) -> bool:

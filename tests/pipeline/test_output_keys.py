@@ -103,7 +103,10 @@ def test_the_order_of_a_listing_does_not_matter() -> None:
 
 
 def test_a_published_photo_keeps_its_key_when_a_colliding_one_arrives() -> None:
-    old, new = photo("file:///a.jpg", "images/a.jpg.png"), photo("file:///A.jpg", "images/A.jpg.png")
+    old, new = (
+        photo("file:///a.jpg", "images/a.jpg.png"),
+        photo("file:///A.jpg", "images/A.jpg.png"),
+    )
     first = keys_of(assign_output_keys([old], {}))
     second = keys_of(assign_output_keys([new, old], first))
     assert second[old.uri] == first[old.uri] == "images/a.jpg.png"
