@@ -108,6 +108,11 @@ def method_digest(method: MethodSettings, weights_sha256: Mapping[str, str]) -> 
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def models_digest(weights_sha256: Mapping[str, str]) -> str:
+    """Hex digest of the weight files alone."""
+    return hashlib.sha256(json.dumps(dict(sorted(weights_sha256.items()))).encode()).hexdigest()
+
+
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
     """Lines ``key: old -> new`` for every leaf in which two settings trees differ."""
     lines = []

@@ -3,6 +3,7 @@
 One block is one photo set is one task. Ray retries lost tasks without end; the ledger counts.
 """
 
+import dataclasses
 import logging
 import os
 import secrets
@@ -43,6 +44,11 @@ class PoolSize:
     gpus_per_worker: float
     memory_bytes: int
 
+    @property
+    def device(self) -> str:
+        """Where workers compute."""
+        return "cuda" if self.gpus_per_worker else "cpu"
+
 
 @contextmanager
 def ray_session(address: str | None, config: RunConfig, num_sets: int) -> Iterator[PoolSize]:
@@ -61,7 +67,10 @@ def ray_session(address: str | None, config: RunConfig, num_sets: int) -> Iterat
         if address or os.environ.get("RAY_ADDRESS"):
             _connect(address)
         else:
-            _start_local(config)
+            threads = config.method.threads
+            workers = config.operation.workers or max(1, (os.cpu_count() or 1) // threads)
+            # One CPU more than the workers take, or the readers would starve.
+            start_local(num_cpus=workers * threads + 1)
     _configure_data()
     try:
         yield _pool_size(config, num_sets, ray.cluster_resources())
@@ -123,7 +132,8 @@ class ProtectPhotoSets:
 
     def __init__(self, settings: WorkerSettings) -> None:
         logging.basicConfig(level=logging.WARNING)
-        self._worker = PhotoSetWorker(settings)
+        node = ray.get_runtime_context().get_node_id()
+        self._worker = PhotoSetWorker(dataclasses.replace(settings, node=node))
         self._photos = Counter("dladiff_photos", "Photos decided.", tag_keys=("status",))
         self._deferred = Counter("dladiff_sets_deferred", "Sets deferred.", tag_keys=("cause",))
         self._seconds = Histogram(
@@ -158,17 +168,13 @@ def _connect(address: str | None) -> None:
         raise ConfigurationError(f"cannot reach the Ray cluster: {error}") from None
 
 
-def _start_local(config: RunConfig) -> None:
+def start_local(num_cpus: int) -> None:
     """Starts Ray on this machine, behind a token that only its processes know."""
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    threads = config.method.threads
-    cpus = os.cpu_count() or 1
-    workers = config.operation.workers or max(1, cpus // threads)
     ray.init(
         address="local",
-        # One CPU more than the workers take, or the readers would starve.
-        num_cpus=workers * threads + 1,
+        num_cpus=num_cpus,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="warning",

@@ -1,0 +1,153 @@
+"""The driver's book-keeping while workers decide: publishing, folding, deferrals, the exit code.
+
+Holds the lock of OUTPUT by contract. Knows no Ray.
+"""
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+
+from pipeline.config import OperationSettings
+from pipeline.ledger import Ledger
+from pipeline.lock import OutputLock
+from pipeline.manifest import fold_run, write_part
+from pipeline.options import (
+    EXIT_DONE,
+    EXIT_FAILURES,
+    EXIT_UNFINISHED,
+    RunOptions,
+    RunOutcome,
+)
+from pipeline.progress import Reporter
+from pipeline.publish import StagedDataLost, publish_commit
+from pipeline.records import PhotoSet
+from pipeline.rows import photo_row
+from pipeline.storage import Store
+from pipeline.worker_settings import SetOutcome
+
+logger = logging.getLogger("dladiff.driver")
+
+_RECENT_SETS = 100
+_MAX_DEFERRED_OF_RECENT = 20
+"""More deferrals than this among the last sets: the run stops instead of burning the queue."""
+
+
+class TooManyDeferred(Exception):  # noqa: N818 - a reason to stop, not an error of ours
+    """The environment is at fault too often to go on; the text is the most frequent cause."""
+
+
+class Driver:
+    """Takes outcomes of photo sets in any order and keeps OUTPUT and the reporter up to date."""
+
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        lock: OutputLock,
+        operation: OperationSettings,
+        reporter: Reporter,
+        photo_sets: Sequence[PhotoSet],
+    ) -> None:
+        self._store, self._run_id, self._lock = store, run_id, lock
+        self._operation, self._reporter = operation, reporter
+        self._ledger = Ledger(store, run_id)
+        self._sets = {photo_set.key: photo_set for photo_set in photo_sets}
+        self._undecided = dict(self._sets)
+        self._causes: dict[str, str] = {}
+        self._recent: deque[bool] = deque(maxlen=_RECENT_SETS)
+        self._started = self._folded = time.monotonic()
+        self.statuses: Counter[str] = Counter()
+        self.gpu_seconds = 0.0
+
+    @property
+    def undecided(self) -> list[PhotoSet]:
+        """Sets that are neither committed nor quarantined yet, in the plan's order."""
+        return list(self._undecided.values())
+
+    def take(self, outcome: SetOutcome) -> None:
+        """Publishes a decided set, or notes a deferral; folds when it is time.
+
+        Raises:
+            TooManyDeferred: The run had better stop.
+            LockLostError: Another run took over.
+        """
+        self._recent.append(outcome.outcome == "deferred")
+        if outcome.outcome == "deferred":
+            cause = outcome.cause or "unknown"
+            self._causes[outcome.set_key] = cause
+            self._reporter.deferred(cause, sum(outcome.statuses.values()))
+            self._stop_if_hopeless()
+            return
+        photo_set = self._undecided.pop(outcome.set_key, None)
+        if photo_set is None:  # Ray ran the task again: decided and published before
+            return
+        self._causes.pop(outcome.set_key, None)
+        self._publish(photo_set)
+        self.statuses.update(outcome.statuses)
+        self.gpu_seconds += outcome.gpu_seconds
+        now = time.time()
+        ages = [now - photo.modified_s for photo in photo_set.photos if photo.modified_s]
+        self._reporter.set_decided(outcome.statuses, outcome.seconds, outcome.gpu_seconds, ages)
+        if time.monotonic() - self._folded > self._operation.fold_every_s:
+            self.fold()
+
+    def fold(self) -> None:
+        """Brings all that is decided so far into the manifest."""
+        fold_run(self._store, self._run_id, self._lock.may_publish)
+        self._folded = time.monotonic()
+
+    def record_undecided(self) -> None:
+        """Writes ``deferred`` rows, so that a person finds the cause of what is left."""
+        rows = [
+            photo_row(photo, "deferred", photo_set, self._causes.get(photo_set.key, "not_reached"))
+            for photo_set in self._undecided.values()
+            for photo in photo_set.photos
+        ]
+        write_part(self._store, self._run_id, rows)
+
+    def outcome(self, options: RunOptions, message: str | None = None) -> RunOutcome:
+        """How the run ends, as exit code and numbers."""
+        num_left = sum(len(photo_set.photos) for photo_set in self._undecided.values())
+        counts = dict(self.statuses) | ({"deferred": num_left} if num_left else {})
+        seconds = time.monotonic() - self._started
+        return RunOutcome(
+            run_id=self._run_id,
+            exit_code=self._exit_code(options, num_left),
+            counts=counts,
+            seconds=seconds,
+            photos_per_s=self.statuses.total() / seconds if seconds else 0.0,
+            causes=dict(Counter(self._causes.values())),
+            num_sets=len(self._sets) - len(self._undecided),
+            gpu_seconds=self.gpu_seconds,
+            message=message,
+        )
+
+    def _exit_code(self, options: RunOptions, num_left: int) -> int:
+        if num_left:
+            return EXIT_UNFINISHED
+        bad = self.statuses["failed"] + self.statuses["quarantined"]
+        share = bad / self.statuses.total() if bad else 0.0
+        # A job controller would build a new cluster for nothing: the photos are decided.
+        too_many = share > self._operation.max_failed and not options.batch
+        return EXIT_FAILURES if too_many else EXIT_DONE
+
+    def _publish(self, photo_set: PhotoSet) -> None:
+        record = self._ledger.read_commit(photo_set.key, photo_set.generation)
+        assert record is not None, "the worker saw this commit"
+        try:
+            publish_commit(self._store, record, self._lock.may_publish)
+        except StagedDataLost as error:  # the fold writes it down as failed
+            logger.error("%s", error)
+
+    def _stop_if_hopeless(self) -> None:
+        if sum(self._recent) > _MAX_DEFERRED_OF_RECENT:
+            cause, _ = Counter(self._causes.values()).most_common(1)[0]
+            raise TooManyDeferred(cause)
+
+
+def gone_outputs(rows: Iterable[dict[str, object]], store: Store) -> list[str]:
+    """Keys of published photos whose originals are gone, for ``delete_gone_outputs``."""
+    root = store.uri_of("images/")
+    uris = [str(row["output_uri"]) for row in rows if row.get("output_uri")]
+    return [store.key_of(uri) for uri in uris if uri.startswith(root)]

@@ -1,0 +1,196 @@
+"""A whole run on one screen: lock, recover, plan, protect, fold, finish."""
+
+import dataclasses
+import json
+import logging
+from importlib.metadata import version
+from typing import Any
+
+from pipeline.catalog import check_paths, read_catalog
+from pipeline.code_digest import code_digest
+from pipeline.config import RunConfig, method_digest, models_digest
+from pipeline.driver import Driver, TooManyDeferred, gone_outputs
+from pipeline.errors import ConfigurationError
+from pipeline.interruption import RunInterrupted, interruptible
+from pipeline.lock import OutputLock
+from pipeline.manifest import fold_run, newest_state, write_part
+from pipeline.metrics import RunMetrics
+from pipeline.model_registry import weights_sha256
+from pipeline.options import EXIT_UNFINISHED, RunOptions, RunOutcome
+from pipeline.plan import Plan, make_plan
+from pipeline.previous_rows import with_previous_rows
+from pipeline.progress import Reporter, Reporters, SilentReporter
+from pipeline.runs import finish_run, make_run_id, start_run, unfinished_runs, write_plan
+from pipeline.storage import Store, open_store
+from pipeline.worker_settings import WorkerSettings
+
+logger = logging.getLogger("dladiff.run")
+
+
+def run_protection(
+    input_uri: str,
+    output_uri: str,
+    config: RunConfig,
+    options: RunOptions | None = None,
+    reporter: Reporter | None = None,
+) -> RunOutcome:
+    """Protects the photos of INPUT that OUTPUT does not hold yet.
+
+    Args:
+        input_uri: Folder or catalog file, path or URI.
+        output_uri: Folder or bucket prefix.
+        config: Method and operation.
+        options: What a person decided for this run.
+        reporter: Display; None: silent.
+
+    Raises:
+        ConfigurationError: Refused before any work.
+        LockHeldError: Another run works on OUTPUT.
+        EnvironmentTrouble: The store of OUTPUT itself cannot be used.
+    """
+    options = options or RunOptions()
+    metrics = RunMetrics()
+    if options.metrics_port is not None:
+        metrics.serve(options.metrics_port)
+    reporter = Reporters(metrics, reporter or SilentReporter())
+    input_uri, output_uri = check_paths(input_uri, output_uri)
+    store = open_output(output_uri, config)
+    run_id = options.run_id or make_run_id()
+    with (
+        OutputLock(
+            store,
+            run_id,
+            config.operation.lock_ttl_s,
+            wait=options.wait,
+            on_wait=reporter.message,
+        ) as lock,
+        interruptible(),
+    ):
+        reporter.stage("recover")
+        recover(store, run_id, lock)
+        reporter.stage("catalog")
+        plan, settings = plan_run(input_uri, store, run_id, config, options)
+        driver = Driver(store, run_id, lock, config.operation, reporter, plan.photo_sets)
+        reporter.started(plan.summary())
+        message = _protect(driver, settings, options, reporter) if plan.photo_sets else None
+        reporter.stage("fold")
+        driver.fold()
+        driver.record_undecided()
+        _record_gone(store, run_id, plan, config)
+        outcome = driver.outcome(options, message)
+        reporter.finished(outcome)
+        _finish(store, run_id, outcome, metrics)
+    return outcome
+
+
+def recover(store: Store, run_id: str, lock: OutputLock) -> None:
+    """Folds what crashed runs decided, and closes those that are not ours to go on with."""
+    for unfinished in unfinished_runs(store):
+        fold_run(store, unfinished, lock.may_publish)
+        if unfinished != run_id:
+            finish_run(store, unfinished, {"finished_by": run_id})
+
+
+def open_output(output_uri: str, config: RunConfig) -> Store:
+    """OUTPUT, after a probe that it tells the first writer from all others.
+
+    Raises:
+        ConfigurationError: If it does not, and ``single_writer`` is not set.
+    """
+    single_writer = config.operation.single_writer
+    store = open_store(output_uri, single_writer=single_writer)
+    if not single_writer and not store.probe_exclusive_creation():
+        raise ConfigurationError(
+            f"{output_uri} does not honour exclusive creation (If-None-Match), so two runs could "
+            "overwrite each other: use another store, or --single-writer if only one run ever "
+            "works on it"
+        )
+    return store
+
+
+def plan_run(
+    input_uri: str, store: Store, run_id: str, config: RunConfig, options: RunOptions
+) -> tuple[Plan, WorkerSettings]:
+    """Compares INPUT with what OUTPUT remembers, and records the run and its plan."""
+    weights = weights_sha256(config.method)
+    digest = method_digest(config.method, weights)
+    plan = make_plan(
+        read_catalog(input_uri, config.operation),
+        newest_state(store),
+        config,
+        digest,
+        output_uri=store.uri,
+        on_method_change=options.on_method_change,
+        retry_failed=options.retry_failed,
+        retry_quarantined=options.retry_quarantined,
+    )
+    settings = WorkerSettings(
+        output_uri=store.uri,
+        run_id=run_id,
+        config=config,
+        method_digest=digest,
+        models_digest=models_digest(weights),
+        code_digest=code_digest(),
+    )
+    plan.photo_sets = with_previous_rows(plan.photo_sets, store)
+    start_run(store, run_id, _run_record(input_uri, config, settings))
+    write_plan(store, run_id, plan.photo_sets)
+    return plan, settings
+
+
+def _protect(
+    driver: Driver, settings: WorkerSettings, options: RunOptions, reporter: Reporter
+) -> str | None:
+    """Runs the pool over the plan, then once more over what was deferred.
+
+    Returns:
+        Why the run stopped early, for a person; None: it did not.
+    """
+    # Seconds to import, and not needed where there is nothing to do.
+    from pipeline.ray_pool import protect_sets, ray_session, run_preflight
+
+    try:
+        reporter.stage("workers")
+        with (
+            ray_session(options.ray_address, settings.config, len(driver.undecided)) as size,
+            interruptible(),
+        ):
+            settings = dataclasses.replace(settings, device=size.device)
+            reporter.stage("preflight")
+            run_preflight(settings, size)
+            reporter.stage("protect")
+            for _ in range(2):
+                if not driver.undecided:
+                    break
+                for outcome in protect_sets(driver.undecided, settings, size):
+                    driver.take(outcome)
+    except TooManyDeferred as stop:
+        return f"stopped: too many photo sets deferred, mostly {stop}"
+    except RunInterrupted:
+        return "interrupted: the same command goes on where this one stopped"
+    return None
+
+
+def _record_gone(store: Store, run_id: str, plan: Plan, config: RunConfig) -> None:
+    if config.operation.delete_gone_outputs:
+        store.delete(gone_outputs(plan.gone_rows, store))
+        plan.gone_rows = [{**row, "output_uri": None} for row in plan.gone_rows]
+    write_part(store, run_id, plan.gone_rows)
+
+
+def _finish(store: Store, run_id: str, outcome: RunOutcome, metrics: RunMetrics) -> None:
+    """Declares the run finished, unless photos are left: a late worker may still decide them."""
+    store.write(f"runs/{run_id}/metrics.prom", metrics.to_prom_text().encode())
+    if outcome.exit_code != EXIT_UNFINISHED:
+        finish_run(store, run_id, dataclasses.asdict(outcome))
+
+
+def _run_record(input_uri: str, config: RunConfig, settings: WorkerSettings) -> dict[str, Any]:
+    return {
+        "input": input_uri,
+        "config": json.loads(config.model_dump_json()),
+        "method_digest": settings.method_digest,
+        "models_digest": settings.models_digest,
+        "code_digest": settings.code_digest,
+        "version": version("dladiff"),
+    }

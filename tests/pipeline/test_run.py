@@ -1,0 +1,248 @@
+"""Folder to folder on a real local Ray: what a person and a scheduler rely on."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sample_photos import face_album, jpeg_bytes, write_album
+
+ray = pytest.importorskip("ray")
+
+from pipeline import ray_pool  # noqa: E402
+from pipeline.config import RunConfig, load_config  # noqa: E402
+from pipeline.manifest import newest_state, read_manifest  # noqa: E402
+from pipeline.options import RunOptions, RunOutcome  # noqa: E402
+from pipeline.run import run_protection  # noqa: E402
+from pipeline.runs import unfinished_runs  # noqa: E402
+from pipeline.storage import open_store  # noqa: E402
+from pipeline.verify import verify_output  # noqa: E402
+
+
+def quick_config(*overrides: str) -> RunConfig:
+    """The real method with two iterations."""
+    return load_config(
+        "zero-shot",
+        overrides=["layer2.num_steps=2", "threads=1", "worker_memory_gb=0.5", *overrides],
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    ray_pool.start_local(num_cpus=3)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    return face_album(tmp_path / "in", {"ann": 3, "bob": 2})
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def protect(album: Path, output: Path, *overrides: str, **options: object) -> RunOutcome:
+    return run_protection(
+        str(album), str(output), quick_config(*overrides), RunOptions(**options)
+    )
+
+
+def images(output: Path) -> dict[str, bytes]:
+    folder = output / "images"
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.png"))}
+
+
+def test_everything_is_protected_once_and_a_second_run_does_nothing(album, output):
+    first = protect(album, output)
+    assert (first.exit_code, first.counts, first.num_sets) == (0, {"protected": 5}, 2)
+    assert sorted(images(output)) == [f"ann/{i}.png.png" for i in range(3)] + [
+        f"bob/{i}.png.png" for i in range(2)
+    ]
+    assert verify_output(str(output), str(album)).is_clean
+    started = time.monotonic()
+    second = protect(album, output)
+    assert (second.exit_code, second.counts, second.num_sets) == (0, {}, 0)
+    assert time.monotonic() - started < 15
+    assert unfinished_runs(open_store(str(output))) == []
+
+
+def test_added_changed_touched_and_deleted_photos(album, output):
+    protect(album, output)
+    before = images(output)
+    face_album(album, {"cat": 1})
+    shutil.copy(album / "ann/0.png", album / "bob/1.png")
+    (album / "ann/1.png").touch()
+    (album / "ann/2.png").unlink()
+    outcome = protect(album, output)
+    assert outcome.exit_code == 0
+    states = newest_state(open_store(str(output)))
+    by_name = {uri.rsplit("/", 2)[-2] + "/" + uri.rsplit("/", 1)[-1]: s for uri, s in states.items()}
+    assert {name: state.status for name, state in by_name.items()} == {
+        "ann/0.png": "protected",
+        "ann/1.png": "protected",
+        "ann/2.png": "source_gone",
+        "bob/0.png": "protected",
+        "bob/1.png": "protected",
+        "cat/0.png": "protected",
+    }
+    after = images(output)
+    changed = {name for name in after if before.get(name) != after[name]}
+    assert changed == {"bob/1.png.png", "cat/0.png.png"}
+    assert verify_output(str(output), str(album)).is_clean
+    assert protect(album, output).num_sets == 0
+
+
+def test_the_same_bytes_for_any_number_and_order_of_workers(album, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    protect(album, one, "workers=1")
+    other_place = tmp_path / "in"  # same URIs, another order of sets
+    protect(other_place, two, "workers=2", "max_set_photos=16")
+    assert images(one) == images(two)
+
+
+def test_bad_photos_get_a_reason_and_the_rest_is_protected(album, output):
+    good = (album / "ann/0.png").read_bytes()
+    write_album(
+        album,
+        {
+            "ann/truncated.png": good[: len(good) // 2],
+            "ann/empty.jpg": b"",
+            "ann/text.jpg": b"no photo at all",
+            "ann/0.jpg": good,  # a PNG under another name, same stem
+            "dan/nobody.jpg": jpeg_bytes(96, 96),
+        },
+    )
+    outcome = protect(album, output)
+    assert outcome.exit_code == 0
+    rows = read_manifest(open_store(str(output))).to_pylist()
+    reasons = {row["source_uri"].rsplit("/", 1)[-1]: (row["status"], row["reason"]) for row in rows}
+    assert len(rows) == 10
+    for name in ("truncated.png", "empty.jpg", "text.jpg", "nobody.jpg"):
+        assert reasons[name][0] == "skipped"
+        assert reasons[name][1]
+    assert sorted(images(output))[:2] == ["ann/0.jpg.png", "ann/0.png.png"]
+    assert verify_output(str(output), str(album)).is_clean
+
+
+class _KillsItself(ray_pool.ProtectPhotoSets):
+    """Sets of ``poison`` always kill their process, of ``hang`` hang, of ``once`` kill it once."""
+
+    def __init__(self, settings) -> None:
+        super().__init__(settings)
+        worker = self._worker
+        work, marker = worker._work, Path(settings.output_uri.removeprefix("file://")) / "killed"
+
+        def sabotaged(photo_set, *args):
+            first = photo_set.identity == "once" and not marker.exists()
+            if first:
+                marker.touch()
+            if photo_set.identity == "poison" or first:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if photo_set.identity == "hang":
+                time.sleep(600)
+            return work(photo_set, *args)
+
+        worker._work = sabotaged
+
+
+def test_sets_that_kill_or_hang_their_process_are_quarantined(tmp_path, output, monkeypatch):
+    album = face_album(tmp_path / "in", {"fine": 1, "hang": 1, "once": 1, "poison": 1})
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(ray_pool, "ProtectPhotoSets", _KillsItself)
+    outcome = protect(
+        album,
+        output,
+        "workers=2",
+        "max_crashed_attempts=2",
+        "set_time_limit_s=30",
+        "max_failed=0.1",
+    )
+    assert outcome.counts == {"protected": 2, "quarantined": 2}
+    assert outcome.exit_code == 2
+    states = newest_state(open_store(str(output)))
+    assert {state.identity: state.status for state in states.values()} == {
+        "fine": "protected",
+        "once": "protected",
+        "hang": "quarantined",
+        "poison": "quarantined",
+    }
+    monkeypatch.undo()
+    again = protect(album, output, retry_quarantined=True)
+    assert (again.exit_code, again.counts) == (0, {"protected": 2})
+
+
+def test_a_killed_driver_is_finished_by_another_run(tmp_path, output):
+    album = face_album(tmp_path / "in", dict.fromkeys("abcdef", 1))
+    command = [
+        *(sys.executable, "-m", "pipeline.cli"),
+        *("protect", str(album), str(output), "--preset", "zero-shot", "--run-id", "killed"),
+        *("--set", "layer2.num_steps=2", "--set", "threads=1", "--workers", "1"),
+    ]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+        commits = output / "runs/killed/commits"
+        deadline = time.monotonic() + 240
+        while len(list(commits.glob("*.json")) if commits.exists() else []) < 2:
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    decided = len(list(commits.glob("*.json")))
+    outcome = protect(album, output, "lock_ttl_s=1", wait=True)
+    assert outcome.exit_code == 0
+    rows = read_manifest(open_store(str(output))).to_pylist()
+    assert sorted(row["identity"] for row in rows) == list("abcdef")  # nothing lost, nothing twice
+    assert outcome.counts["protected"] <= 6 - decided + 1  # at most the set in flight again
+    assert verify_output(str(output), str(album)).is_clean
+    assert unfinished_runs(open_store(str(output))) == []
+
+
+def test_sigterm_folds_what_is_decided_and_exits_with_3(tmp_path, output):
+    album = face_album(tmp_path / "in", dict.fromkeys("abcdefgh", 1))
+    command = [
+        *(sys.executable, "-m", "pipeline.cli"),
+        *("protect", str(album), str(output), "--run-id", "stopped", "--preset", "zero-shot"),
+        *("--set", "layer2.num_steps=20", "--set", "threads=1", "--workers", "1"),
+    ]
+    with subprocess.Popen(command) as process:
+        images_folder = output / "images"
+        while not list(images_folder.rglob("*.png")) if images_folder.exists() else True:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 3
+    rows = read_manifest(open_store(str(output))).to_pylist()
+    statuses = [row["status"] for row in rows]
+    assert len(rows) == 8
+    assert "protected" in statuses
+    assert "deferred" in statuses
+
+
+def test_another_method_is_refused_with_the_difference(album, output):
+    from pipeline.errors import ConfigurationError
+
+    protect(album, output)
+    with pytest.raises(ConfigurationError, match=r"layer2\.epsilon_levels: 11\.0 -> 8"):
+        protect(album, output, "layer2.epsilon_levels=8")
+    kept = protect(album, output, "layer2.epsilon_levels=8", on_method_change="keep")
+    assert kept.num_sets == 0
+    redone = protect(album, output, "layer2.epsilon_levels=8", on_method_change="reprotect")
+    assert redone.counts == {"protected": 5}
+    assert verify_output(str(output), str(album)).is_clean
+
+
+def test_run_json_and_metrics_hold_no_identity(album, output):
+    outcome = protect(album, output)
+    folder = output / "runs" / outcome.run_id
+    assert json.loads((folder / "run.json").read_text())["config"]["method"]["seed"] == 0
+    text = (folder / "metrics.prom").read_text()
+    assert 'dladiff_decided_photos_total{status="protected"} 5.0' in text
+    assert "ann" not in text.replace("planned", "")
