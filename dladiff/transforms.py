@@ -74,7 +74,7 @@ def draw_photometric(
     if not settings.enabled or kind < settings.none_share:
         return PhotometricTransform()
 
-    def between(bounds: tuple[float, float]) -> float:
+    def between(bounds: tuple[int, int] | tuple[float, float]) -> float:
         return bounds[0] + strength * (bounds[1] - bounds[0])
 
     quality = round(between(settings.jpeg_quality))
