@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dladiff.identity_encoders import IdentityEncoder
 from dladiff.student_encoders import STUDENT_NAMES, StudentName, build_student
 from tools.face_data import is_held_out, to_images
-from tools.sface import SFace
+from tools.recognition import load_sface
 from tools.training_stage import TrainingStage, stage_arguments
 
 
@@ -77,7 +78,7 @@ def main() -> None:
     crops = table["recognition_crops"]
     training, unseen = crops[~held_out], to_images(crops[held_out]).to(device)
     people = table["identity"][held_out]
-    teacher = SFace().to(device)
+    teacher = load_sface(device)
     stage = TrainingStage(
         "students", Students(), arguments, learning_rate=arguments.learning_rate, ema_decay=0.99
     )
@@ -88,7 +89,7 @@ def main() -> None:
     while sum(map(len, pool)) < arguments.pool:
         images = vary(to_images(training[random.choice(len(training), 64)]), generator)
         with torch.no_grad():
-            targets.append(teacher(images.to(device)))
+            targets.append(teacher.embed(images.to(device)))
         pool.append(images.mul(255).round().byte())
     images_pool, target_pool = torch.cat(pool), torch.cat(targets)
     print(f"pool of {len(images_pool)}, {len(unseen)} unseen", flush=True)
@@ -117,10 +118,10 @@ def main() -> None:
 
 
 @torch.no_grad()
-def report(model: nn.Module, unseen: Tensor, people: np.ndarray, teacher: SFace) -> str:
+def report(model: nn.Module, unseen: Tensor, people: np.ndarray, teacher: IdentityEncoder) -> str:
     """Says each student's cosine to SFace, and its same/different-person cosines and AUC."""
     lines = []
-    target = teacher(unseen)
+    target = teacher.embed(unseen)
     same = torch.from_numpy(people[:, None] == people[None, :])
     upper = torch.triu(torch.ones_like(same), diagonal=1)
     names: tuple[StudentName, ...] = get_args(StudentName)

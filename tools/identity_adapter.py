@@ -84,3 +84,15 @@ def without_adapter(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     state = {key: value for key, value in unet.state_dict().items() if not _is_adapter(key)}
     plain.load_state_dict(state)
     return plain.to(unet.device).eval().requires_grad_(False)
+
+
+def adapter_modules(unet: UNet2DConditionModel) -> nn.ModuleDict:
+    """Returns the adapter's modules, shared with the UNet, as one module to train or save."""
+    processors = [
+        processor
+        for processor in unet.attn_processors.values()
+        if isinstance(processor, IPAdapterAttnProcessor2_0)
+    ]
+    return nn.ModuleDict(
+        {"projection": unet.encoder_hid_proj, "processors": nn.ModuleList(processors)}
+    )

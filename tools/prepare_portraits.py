@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from dladiff.config import FaceDetectorSettings
+from dladiff.faces import ARCFACE_TEMPLATE, estimate_similarity, load_face_detector
 from tools.attributes import measure_attributes
-from tools.face_alignment import ARCFACE_112, FACES_128, FaceDetector, similarity_to, warp
+from tools.face_alignment import FACES_128, find_face, warp
 from tools.face_data import FACE_SIZE, load_faces, to_images
-from tools.sface import SFace
+from tools.recognition import load_sface
 
 
 def main() -> None:
@@ -30,25 +32,25 @@ def main() -> None:
 
     faces = load_faces(arguments.data)
     by_identity = {record.identity: record for record in faces.records}
-    detector = FaceDetector()
+    detector = load_face_detector(FaceDetectorSettings())
     crops, recognition_crops, identities, sources = [], [], [], []
     for image, record in zip(faces.images, faces.records, strict=True):
-        found = detector.largest(image, padding=0.25)
+        found = find_face(detector, image)
         # Where the detector is blind (old halftone prints) the crop's own template serves.
-        landmarks = found[0] if found is not None else FACES_128
+        landmarks = found if found is not None else FACES_128
         crops.append(image)
-        recognition_crops.append(warp(image, similarity_to(landmarks, ARCFACE_112), 112))
+        recognition_crops.append(warp(image, estimate_similarity(landmarks, ARCFACE_TEMPLATE), 112))
         identities.append(record.identity)
-        sources.append(f"faces128/{record.file}" + ("" if found else "#undetected"))
+        sources.append(f"faces128/{record.file}" + ("#undetected" if found is None else ""))
     for path in sorted((arguments.data / "portraits").glob("*/*.jpg")):
         with Image.open(path) as opened:
             image = np.asarray(opened.convert("RGB"))
-        found = detector.largest(image)
+        found = find_face(detector, image)
         if found is None:
             print(f"no face in {path.name} of {path.parent.name}", flush=True)
             continue
-        crops.append(warp(image, similarity_to(found[0], FACES_128), FACE_SIZE))
-        recognition_crops.append(warp(image, similarity_to(found[0], ARCFACE_112), 112))
+        crops.append(warp(image, estimate_similarity(found, FACES_128), FACE_SIZE))
+        recognition_crops.append(warp(image, estimate_similarity(found, ARCFACE_TEMPLATE), 112))
         identities.append(path.parent.name)
         sources.append(f"portraits/{path.parent.name}/{path.name}")
     print(f"{len(crops)} crops", flush=True)
@@ -75,8 +77,10 @@ def main() -> None:
 @torch.no_grad()
 def embed(aligned: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Returns SFace's unit embeddings of 112x112 crops."""
-    encoder = SFace()
-    parts = [encoder(to_images(part)) for part in np.array_split(aligned, len(aligned) // 32 + 1)]
+    encoder = load_sface()
+    parts = [
+        encoder.embed(to_images(part)) for part in np.array_split(aligned, len(aligned) // 32 + 1)
+    ]
     return torch.cat(parts).numpy()
 
 

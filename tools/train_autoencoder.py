@@ -13,7 +13,7 @@ from torch.nn import functional
 from tools.face_alignment import recognition_crop
 from tools.face_data import load_faces, save_sheet, to_images
 from tools.lpips_alex import LpipsAlex, load_lpips_alex
-from tools.sface import SFace
+from tools.recognition import load_sface
 from tools.training_stage import TrainingStage, stage_arguments
 
 LPIPS_WEIGHT = 0.4
@@ -83,7 +83,7 @@ def main() -> None:
     print(f"{len(colour)} colour, {len(grey)} grey, {len(unseen)} held out", flush=True)
 
     lpips = load_lpips_alex().to(device)
-    recogniser = SFace().to(device)
+    recogniser = load_sface(device)
     model = build_autoencoder().to(device)
     stage = TrainingStage("autoencoder", model, arguments, learning_rate=arguments.learning_rate)
     random = np.random.default_rng([arguments.seed, stage.step])
@@ -107,8 +107,8 @@ def main() -> None:
         identity_loss = torch.zeros((), device=device)
         if arguments.identity_weight:
             half = arguments.batch_size // 2
-            target = recogniser(recognition_crop(images[:half]))
-            embeds = recogniser(recognition_crop(decoded[:half] / 2 + 0.5))
+            target = recogniser.embed(recognition_crop(images[:half]))
+            embeds = recogniser.embed(recognition_crop(decoded[:half] / 2 + 0.5))
             identity_loss = 1 - (embeds * target).sum(dim=1).mean()
             loss = loss + arguments.identity_weight * identity_loss
         shown = {"identity": identity_loss.detach()}

@@ -8,6 +8,7 @@ portrait) through the adapter; the rest never sees the adapter, so that the UNet
 """
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +214,77 @@ class IdentityEmbeddings:
         return self.embeddings[chosen] * keep.astype(np.float32)
 
 
+class PortraitBatches:
+    """Draws captioned, noised latents with face embeddings, the same for every stage.
+
+    Args:
+        work: Folder with ``portraits.npz`` and ``latents.npz``.
+        batch_size: Latents in a batch.
+        grey_weight: Probability of a grey portrait relative to one in colour.
+        seed: Seeds of rows, captions, noise and timesteps.
+    """
+
+    def __init__(self, work: Path, batch_size: int, grey_weight: float, seed: list[int]) -> None:
+        table = dict(np.load(work / "portraits.npz"))
+        cached = np.load(work / "latents.npz")
+        self.latents = torch.from_numpy(cached["latents"])
+        self.row, self.template = cached["row"], cached["template"]
+        self.attributes = [portrait_attributes(table, r) for r in range(len(table["identity"]))]
+        self.identities = IdentityEmbeddings(table["sface"], table["identity"])
+        self.batch_size = batch_size
+        self.tokenizer = build_tokenizer()
+        self.random = np.random.default_rng(seed)
+        self.generator = torch.Generator().manual_seed(int(self.random.integers(2**62)))
+        self.noise_scheduler = training_scheduler()
+        # Half of what is seen is the plain crop, so that "photo" is the best known template.
+        weight = np.where(self.template == 0, 0.5, 0.4)
+        weight *= [1.0 if self.attributes[r].colour else grey_weight for r in self.row]
+        self.weight = weight / weight.sum()
+
+    def draw(self, highest_timestep: int = 1000) -> "PortraitBatch":
+        """Draws one batch; timesteps are stratified over [0, highest_timestep)."""
+        count = self.batch_size
+        rows = self.random.choice(len(self.latents), count, p=self.weight)
+        captions = [
+            write_caption(self.attributes[self.row[r]], TEMPLATES[self.template[r]], self.random)
+            for r in rows
+        ]
+        clean = self.latents[torch.from_numpy(rows)].float()
+        noise = torch.randn(clean.shape, generator=self.generator)
+        parts = (torch.arange(count) + torch.rand(count, generator=self.generator)) / count
+        timesteps = (parts * highest_timestep).long().clamp(max=highest_timestep - 1)
+        return PortraitBatch(
+            clean=clean,
+            noise=noise,
+            timesteps=timesteps,
+            noisy=self.noise_scheduler.add_noise(clean, noise, timesteps),
+            input_ids=self.tokenizer(
+                captions,
+                padding="max_length",
+                truncation=True,
+                max_length=MAX_TOKENS,
+                return_tensors="pt",
+            ).input_ids,
+            identity_embeds=torch.from_numpy(self.identities.choose(self.row[rows], self.random)),
+        )
+
+
+@dataclass
+class PortraitBatch:
+    """Tensors of one training step; the first axis is the batch."""
+
+    clean: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    noisy: Tensor
+    input_ids: Tensor
+    identity_embeds: Tensor
+
+    def to(self, device: torch.device) -> "PortraitBatch":
+        """Moves all tensors."""
+        return PortraitBatch(**{key: value.to(device) for key, value in vars(self).items()})
+
+
 def main() -> None:
     """Runs the stage from the command line."""
     parser = stage_arguments(__doc__ or "")
@@ -227,28 +299,9 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     device = torch.device(arguments.device)
 
-    table = dict(np.load(arguments.work / "portraits.npz"))
-    del table["images"], table["recognition_crops"]
-    cached = np.load(arguments.work / "latents.npz")
-    latents = torch.from_numpy(cached["latents"])
-    attributes = [portrait_attributes(table, row) for row in range(len(table["identity"]))]
-    row, template = cached["row"], cached["template"]
-    # Half of what is seen is the plain crop, so that "photo" is the best known template.
-    weight = np.where(template == 0, 0.5, 0.4)
-    weight = weight * np.array(
-        [1.0 if attributes[r].colour else arguments.grey_weight for r in row]
-    )
-    weight /= weight.sum()
-
     vae = AutoencoderKL.from_pretrained(arguments.work / "vae").eval().requires_grad_(False)
-    tokenizer = build_tokenizer()
     denoiser = Denoiser().to(device)
     counts = {k: sum(p.numel() for p in m.parameters()) for k, m in denoiser.named_children()}
-    print(f"{len(latents)} latents, parameters {counts}", flush=True)
-    identities = IdentityEmbeddings(table["sface"], table["identity"])
-    noise_scheduler = training_scheduler()
-    abar = noise_scheduler.alphas_cumprod.to(device)
-    loss_weights = min_snr_weights(noise_scheduler).to(device)
     stage = TrainingStage(
         "denoiser",
         denoiser,
@@ -256,42 +309,28 @@ def main() -> None:
         learning_rate=arguments.learning_rate,
         ema_decay=arguments.ema_decay,
     )
-    random = np.random.default_rng([arguments.seed, stage.step])
-    generator = torch.Generator().manual_seed(arguments.seed * 1_000_003 + stage.step)
+    batches = PortraitBatches(
+        arguments.work, arguments.batch_size, arguments.grey_weight, [arguments.seed, stage.step]
+    )
+    loss_weights = min_snr_weights(batches.noise_scheduler).to(device)
+    print(f"{len(batches.latents)} latents, parameters {counts}", flush=True)
+    # Which places of a batch are told the identity: spread, so that both parts span all timesteps.
+    places = np.floor(np.arange(arguments.batch_size + 1) * arguments.identity_share)
+    told = torch.from_numpy(np.diff(places) > 0)
 
     denoiser.train()
     while stage.running():
-        rows = random.choice(len(latents), arguments.batch_size, p=weight)
-        captions = [write_caption(attributes[row[r]], TEMPLATES[template[r]], random) for r in rows]
-        input_ids = tokenizer(
-            captions,
-            padding="max_length",
-            truncation=True,
-            max_length=MAX_TOKENS,
-            return_tensors="pt",
-        ).input_ids.to(device)
-        clean = latents[torch.from_numpy(rows)].float()
-        noise = torch.randn(clean.shape, generator=generator).to(device)
-        # Stratified timesteps: one in each of batch_size equal parts, less noise in the loss.
-        parts = (torch.arange(len(rows)) + torch.rand(len(rows), generator=generator)) / len(rows)
-        timesteps = (parts * 1000).long().clamp(max=999).to(device)
-        scale = abar[timesteps].view(-1, 1, 1, 1)
-        noisy = scale.sqrt() * clean.to(device) + (1 - scale).sqrt() * noise
-        # Strided, so that both parts span all timesteps.
-        told = torch.arange(len(rows)) % arguments.batch_size
-        told = (told * arguments.identity_share).long() != (
-            (told + 1) * arguments.identity_share
-        ).long()
-        identity = torch.from_numpy(identities.choose(row[rows], random)).to(device)
-        prediction = torch.empty_like(noisy)
-        prediction[~told] = denoiser(noisy[~told], timesteps[~told], input_ids[~told])
-        if told.any():
-            prediction[told] = denoiser(
-                noisy[told], timesteps[told], input_ids[told], identity[told]
-            )
-        errors = (prediction - noise).square().mean(dim=(1, 2, 3))
-        plain = errors.mean().detach()
-        stage.update((errors * loss_weights[timesteps]).mean(), unweighted=plain)
+        batch = batches.draw().to(device)
+        errors = torch.zeros(arguments.batch_size, device=device)
+        for part, identity in ((~told, None), (told, batch.identity_embeds[told])):
+            if part.any():
+                prediction = denoiser(
+                    batch.noisy[part], batch.timesteps[part], batch.input_ids[part], identity
+                )
+                squared = (prediction - batch.noise[part]).square()
+                errors[part] = squared.mean(dim=(1, 2, 3))
+        loss = (errors * loss_weights[batch.timesteps]).mean()
+        stage.update(loss, alone=errors[~told].mean().detach(), told=errors[told].mean().detach())
         if stage.step % arguments.sheet_every == 0:
             show(vae, stage, arguments)
     stage.save()
