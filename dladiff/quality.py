@@ -128,7 +128,8 @@ def load_learned_perceptual_distance(
     if path is None and not LPIPS_FILE.is_file():
         return None
     try:
-        weights = load_file(path or LPIPS_FILE)
+        # Stored in half precision, computed in single.
+        weights = {key: value.float() for key, value in load_file(path or LPIPS_FILE).items()}
     except (OSError, SafetensorError) as error:
         raise ModelError(f"the LPIPS weights cannot be read: {error}") from error
     return LearnedPerceptualDistance(weights).eval().to(device)
