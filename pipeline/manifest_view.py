@@ -14,9 +14,6 @@ from pipeline.manifest import SourceState, newest_state, read_manifest
 from pipeline.records import MANIFEST_SCHEMA
 from pipeline.storage import Store
 
-PROTECTED_STATUSES = ("protected", "layer1_only", "layer2_only")
-"""Statuses whose row promises a protected file."""
-
 _BATCH_ROWS = 1000
 """Rows that are Python objects at a time."""
 

@@ -13,10 +13,11 @@ from typing import Any
 from dladiff.errors import PhotoError
 from pipeline.catalog import check_paths, read_catalog
 from pipeline.config import OperationSettings
+from pipeline.decisions import PROTECTED_STATUSES
 from pipeline.errors import EnvironmentTrouble
 from pipeline.image_files import Image, PhotoLimits, decode_photo, decode_png
 from pipeline.manifest import SourceState, read_manifest
-from pipeline.manifest_view import PROTECTED_STATUSES, newest_rows, require_states
+from pipeline.manifest_view import newest_rows, require_states
 from pipeline.pixel_checks import budget_findings
 from pipeline.runs import unfinished_runs
 from pipeline.storage import Store, open_store, read_uri

@@ -13,7 +13,7 @@ from pipeline.manifest import fold_run
 from pipeline.records import CommitRecord, PhotoSet, SourcePhoto
 from pipeline.rows import photo_row
 from pipeline.runs import finish_run, start_run, write_plan
-from pipeline.storage import Store, open_store
+from pipeline.storage import open_store
 from tests.sample_photos import jpeg_bytes, write_album
 
 FACE = {
@@ -148,7 +148,3 @@ def perturbed(image: np.ndarray, levels: int = EPSILON_LEVELS) -> np.ndarray:
     face = changed[top:bottom, left:right]
     face += np.where(face < 128, levels, -levels).astype(np.int16)
     return changed.astype(np.uint8)
-
-
-def open_album_store(folder: Path) -> Store:
-    return open_store(str(folder))
