@@ -18,7 +18,7 @@ OPERATION = OperationSettings()
 
 
 def album(folder: Path, *paths: str) -> str:
-    write_album(folder, {path: b"x" for path in paths})
+    write_album(folder, dict.fromkeys(paths, b"x"))
     return str(folder)
 
 
@@ -265,7 +265,7 @@ def test_links_out_of_the_catalogs_folder_are_refused(tmp_path: Path) -> None:
 def test_photos_of_output_are_refused(tmp_path: Path) -> None:
     album(tmp_path, "out/images/ann/1.jpg")
     uri = csv_file(tmp_path, "identity,uri\nann,out/images/ann/1.jpg\n")
-    with pytest.raises(ConfigurationError, match="row 1: .* lies in OUTPUT"):
+    with pytest.raises(ConfigurationError, match=r"row 1: .* lies in OUTPUT"):
         read_catalog(uri, OPERATION, output_uri=f"file://{tmp_path}/out")
 
 

@@ -206,10 +206,9 @@ def test_hostile_bytes_never_raise_anything_else(
         content = spoil(content)
     try:
         decoded = decode_photo(content, LIMITS)
-    except PhotoError as error:
-        assert reason_code(str(error)) in str(error)
-    else:
-        assert decoded.image.shape[2] == 3
+    except PhotoError:
+        return
+    assert decoded.image.shape[2] == 3
 
 
 def test_png_round_trip_is_exact_and_deterministic() -> None:
