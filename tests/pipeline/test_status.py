@@ -73,7 +73,7 @@ def test_the_newest_run_is_shown_unless_another_is_named(tmp_path: Path) -> None
     assert read_status(album.store).run_id == "a-later-run"
     assert read_status(album.store, "run-1").num_runs == 2
     with pytest.raises(
-        ConfigurationError, match="no run 'run-9' in .*; newest: a-later-run, run-1"
+        ConfigurationError, match=r"no run 'run-9' in .*; newest: a-later-run, run-1"
     ):
         read_status(album.store, "run-9")
 
