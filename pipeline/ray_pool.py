@@ -13,10 +13,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-# Read by ray when it is imported.
+# Ray reads its environment when it is imported, RAY_ADDRESS too: `run.py` sets that one before.
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
+    # A cluster of our own listens on this machine's network: only its own processes may use it,
+    # and no file holds the token.
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 import pyarrow as pa
 import ray
@@ -24,7 +29,7 @@ import ray.data
 from ray.util.metrics import Counter, Histogram
 
 from pipeline.config import RunConfig
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.preflight import preflight
 from pipeline.protect_photos import PhotoSetWorker
 from pipeline.read_photos import photos_of_row, read_row
@@ -51,11 +56,10 @@ class PoolSize:
 
 
 @contextmanager
-def ray_session(address: str | None, config: RunConfig, num_sets: int) -> Iterator[PoolSize]:
-    """Connects to a cluster, or starts one on this machine, and sizes the pool.
+def ray_session(config: RunConfig, num_sets: int) -> Iterator[PoolSize]:
+    """Connects to the cluster at ``RAY_ADDRESS``, or starts one here, and sizes the pool.
 
     Args:
-        address: Of a running cluster; None: ``RAY_ADDRESS``, else this machine.
         config: Wishes for the pool.
         num_sets: More workers than photo sets are never started.
 
@@ -64,8 +68,8 @@ def ray_session(address: str | None, config: RunConfig, num_sets: int) -> Iterat
     """
     started_here = not ray.is_initialized()
     if started_here:
-        if address or os.environ.get("RAY_ADDRESS"):
-            _connect(address)
+        if os.environ.get("RAY_ADDRESS"):
+            _connect()
         else:
             threads = config.method.threads
             workers = config.operation.workers or max(1, (os.cpu_count() or 1) // threads)
@@ -106,7 +110,11 @@ def protect_sets(
     dataset = (
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map(
-            partial(read_row, max_photo_bytes=operation.max_photo_bytes),
+            partial(
+                read_row,
+                max_photo_bytes=operation.max_photo_bytes,
+                roots=settings.input_roots,
+            ),
             num_cpus=_READ_CPUS,
             compute=ray.data.TaskPoolStrategy(size=operation.read_concurrency),
         )
@@ -122,9 +130,16 @@ def protect_sets(
             compute=ray.data.ActorPoolStrategy(size=size.workers, max_tasks_in_flight_per_actor=1),
         )
     )
-    for batch in dataset.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow"):
-        for row in batch.to_pylist():
-            yield SetOutcome.from_json(row["outcome"])
+    try:
+        for batch in dataset.iter_batches(
+            batch_size=1, prefetch_batches=0, batch_format="pyarrow"
+        ):
+            for row in batch.to_pylist():
+                yield SetOutcome.from_json(row["outcome"])
+    except ray.exceptions.RayError as error:
+        # E.g. workers that cannot start; a set's own troubles never come here.
+        last_line = str(error).strip().splitlines()[-1]
+        raise PipelineError(f"the pool of workers broke: {last_line}") from error
 
 
 class ProtectPhotoSets:
@@ -161,17 +176,15 @@ class ProtectPhotoSets:
                 self._seconds.observe(seconds, {"stage": stage})
 
 
-def _connect(address: str | None) -> None:
+def _connect() -> None:
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="warning")
+        ray.init(log_to_driver=False, logging_level="warning")
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigurationError(f"cannot reach the Ray cluster: {error}") from None
 
 
 def start_local(num_cpus: int) -> None:
-    """Starts Ray on this machine, behind a token that only its processes know."""
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    """Starts Ray on this machine."""
     ray.init(
         address="local",
         num_cpus=num_cpus,

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 from importlib.metadata import version
 from typing import Any
 
@@ -114,8 +115,9 @@ def plan_run(
     """Compares INPUT with what OUTPUT remembers, and records the run and its plan."""
     weights = weights_sha256(config.method)
     digest = method_digest(config.method, weights)
+    catalog = read_catalog(input_uri, config.operation)
     plan = make_plan(
-        read_catalog(input_uri, config.operation),
+        catalog,
         newest_state(store),
         config,
         digest,
@@ -131,6 +133,7 @@ def plan_run(
         method_digest=digest,
         models_digest=models_digest(weights),
         code_digest=code_digest(),
+        input_roots=catalog.roots,
     )
     plan.photo_sets = with_previous_rows(plan.photo_sets, store)
     start_run(store, run_id, _run_record(input_uri, config, settings))
@@ -146,13 +149,15 @@ def _protect(
     Returns:
         Why the run stopped early, for a person; None: it did not.
     """
+    if options.ray_address is not None:
+        os.environ["RAY_ADDRESS"] = options.ray_address
     # Seconds to import, and not needed where there is nothing to do.
     from pipeline.ray_pool import protect_sets, ray_session, run_preflight
 
     try:
         reporter.stage("workers")
         with (
-            ray_session(options.ray_address, settings.config, len(driver.undecided)) as size,
+            ray_session(settings.config, len(driver.undecided)) as size,
             interruptible(),
         ):
             settings = dataclasses.replace(settings, device=size.device)
