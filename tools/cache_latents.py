@@ -1,7 +1,8 @@
-"""Freezes the trained autoencoder and encodes every training portrait once.
+"""Freezes the trained autoencoder and encodes every training portrait.
 
 ``python -m tools.cache_latents --work ../work`` folds the latents' mean and scale into the
-autoencoder (written to ``vae/``) and writes ``latents.npz``: one row per crop and template.
+autoencoder (written to ``vae/``) and writes ``latents.npz``: both mirror images of every crop
+as a "photo", and one other template of each.
 """
 
 import argparse
@@ -78,6 +79,11 @@ def encode(vae: AutoencoderKL, images: NDArray[np.uint8], device: torch.device) 
     return torch.cat(parts)
 
 
+def training_rows(people: NDArray[np.str_]) -> NDArray[np.int64]:
+    """Returns the rows of portraits whose identity may be trained on."""
+    return np.flatnonzero([not is_held_out(str(identity)) for identity in people])
+
+
 def load_trained_autoencoder(work: Path) -> AutoencoderKL:
     """Returns the averaged weights of the autoencoder's checkpoint."""
     vae = build_autoencoder()
@@ -97,7 +103,7 @@ def main() -> None:
     device = torch.device(arguments.device)
 
     table = np.load(arguments.work / "portraits.npz")
-    keep = np.flatnonzero([not is_held_out(str(identity)) for identity in table["identity"]])
+    keep = training_rows(table["identity"])
     images = table["images"][keep]
     vae = load_trained_autoencoder(arguments.work).to(device)
 
@@ -108,19 +114,21 @@ def main() -> None:
     vae.save_pretrained(arguments.work / "vae")
 
     random = np.random.default_rng(0)
+    other = random.integers(1, len(TEMPLATES), len(keep))
+    parts = [(0, False, np.arange(len(keep))), (0, True, np.arange(len(keep)))]
+    parts += [
+        (index, flip, np.flatnonzero((other == index) & (np.arange(len(keep)) % 2 == flip)))
+        for index in range(1, len(TEMPLATES))
+        for flip in (False, True)
+    ]
     latents, rows, templates = [], [], []
-    for index, template in enumerate(TEMPLATES):
-        shown = shown_as(images, template)
-        flips = [False, True] if template == "photo" else [None]
-        for flip in flips:
-            mirrored = (
-                random.random(len(shown)) < 0.5 if flip is None else np.full(len(shown), flip)
-            )
-            view = np.where(mirrored[:, None, None, None], shown[:, :, ::-1], shown)
-            latents.append((encode(vae, view, device) * SCALING_FACTOR).half().numpy())
-            rows.append(keep)
-            templates.append(np.full(len(keep), index))
-        print(f"{template}: {sum(map(len, latents))} latents", flush=True)
+    for index, flip, chosen in parts:
+        shown = shown_as(images[chosen], TEMPLATES[index])
+        view = shown[:, :, ::-1] if flip else shown
+        latents.append((encode(vae, view, device) * SCALING_FACTOR).half().numpy())
+        rows.append(keep[chosen])
+        templates.append(np.full(len(chosen), index))
+        print(f"{TEMPLATES[index]}: {sum(map(len, latents))} latents", flush=True)
     stacked = np.concatenate(latents)
     print(
         f"scaled latents: mean {stacked.mean(dtype=float):.3f} std {stacked.std(dtype=float):.3f}"

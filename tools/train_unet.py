@@ -3,7 +3,7 @@
 A share of every batch is also told the face embedding of the person (the same photo or another
 portrait) through the adapter; the rest never sees the adapter, so that the UNet stands alone.
 
-``python -m tools.train_unet --work ../work --minutes 60 --batch-size 32`` needs ``vae/`` and
+``python -m tools.train_unet --work ../work --minutes 60`` needs ``vae/`` and
 ``latents.npz`` of ``tools.cache_latents``. End it with ``--cooldown 1 --minutes 10``.
 """
 
@@ -236,9 +236,7 @@ class PortraitBatches:
         self.random = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(int(self.random.integers(2**62)))
         self.noise_scheduler = training_scheduler()
-        # Half of what is seen is the plain crop, so that "photo" is the best known template.
-        weight = np.where(self.template == 0, 0.5, 0.4)
-        weight *= [1.0 if self.attributes[r].colour else grey_weight for r in self.row]
+        weight = np.array([1.0 if self.attributes[r].colour else grey_weight for r in self.row])
         self.weight = weight / weight.sum()
 
     def draw(self, highest_timestep: int = 1000) -> "PortraitBatch":
@@ -293,7 +291,7 @@ def main() -> None:
     parser.add_argument("--grey-weight", type=float, default=0.35, help="weight of a grey portrait")
     parser.add_argument("--identity-share", type=float, default=0.5, help="told who it is")
     parser.add_argument("--sheet-every", type=int, default=500)
-    parser.set_defaults(batch_size=32)
+    parser.set_defaults(batch_size=16)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
