@@ -104,7 +104,7 @@ class AttentionReader:
                 module.set_processor(former[name])
 
 
-class _AllMapsRead(BaseException):  # noqa: N818 (leaves the UNet early; not an error)
+class _AllMapsRead(BaseException):
     """Leaves a UNet's forward once all maps are read; never leaves this file."""
 
 
@@ -128,7 +128,7 @@ class _RecordingProcessor:
         temb: Float[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "batch queries channels"]:
         is_cross = encoder_hidden_states is not None
-        context = encoder_hidden_states if is_cross else hidden_states
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query_BHQD = _split_heads(attn.to_q(hidden_states), attn.heads)
         key_BHKD = _split_heads(attn.to_k(context), attn.heads)
         scores_BHQK = query_BHQD @ key_BHKD.transpose(-1, -2) * attn.scale
@@ -143,11 +143,12 @@ class _RecordingProcessor:
         value_BHKD = _split_heads(attn.to_v(context), attn.heads)
         out_BHQD = probs_BHQK.to(value_BHKD.dtype) @ value_BHKD
         output: Tensor = attn.to_out[0](out_BHQD.transpose(1, 2).flatten(2))
-        return output / attn.rescale_output_factor
+        scaled: Tensor = output / attn.rescale_output_factor
+        return scaled
 
     def _average(
         self, probs_BHQK: Float[Tensor, "batch heads queries keys"], is_cross: bool
-    ) -> AttentionMap:
+    ) -> Float[Tensor, "batch queries keys_kept"]:
         averaged = probs_BHQK.mean(dim=1)
         if not (is_cross and self.drop_bos):
             return averaged
@@ -158,7 +159,8 @@ class _RecordingProcessor:
 def _split_heads(
     states: Float[Tensor, "batch positions channels"], heads: int
 ) -> Float[Tensor, "batch heads positions head_channels"]:
-    return states.unflatten(-1, (heads, -1)).transpose(1, 2)
+    batch, positions, channels = states.shape
+    return states.view(batch, positions, heads, channels // heads).transpose(1, 2)
 
 
 def attention_distance(static: AttentionMaps, dynamic: AttentionMaps) -> Float[Tensor, " batch"]:

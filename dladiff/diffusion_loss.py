@@ -4,13 +4,12 @@ Knows the forward process and the target of a prediction. Draws nothing itself e
 function's name says so; knows no photos and no adapters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dladiff.config import Layer1Settings
 from dladiff.surrogates import DiffusionModel, Latents, Timesteps
 
 Predict = Callable[[Latents, Timesteps], Latents]
@@ -95,11 +94,16 @@ def draw_noise(count: int, diffusion: DiffusionModel, generator: torch.Generator
 
 
 def draw_pairs(
-    count: int, settings: Layer1Settings, diffusion: DiffusionModel, generator: torch.Generator
+    count: int, diffusion: DiffusionModel, generator: torch.Generator
 ) -> tuple[Timesteps, Latents]:
     """A fixed grid of (t, e): timesteps spread over the whole range, noise of the generator."""
     timesteps = draw_timesteps(count, generator, "stratified")
     return timesteps, draw_noise(count, diffusion, generator)
+
+
+def micro_batches(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cuts tensors of equal length into parts of at most ``rows`` rows, side by side."""
+    return zip(*(torch.split(tensor, rows) for tensor in tensors), strict=True)
 
 
 def _signal_and_noise_scale(

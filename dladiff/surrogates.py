@@ -21,11 +21,11 @@ from dladiff.config import SurrogateSettings
 from dladiff.errors import ModelError
 from dladiff.image_values import Images, to_pixel_values
 
-Latents = Float[Tensor, "batch channels height width"]
+Latents = Float[Tensor, "batch channels latent_height latent_width"]
 """Scaled latents, clean or noisy; also predictions of a UNet and their targets."""
 Timesteps = Int[Tensor, " batch"]
 """Timesteps of a noise schedule, 0 ... 999."""
-PromptEmbeds = Float[Tensor, "1 tokens channels"]
+PromptEmbeds = Float[Tensor, "1 tokens features"]
 FaceTemplate = Float[Tensor, "5 2"]
 """Where five landmarks lie in a crop, (x, y) as fractions of its side."""
 PredictionType = Literal["epsilon", "v_prediction"]
@@ -40,11 +40,11 @@ class DiffusionModel:
     Sides of images are ``resolution``; of latents ``resolution // vae_scale_factor``.
     """
 
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL | AutoencoderTiny
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
-    noise_scheduler: DDPMScheduler
+    unet: UNet2DConditionModel = field(repr=False)
+    vae: AutoencoderKL | AutoencoderTiny = field(repr=False)
+    text_encoder: CLIPTextModel = field(repr=False)
+    tokenizer: CLIPTokenizer = field(repr=False)
+    noise_scheduler: DDPMScheduler = field(repr=False)
     prompt_embeds: PromptEmbeds
     """Text embedding c of the instance prompt, computed once."""
     alphas_cumprod: Float[Tensor, " num_train_timesteps"]
@@ -102,7 +102,7 @@ class DiffusionModel:
         noisy_latents: Latents,
         timesteps: Timesteps,
         weights: dict[str, Tensor] | None = None,
-        prompt_embeds: Float[Tensor, "batch tokens channels"] | None = None,
+        prompt_embeds: Float[Tensor, "batch tokens features"] | None = None,
     ) -> Latents:
         """Predicts the target (noise or velocity) of noisy latents under the prompt.
 

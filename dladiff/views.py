@@ -21,10 +21,13 @@ from dladiff.faces import (
     rescaled,
     warp_prefiltered,
 )
-from dladiff.image_values import Images, Perturbation
+from dladiff.image_values import Images
 from dladiff.photo_sets import Face
 from dladiff.surrogates import FaceTemplate
 from dladiff.transforms import resize_antialiased
+
+NativePhoto = Float[Tensor, "1 3 _ _"]
+"""One photo at its own size, or a perturbation of it; photos of a list differ in size."""
 
 MAX_GRID_SIDE = 1536
 """Long side in pixels above which a perturbation lives on a coarser grid than its photo."""
@@ -59,7 +62,7 @@ class View:
     """Only for ``template``: pixels of the view to pixels of the photo."""
     flip: bool = False
 
-    def look(self, images: Images, side: int) -> Images:
+    def look(self, images: Images, side: int) -> Float[Tensor, "batch 3 side side"]:
         """The view of one photo at ``side`` pixels, antialiased and differentiable."""
         if self.square is not None:
             left, top, size = self.square
@@ -89,7 +92,7 @@ def instance_photo(key: str, images: Images, faces: Sequence[Face]) -> InstanceP
     )
 
 
-def carry_to_native(perturbation: Perturbation, native_size: tuple[int, int]) -> Perturbation:
+def carry_to_native(perturbation: NativePhoto, native_size: tuple[int, int]) -> NativePhoto:
     """Carries a perturbation from its grid to the photo's own size, bilinearly.
 
     Each value becomes a weighted mean of its neighbours, so no bound is exceeded.
@@ -169,7 +172,9 @@ def _whole(photo: InstancePhoto, generator: torch.Generator | None) -> View:
     height, width = photo.clean.shape[-2:]
     side = min(height, width)
     share = 0.5 if generator is None else float(torch.rand((), generator=generator))
-    return View("whole", square=(round((width - side) * share), round((height - side) * share), side))
+    return View(
+        "whole", square=(round((width - side) * share), round((height - side) * share), side)
+    )
 
 
 def _face(photo: InstancePhoto, face: Face, generator: torch.Generator | None) -> View:
@@ -200,7 +205,7 @@ def _template(
     """
     points = template.numpy().astype(np.float64) * resolution
     if generator is not None:
-        draw: Float[Tensor, "3"] = torch.rand(3, generator=generator, dtype=torch.float64) - 0.5
+        draw: Float[Tensor, " 3"] = torch.rand(3, generator=generator, dtype=torch.float64) - 0.5
         size, shift_x, shift_y = (draw * torch.tensor([0.1, 0.04, 0.04])).tolist()
         centre = points.mean(axis=0)
         shift = np.array([shift_x, shift_y]) * resolution
