@@ -32,7 +32,7 @@ def to_srgb(picture: Image.Image) -> tuple[Image.Image, list[str]]:
     """
     notes: list[str] = []
     profile = picture.info.get("icc_profile")
-    if picture.mode.startswith(("I;16", "I")):
+    if picture.mode.startswith("I"):
         picture = _grey_to_8_bits(picture)
         notes.append("sixteen_bits_rounded")
     alpha = None

@@ -1,6 +1,6 @@
 """Encoded photos <-> pixels: what a file is, is judged by its content, never by its name.
 
-Knows formats, sizes and orientation. Knows nothing of stores, sets or persons. Every trouble is
+Knows formats, sizes and defects. Knows nothing of stores, sets or persons. Every trouble is
 a ``PhotoError`` whose text begins with a short code, e.g. ``truncated: ...``.
 """
 
@@ -19,6 +19,7 @@ from PIL import PngImagePlugin, UnidentifiedImageError
 from dladiff.errors import PhotoError
 from pipeline.config import OperationSettings
 from pipeline.image_colours import to_srgb
+from pipeline.image_metadata import read_metadata, upright
 
 pillow_heif.register_heif_opener()
 
@@ -43,17 +44,6 @@ _SIGNATURE = re.compile(
     rb"|II\*\x00|MM\x00\*|GIF8[79]a",
     re.DOTALL,
 )
-_EXIF_ORIENTATION, _EXIF_COPYRIGHT = 0x0112, 0x8298
-_UPRIGHT = {
-    2: PillowImage.Transpose.FLIP_LEFT_RIGHT,
-    3: PillowImage.Transpose.ROTATE_180,
-    4: PillowImage.Transpose.FLIP_TOP_BOTTOM,
-    5: PillowImage.Transpose.TRANSPOSE,
-    6: PillowImage.Transpose.ROTATE_270,
-    7: PillowImage.Transpose.TRANSVERSE,
-    8: PillowImage.Transpose.ROTATE_90,
-}
-_MAX_COPYRIGHT_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -189,40 +179,16 @@ def _decode(picture: PillowImage.Image) -> DecodedPhoto:
         notes.append("first_frame")
         picture.seek(0)
     picture.load()
-    orientation, copyright, readable = _read_exif(picture)
-    if not readable:
+    metadata = read_metadata(picture)
+    if not metadata.readable:
         notes.append("exif_ignored")
     rgb, colour_notes = to_srgb(picture)
-    if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
     return DecodedPhoto(
-        image=np.array(rgb),
+        image=np.array(upright(rgb, metadata.orientation)),
         format=_FORMATS[file_format],
-        copyright=copyright,
+        copyright=metadata.copyright,
         notes=(*notes, *colour_notes),
     )
-
-
-def _read_exif(picture: PillowImage.Image) -> tuple[int, str | None, bool]:
-    """Orientation, copyright notice, and whether the EXIF block could be read at all."""
-    notice = picture.info.get("Copyright")  # a text chunk of PNG
-    try:
-        exif = picture.getexif()
-        orientation = exif.get(_EXIF_ORIENTATION, 1)
-        notice = exif.get(_EXIF_COPYRIGHT) or notice
-    except Exception:  # as in decode_photo: damaged metadata raise almost anything
-        return 1, _one_line(notice), False
-    return orientation, _one_line(notice), True
-
-
-def _one_line(notice: object) -> str | None:
-    if isinstance(notice, bytes):
-        notice = notice.decode("utf-8", "replace")
-    if not isinstance(notice, str):
-        return None
-    # EXIF separates photographer and editor by NUL.
-    words = re.sub(r"[\x00-\x1f\x7f\ud800-\udfff\s]+", " ", notice).strip()
-    return words[:_MAX_COPYRIGHT_CHARACTERS] or None
 
 
 def _explain(content: bytes, error: Exception) -> str:

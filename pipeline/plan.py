@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.catalog import MISSING_VERSION, Catalog, CatalogReport, find_gone
-from pipeline.config import OnMethodChange, RunConfig, difference
+from pipeline.config import OnMethodChange, RunConfig
 from pipeline.decisions import PROTECTED_STATUSES, Decision, DecisionRules
-from pipeline.errors import ConfigurationError
 from pipeline.form_sets import form_sets
 from pipeline.manifest import SourceState
 from pipeline.options import PlanCounts
 from pipeline.output_keys import assign_output_keys
 from pipeline.records import PhotoSet, SourcePhoto, empty_row
+from pipeline.refusals import refuse_another_method, refuse_vanished_input
 
 _TO_DO: tuple[Decision, ...] = ("new", "changed", "method_changed", "retry")
 
@@ -116,7 +116,7 @@ def make_plan(
             output key is taken, or INPUT lost all its files at once.
     """
     gone = find_gone(catalog, _present(states))
-    _refuse_vanished_input(catalog, len(gone))
+    refuse_vanished_input(catalog, len(gone))
     rules = DecisionRules(method_digest, on_method_change, retry_failed, retry_quarantined)
     held = {uri: state.output_key for uri, state in states.items() if state.output_key}
     photos = assign_output_keys(catalog.photos, held, catalog.given_keys)
@@ -135,8 +135,7 @@ def make_plan(
         elif decision in _TO_DO:
             previous = rules.previous_sha256(state) if decision == "changed" else None
             to_do.append(dataclasses.replace(photo, previous_sha256=previous))
-    if refused:
-        raise ConfigurationError(_explain_refusal(refused, config, method_of_run))
+    refuse_another_method(refused, config, method_of_run)
     photo_sets = _form_sets(to_do, photos, states, config, method_digest)
     return Plan(
         photo_sets=[_of_generation(each, generations or {}) for each in photo_sets],
@@ -165,16 +164,6 @@ def _present(states: Mapping[str, SourceState]) -> list[str]:
         for uri, state in states.items()
         if state.status != "source_gone" and state.version != MISSING_VERSION
     ]
-
-
-def _refuse_vanished_input(catalog: Catalog, num_gone: int) -> None:
-    """An unmounted volume looks like an empty folder; it must not look like a mass deletion."""
-    report = catalog.report
-    if num_gone and not catalog.from_file and not report.num_photos and not report.num_ignored:
-        raise ConfigurationError(
-            f"INPUT {catalog.roots[0]} is empty, yet OUTPUT remembers {num_gone} photos of it: is "
-            "it mounted? If all were deleted on purpose, put any file into it, e.g. .keep"
-        )
 
 
 def _form_sets(
@@ -227,27 +216,3 @@ def _gone_row(uri: str, state: SourceState, output_uri: str) -> dict[str, Any]:
         "reason": "not in INPUT any more",
         "method_digest": state.method_digest,
     }
-
-
-def _explain_refusal(
-    refused: Counter[str],
-    config: RunConfig,
-    method_of_run: Callable[[str], Mapping[str, Any] | None] | None,
-) -> str:
-    """What differs from the method of the run that decided on most of the refused photos."""
-    ((run_id, _),) = refused.most_common(1)
-    before = method_of_run(run_id) if method_of_run else None
-    now = config.method.model_dump(mode="json")
-    lines = difference(before, now) if before is not None else []
-    lines = [line for line in lines if not line.startswith("preset:")]
-    shown = "\n".join(f"  {line}" for line in lines) or (
-        "  the settings are the same: weight files or this program's method are others"
-        if before is not None
-        else "  (the settings of that run are not known)"
-    )
-    return (
-        f"OUTPUT holds {refused.total()} photos of INPUT that were decided on with another "
-        f"method (run {run_id}):\n{shown}\n"
-        "Use the same settings, or --on-method-change keep (leave these as they are, do only new "
-        "and changed photos) or reprotect (do all of them again)."
-    )

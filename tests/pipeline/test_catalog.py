@@ -11,7 +11,9 @@ import pytest
 from pipeline.catalog import Catalog, check_paths, find_gone, read_catalog
 from pipeline.config import OperationSettings
 from pipeline.errors import ConfigurationError
-from pipeline.records import SourcePhoto
+from pipeline.read_photos import read_photo_set
+from pipeline.records import PhotoSet, SourcePhoto
+from pipeline.storage import open_store
 from tests.sample_photos import write_album
 
 OPERATION = OperationSettings()
@@ -298,3 +300,28 @@ def test_a_bucket_prefix_without_objects_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("pipeline.catalog.open_store", lambda uri: EmptyBucket())
     with pytest.raises(ConfigurationError, match="holds no objects: check its spelling"):
         read_catalog("s3://bucket/fotos", OPERATION)
+
+
+def test_buckets_are_listed_and_read_like_folders(s3_prefix: str) -> None:
+    store = open_store(s3_prefix)
+    for key in ("ann/1 ä.jpg", "ann/2024/2.JPG", "bob/notes.txt", ".hidden/3.jpg", "4.jpg"):
+        store.write(key, b"content of " + key.encode())
+    catalog = read_catalog(s3_prefix, OPERATION)
+    name = s3_prefix.rpartition("/")[2]
+    assert {photo.output_key: photo.identity for photo in catalog.photos} == {
+        "images/ann/1%20%C3%A4.jpg.png": "ann",
+        "images/ann/2024/2.JPG.png": "ann",
+        f"images/{name}/4.jpg.png": name,
+    }
+    assert catalog.report.ignored == {"hidden": 1, "other_type": 1}
+    assert catalog.report.identities_without_photos == ["bob"]
+    photo_set = PhotoSet("key", "ann", tuple(catalog.photos))
+    reads = read_photo_set(photo_set, 1000, catalog.roots)
+    assert [read.content for read in reads] == [
+        b"content of " + store.key_of(photo.uri).encode() for photo in catalog.photos
+    ]
+    store.write("c/catalog.csv", b"identity,uri\nann,../ann/1.jpg\n")
+    with pytest.raises(ConfigurationError, match="have no meaning in a bucket"):
+        read_catalog(f"{s3_prefix}/c/catalog.csv", OPERATION)
+    with pytest.raises(ConfigurationError, match="holds no objects"):
+        read_catalog(f"{s3_prefix}/misspelt", OPERATION)
