@@ -1,41 +1,20 @@
 """The plan: what OUTPUT remembers decides what is to do."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from pipeline.catalog import Catalog, read_catalog
 from pipeline.config import OperationSettings, RunConfig, load_config
-from pipeline.decisions import DecisionRules
 from pipeline.errors import ConfigurationError
-from pipeline.estimate import estimate, measured_seconds_per_photo
 from pipeline.manifest import SourceState
 from pipeline.plan import Plan, make_plan
 from pipeline.records import MANIFEST_SCHEMA, SourcePhoto
 from tests.sample_photos import write_album
+from tests.source_states import METHOD, state_of
 
 OUTPUT = "file:///out"
-METHOD = "method-1"
-
-
-def state_of(photo: SourcePhoto, **changes: Any) -> SourceState:
-    """As the manifest remembers a photo that was protected as it is now."""
-    state = SourceState(
-        identity=photo.identity,
-        version=photo.version,
-        sha256="sha of the original",
-        method_digest=METHOD,
-        status="protected",
-        reason=None,
-        output_key=photo.output_key,
-        output_sha256="sha of the output",
-        run_id="run-1",
-        committed_at="2026-01-01T00:00:00+00:00",
-    )
-    return dataclasses.replace(state, **changes)
 
 
 @pytest.fixture
@@ -154,42 +133,6 @@ def test_a_missing_photo_of_a_catalog_file_is_decided_once(tmp_path: Path) -> No
     assert (after.photo_sets, after.gone_rows) == ([], [])
 
 
-@pytest.mark.parametrize(
-    ("status", "reason", "options", "decision"),
-    [
-        ("failed", "GradientError", {}, "standing_failure"),
-        ("failed", "GradientError", {"retry_failed": True}, "retry"),
-        ("failed", "GradientError", {"retry_quarantined": True}, "standing_failure"),
-        ("quarantined", "crashed_3_times", {}, "standing_failure"),
-        ("quarantined", "crashed_3_times", {"retry_failed": True}, "standing_failure"),
-        ("quarantined", "crashed_3_times", {"retry_quarantined": True}, "retry"),
-        ("skipped", "no_face", {"retry_failed": True}, "unchanged"),
-        ("skipped", "too_many_pixels: 1 x 1", {}, "unchanged"),
-        ("skipped", "too_many_pixels: 1 x 1", {"retry_failed": True}, "retry"),
-        ("skipped", "unreadable: denied", {}, "retry"),
-        ("skipped", "missing: gone", {}, "retry"),
-        ("layer2_only", "no checkpoint", {"retry_failed": True}, "unchanged"),
-        ("source_gone", None, {}, "new"),
-    ],
-)
-def test_earlier_decisions_stand_unless_asked_for_again(
-    catalog: Catalog, status: str, reason: str | None, options: dict[str, bool], decision: str
-) -> None:
-    photo = catalog.photos[0]
-    rules = DecisionRules(METHOD, **options)  # type: ignore[arg-type]
-    assert rules.decide(photo, state_of(photo, status=status, reason=reason)) == decision
-
-
-@pytest.mark.parametrize("status", ["failed", "skipped", "quarantined", "source_gone"])
-def test_content_counts_as_decided_only_where_it_was_protected(
-    catalog: Catalog, status: str
-) -> None:
-    photo, rules = catalog.photos[0], DecisionRules(METHOD)
-    assert rules.previous_sha256(state_of(photo)) == "sha of the original"
-    assert rules.previous_sha256(state_of(photo, status=status)) is None
-    assert rules.previous_sha256(state_of(photo, method_digest="other")) is None
-
-
 def test_another_method_is_refused_with_the_difference(
     catalog: Catalog, states: dict[str, SourceState]
 ) -> None:
@@ -263,28 +206,3 @@ def test_keys_follow_what_output_holds(catalog: Catalog) -> None:
     result = plan(catalog, {twin.uri: state_of(twin)})
     (key,) = [each.output_key for each in planned(result) if each.uri == photo.uri]
     assert key.startswith("images/ann/0~")
-
-
-def test_the_cost_is_taken_from_earlier_rows_of_this_method(catalog: Catalog) -> None:
-    rows = [("protected", METHOD, 3.0), ("protected", METHOD, 5.0), ("layer2_only", METHOD, 4.0)]
-    rows += [("protected", "other", 900.0), ("skipped", METHOD, 0.1), ("protected", METHOD, None)]
-    columns = ("status", "method_digest", "seconds")
-    manifest = pa.table(dict(zip(columns, zip(*rows, strict=True), strict=True)))
-    measured = measured_seconds_per_photo(manifest, METHOD)
-    assert measured == 4.0
-    cost = estimate(plan(catalog, {}), load_config(), measured)
-    assert (cost.num_photos, cost.num_bytes, cost.seconds_per_photo) == (26, 130, 4.0)
-    assert cost.worker_hours == pytest.approx(26 * 4 / 3600)
-    assert cost.wall_hours(2) == pytest.approx(13 * 4 / 3600)
-    assert "measured" in cost.basis
-
-
-def test_without_earlier_rows_the_cost_is_a_default_or_unknown(catalog: Catalog) -> None:
-    empty = MANIFEST_SCHEMA.empty_table()
-    assert measured_seconds_per_photo(empty, METHOD) is None
-    by_default = estimate(plan(catalog, {}), load_config("zero-shot"))
-    assert by_default.seconds_per_photo == 8.0
-    assert "default" in by_default.basis
-    unknown = estimate(plan(catalog, {}), load_config("balanced"))
-    assert (unknown.worker_hours, unknown.wall_hours(3)) == (None, None)
-    assert "not known" in unknown.basis
