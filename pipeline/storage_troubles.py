@@ -5,6 +5,7 @@ The one place that knows how an object store says no, not now, or not here.
 
 import errno
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +45,7 @@ _DENIED_TYPES = {
 }  # fmt: skip
 _UNREACHABLE_TYPES = {
     "HTTPClientError", "IncompleteReadError", "ResponseStreamingError", "ResponseParserError",
-    "ClientError", "ClientConnectionError", "ServiceRequestError", "ServiceResponseError",
+    "ConnectionError", "ClientError", "ClientConnectionError", "ServiceRequestError", "ServiceResponseError",
     "FSTimeoutError",
 }  # fmt: skip
 _NO_BUCKET = "the bucket does not exist"
@@ -101,7 +102,7 @@ def classify(error: BaseException, action: str) -> BaseException:
     if isinstance(error, PipelineError | ObjectTooLarge | NotSupported):
         return error
     code = _code(error)
-    text = f"{action}: {code or type(error).__name__} ({error})"
+    text = f"{action}: {_safe_text(error, code)}"
     if code == "NoSuchBucket":
         return StoreUnreachable(f"{action}: {_NO_BUCKET}")
     if isinstance(error, FileNotFoundError | FileExistsError):
@@ -160,6 +161,20 @@ def retrying(action: str, call: Callable[[], T], delays_s: Sequence[float] = RET
                 raise trouble from error
             _log.debug("%s; once more within %.1f s", trouble, wait_s)
             time.sleep(wait_s * random.uniform(0.5, 1))
+
+
+def _safe_text(error: BaseException, code: str) -> str:
+    """What happened, without the object's name, which libraries put into most of their texts.
+
+    All of it stands in the exception's cause.
+    """
+    text = code or type(error).__name__
+    if isinstance(error, OSError) and error.errno and not code:
+        return f"{text} ({os.strerror(error.errno)})"
+    arguments = getattr(error, "kwargs", None)
+    if isinstance(arguments, dict) and arguments.get("endpoint_url"):
+        return f"{text} at {'/'.join(str(arguments['endpoint_url']).split('/')[:3])}"
+    return text
 
 
 def _may_pass(trouble: BaseException) -> bool:
