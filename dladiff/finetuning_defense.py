@@ -20,9 +20,14 @@ from dladiff.image_gradients import (
     perturbation_gradients,
 )
 from dladiff.image_values import levels_to_unit
-from dladiff.layer1_losses import Layer1Losses, SurrogateLosses, measure_losses
+from dladiff.layer1_losses import (
+    Layer1Losses,
+    SurrogateLosses,
+    gradient_by_timestep,
+    measure_losses,
+)
 from dladiff.personalization import FineTuner
-from dladiff.photo_sets import Cost, Face
+from dladiff.photo_sets import Cost, Face, SetResult
 from dladiff.probe import Probe, StopRule
 from dladiff.projected_gradient import (
     accumulate,
@@ -45,6 +50,9 @@ from dladiff.views import (
     training_views,
 )
 
+NUM_TIMESTEP_BINS = 10
+"""Of timestep choice ``gradient``."""
+
 OnProgress = Callable[[str, float], None]
 """Called between steps with a stage name and the fraction done."""
 
@@ -61,6 +69,15 @@ class Layer1Metrics:
     """Of the same surrogates at the same (t, e) on the perturbed photos."""
     learned_fraction: float | None = None
     """See ``Probe``; None: not measured, or the clean photos taught nothing."""
+
+    def write_to(self, result: SetResult) -> None:
+        """Enters the numbers into a set's result."""
+        result.learned_fraction = self.learned_fraction
+        result.layer1_stop_reason = self.stop_reason
+        result.attention_loss_before = self.losses_before.attention
+        result.attention_loss_after = self.losses_after.attention
+        result.denoising_loss_before = self.losses_before.denoising
+        result.denoising_loss_after = self.losses_after.denoising
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +132,14 @@ def open_finetuning_defense(
     settings: Layer1Settings,
     seed: int,
     micro_batch: int = 8,
+    cost: Cost | None = None,
 ) -> Iterator["FinetuningDefense"]:
     """Holds the surrogates of one person for as long as layer 2's interplay may need them."""
     seed = derive_seed(seed, "layer1", *[photo.key for photo in photos])
     names = ("static", "dynamic", "probe") if settings.probe.enabled else ("static", "dynamic")
     with open_surrogates(diffusion, settings.surrogate, names, seed) as surrogates:
         yield FinetuningDefense(
-            photos, references, diffusion, surrogates, settings, seed, micro_batch
+            photos, references, diffusion, surrogates, settings, seed, micro_batch, cost or Cost()
         )
 
 
@@ -170,7 +188,7 @@ class FinetuningDefense:
             cost=self.cost,
         )
         self.instances = [self._instance(photo) for photo in self.photos]
-        self.step = 0
+        self.epoch = self.step = 0
         self.timestep_weights: torch.Tensor | None = None
 
     def run(self, on_progress: OnProgress | None = None) -> Layer1Result:
@@ -179,11 +197,16 @@ class FinetuningDefense:
         settings = self.settings
         with timed(self.cost, "step0", self.diffusion.device):
             self._train_static_surrogate()
+        if settings.timestep_choice == "gradient":
+            latents = self._attackers_latents(perturbed=False)
+            self.timestep_weights = gradient_by_timestep(
+                self.losses, latents, NUM_TIMESTEP_BINS, self.seed, self.micro_batch
+            )
         probe = self._probe()
         rule, learned, reason, epoch = StopRule(settings.probe), None, "all_epochs", 0
         for epoch in range(1, settings.num_epochs + 1):
             with timed(self.cost, "layer1", self.diffusion.device):
-                self.alternate(epoch)
+                self.alternate()
             report("layer1", epoch / settings.num_epochs)
             is_last = epoch == settings.num_epochs
             if probe and (is_last or epoch % settings.probe.every_epochs == 0):
@@ -204,15 +227,16 @@ class FinetuningDefense:
             counters=self.cost,
         )
 
-    def alternate(self, epoch: int) -> None:
+    def alternate(self) -> None:
         """One ADFT epoch: raise L_att, raise L_den(theta_d), lower L_den(theta_d) by training.
 
         Raises:
             GradientError: If a photo's gradient was zero or not finite in any of the steps.
         """
         settings, schedule = self.settings, AdftSchedule.of(self.settings)
+        self.epoch += 1
         reset = settings.dynamic_reset_epochs
-        if reset is not None and epoch > 1 and (epoch - 1) % reset == 0:
+        if reset is not None and self.epoch > 1 and (self.epoch - 1) % reset == 0:
             self.dynamic_tuner.reset()
         if settings.joint_steps and settings.dual_surrogates:
             for _ in range(schedule.attention_steps + schedule.denoising_steps):
@@ -223,11 +247,11 @@ class FinetuningDefense:
             for _ in range(schedule.denoising_steps):
                 self.ascend(self.losses.denoising_gradient)
         if schedule.surrogate_steps:
-            generator = keyed_generator(self.seed, "dynamic", epoch)
-            latents = self._encode_for_surrogate(epoch)
+            generator = keyed_generator(self.seed, "dynamic", self.epoch)
+            latents = self._encode_for_surrogate()
             self.dynamic_tuner.train(latents, schedule.surrogate_steps, generator)
         for instance in self.instances:
-            require_live_gradient(instance.num_dead_steps, f"layer 1, epoch {epoch}")
+            require_live_gradient(instance.num_dead_steps, f"layer 1, epoch {self.epoch}")
 
     def ascend(self, latent_gradient: LatentGradient, momentum: float = 0.0) -> None:
         """One signed step of every photo that raises a loss, within eta_ft around x."""
@@ -329,13 +353,13 @@ class FinetuningDefense:
         generator = keyed_generator(self.seed, "static")
         tuner.train(torch.cat(latents), surrogate.step0_steps, generator)
 
-    def _encode_for_surrogate(self, epoch: int) -> Latents:
+    def _encode_for_surrogate(self) -> Latents:
         """E(x + delta), one view per photo and epoch, for all of the epoch's K3 steps."""
         return torch.cat(
             [
                 self._encode(
                     instance.base + instance.perturbation,
-                    [instance.views[epoch % len(instance.views)]],
+                    [instance.views[self.epoch % len(instance.views)]],
                 )
                 for instance in self.instances
             ]

@@ -100,6 +100,24 @@ class SurrogateLosses:
         return self.reader.read(self.static.predict, noisy, timesteps)[0]
 
 
+def gradient_by_timestep(
+    losses: SurrogateLosses, latents: Latents, num_bins: int, seed: int, micro_batch: int
+) -> Tensor:
+    """Mean size of the gradient of L_den in each of ``num_bins`` equal parts of the timesteps.
+
+    After SimAC (Wang et al. 2024, arXiv:2312.07865), which attacks where the image gradient is
+    large; measured at the latents, since the VAE's part is the same for all timesteps.
+    """
+    timesteps, noise = evaluation_pairs(len(latents), num_bins, losses.diffusion, seed)
+    rows = latents.repeat_interleave(num_bins, dim=0)
+    sizes = [
+        losses.denoising_gradient(part, part, at, added)[0].abs().mean(dim=(1, 2, 3))
+        for part, at, added in micro_batches(micro_batch, rows, timesteps, noise.to(latents))
+    ]
+    # The pairs of each row are stratified: one in each bin, in order.
+    return torch.cat(sizes).view(len(latents), num_bins).mean(dim=0).cpu()
+
+
 @torch.no_grad()
 def measure_losses(
     losses: SurrogateLosses,

@@ -4,11 +4,11 @@ Jia et al., "DLADiff", arXiv:2511.19910. Knows photos of one person and loaded m
 files, no cluster and no command line.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from dladiff.config import MethodSettings
+from dladiff.finetuning_defense import FinetuningDefense, open_finetuning_defense
 from dladiff.identity_defense import (
     FacesOfPhoto,
     IdentityDefense,
@@ -16,14 +16,16 @@ from dladiff.identity_defense import (
     defend_identity,
 )
 from dladiff.image_values import (
-    Perturbation,
     image_to_tensor,
     levels_to_unit,
     tensor_to_image,
 )
+from dladiff.interplay import reconcile
 from dladiff.measurement import measure_photo
 from dladiff.models import ProtectionModels
 from dladiff.photo_sets import Cost, Face, Photo, PhotoResult, SetResult
+from dladiff.stopwatch import timed
+from dladiff.views import NativePhoto, instance_photo
 
 
 def protect_photo_set(
@@ -53,33 +55,78 @@ def protect_photo_set(
     """
     report = on_progress or (lambda stage, fraction: None)
     result = SetResult(photos=[])
-    delta_ft: list[Perturbation] | None = None
+    delta_ft: list[NativePhoto] | None = None
 
-    with _timed(result.cost, "detect"):
+    with timed(result.cost, "detect", models.device):
         faces = [models.detector.detect(photo.image) for photo in photos]
 
-    # Layer 1 goes here: delta_ft, one perturbation per photo at its own size.
+    with _layer1(photos, faces, references, models, config, result.cost) as layer1:
+        if layer1 is not None:
+            outcome = layer1.run(report)
+            delta_ft = outcome.perturbations
+            outcome.metrics.write_to(result)
 
-    with _timed(result.cost, "layer2"):
-        defense = _defend_identity(photos, faces, delta_ft, models, config, report)
-        result.cost.encoder_passes += defense.encoder_passes
+        with timed(result.cost, "layer2", models.device):
+            defense = _defend_identity(photos, faces, delta_ft, models, config, report)
+            result.cost.encoder_passes += defense.encoder_passes
 
-    with _timed(result.cost, "measure"):
+        if layer1 is not None and config.layer2.enabled:
+            delta_zs = _delta_zs(photos, delta_ft, defense, models, config)
+            interplay = reconcile(layer1, outcome.metrics, delta_zs)
+            delta_ft = layer1.native_perturbations()
+            interplay.write_to(result)
+
+    with timed(result.cost, "measure", models.device):
         for index, photo in enumerate(photos):
             base = None if delta_ft is None else delta_ft[index]
-            outcome = _compose(photo, index, base, defense, models, config)
-            if outcome.image is not None:
+            protected = _compose(photo, index, base, defense, models, config)
+            if protected.image is not None:
                 encoders, target = models.encoders, config.layer2.target_cosine
-                measure_photo(outcome, photo.image, models.detector, encoders, models.lpips, target)
-            result.photos.append(outcome)
+                measure_photo(
+                    protected, photo.image, models.detector, encoders, models.lpips, target
+                )
+            result.photos.append(protected)
             report("measure", (index + 1) / len(photos))
     return result
+
+
+def _layer1(
+    photos: Sequence[Photo],
+    faces: Sequence[Sequence[Face]],
+    references: Sequence[Photo],
+    models: ProtectionModels,
+    config: MethodSettings,
+    cost: Cost,
+) -> AbstractContextManager[FinetuningDefense | None]:
+    """Layer 1 with its surrogates, which live as long as the context; None where disabled."""
+    if models.diffusion is None or not config.layer1.enabled:
+        return nullcontext()
+    missing = max(0, config.max_reference_photos - len(photos))
+    return open_finetuning_defense(
+        photos=[
+            instance_photo(photo.key, image_to_tensor(photo.image, models.device), found)
+            for photo, found in zip(photos, faces, strict=True)
+        ],
+        references=[
+            instance_photo(
+                photo.key,
+                image_to_tensor(photo.image, models.device),
+                models.detector.detect(photo.image),
+            )
+            for photo in references[:missing]
+        ],
+        diffusion=models.diffusion,
+        settings=config.layer1,
+        seed=config.seed,
+        micro_batch=config.micro_batch,
+        cost=cost,
+    )
 
 
 def _defend_identity(
     photos: Sequence[Photo],
     faces: Sequence[Sequence[Face]],
-    delta_ft: list[Perturbation] | None,
+    delta_ft: list[NativePhoto] | None,
     models: ProtectionModels,
     config: MethodSettings,
     report: Callable[[str, float], None],
@@ -113,7 +160,7 @@ def _defend_identity(
 def _compose(
     photo: Photo,
     index: int,
-    delta_ft: Perturbation | None,
+    delta_ft: NativePhoto | None,
     defense: IdentityDefense,
     models: ProtectionModels,
     config: MethodSettings,
@@ -139,8 +186,18 @@ def _compose(
     )
 
 
-@contextmanager
-def _timed(cost: Cost, stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    cost.add_seconds(stage, time.perf_counter() - start)
+def _delta_zs(
+    photos: Sequence[Photo],
+    delta_ft: list[NativePhoto] | None,
+    defense: IdentityDefense,
+    models: ProtectionModels,
+    config: MethodSettings,
+) -> list[NativePhoto]:
+    """Layer 2's part of each photo, as it acts on top of layer 1's."""
+    parts = []
+    for index, photo in enumerate(photos):
+        clean = image_to_tensor(photo.image, models.device)
+        base = clean if delta_ft is None else (clean + delta_ft[index]).clamp(0.0, 1.0)
+        epsilon = levels_to_unit(config.layer2.epsilon_levels)
+        parts.append(add_to_photo(base, None, defense.perturbations[index], epsilon) - base)
+    return parts

@@ -1,0 +1,64 @@
+"""What layer 2 leaves of layer 1, and a short repair where it takes too much.
+
+Layer 2 is added on top of layer 1 (section 3 of the paper). Knows both perturbations as tensors;
+knows no identity encoder.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dladiff.finetuning_defense import FinetuningDefense, Layer1Metrics
+from dladiff.layer1_losses import Layer1Losses
+from dladiff.photo_sets import SetResult
+from dladiff.stopwatch import timed
+from dladiff.views import NativePhoto
+
+MAX_LOST_GAIN = 0.1
+"""Share of a loss's gain that layer 2 may take before layer 1 is repaired [X]."""
+REPAIR_EPOCHS = 2
+
+
+@dataclass(frozen=True)
+class Interplay:
+    """L_att and L_den of the final photos, and whether layer 1 had to be repaired."""
+
+    losses: Layer1Losses
+    repaired: bool
+
+    def write_to(self, result: SetResult) -> None:
+        """Enters the numbers into a set's result."""
+        result.attention_loss_after_layer2 = self.losses.attention
+        result.denoising_loss_after_layer2 = self.losses.denoising
+
+
+def reconcile(
+    layer1: FinetuningDefense,
+    metrics: Layer1Metrics,
+    delta_zs: Sequence[NativePhoto | None],
+) -> Interplay:
+    """Measures layer 1 under layer 2; one short ADFT round if over 10 % of a gain is gone.
+
+    ``delta_zs`` stays as it is, in the repair too: only ``layer1``'s perturbations change.
+
+    Args:
+        layer1: Still open, with its surrogates.
+        metrics: Its losses on the clean photos and on those with delta_ft alone.
+        delta_zs: Layer 2's perturbation of each photo at its own size, or None.
+    """
+    with timed(layer1.cost, "interplay", layer1.diffusion.device):
+        layer1.bear(delta_zs)
+        losses = layer1.measure(perturbed=True)
+        if not _lost_too_much(metrics.losses_before, metrics.losses_after, losses):
+            return Interplay(losses, repaired=False)
+        for _ in range(REPAIR_EPOCHS):
+            layer1.alternate()
+        return Interplay(layer1.measure(perturbed=True), repaired=True)
+
+
+def _lost_too_much(before: Layer1Losses, alone: Layer1Losses, both: Layer1Losses) -> bool:
+    """Whether either loss keeps less than nine tenths of what layer 1 alone had gained."""
+    pairs = [
+        (alone.attention - before.attention, both.attention - before.attention),
+        (alone.denoising - before.denoising, both.denoising - before.denoising),
+    ]
+    return any(gain > 0 and kept < (1 - MAX_LOST_GAIN) * gain for gain, kept in pairs)
