@@ -26,6 +26,8 @@ from dladiff.photo_sets import Face
 
 Extent = tuple[int, int, int, int]
 """Left, top, right, bottom (exclusive) in pixels of the photo."""
+Bounds = tuple[float, float, float, float]
+"""The same, not yet whole pixels."""
 
 _BLOCK = 32
 """Regions start at multiples of this: JPEG blocks, of halved copies too, stay the photo's."""
@@ -36,11 +38,49 @@ _CROP_REACH = 1.2
 
 
 @dataclass(frozen=True, eq=False)
-class FacePerturbation:
-    """A perturbation of part of a photo; zero elsewhere."""
+class Placement:
+    """Where a lattice lies in its photo; small enough to keep for every face of a set."""
 
+    region: Extent
+    """What the canvas shows of the photo."""
     extent: Extent
-    values: Perturbation
+    """What may change; lies in ``region``."""
+    square: Bounds | None
+    """Around which the mask falls to zero; None: the perturbation ends by itself."""
+    lattice_from_native: Matrix | None
+    """From pixels of the region to the lattice; None: it covers the region upright."""
+
+    def mask(self, device: torch.device | str = "cpu") -> Float[Tensor, "1 1 height width"]:
+        """Weight of the perturbation over the region, exactly 0 outside ``extent``."""
+        if self.square is None:
+            left, top, right, bottom = self.region
+            return torch.ones(1, 1, bottom - top, right - left, device=device)
+        return _soft_mask(self.square, self.region, self.extent, device)
+
+
+@dataclass(frozen=True, eq=False)
+class FacePerturbation:
+    """The perturbation of one face, on its lattice."""
+
+    lattice: Perturbation
+    placement: Placement
+
+    def on_photo(self) -> Perturbation:
+        """Carried to the photo's pixels over ``placement.extent``, bilinearly.
+
+        A bilinear value is a mean of lattice values, so that no bound is exceeded.
+        """
+        left, top, right, bottom = self.placement.region
+        height, width = bottom - top, right - left
+        if self.placement.lattice_from_native is not None:
+            carried = warp(self.lattice, self.placement.lattice_from_native, height, width)
+        elif self.lattice.shape[-2:] == (height, width):
+            carried = self.lattice
+        else:
+            carried = functional.interpolate(self.lattice, size=(height, width), mode="bilinear")
+        carried = carried * self.placement.mask(carried.device)
+        x0, y0, x1, y1 = self.placement.extent
+        return carried[..., y0 - top : y1 - top, x0 - left : x1 - left]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,33 +96,7 @@ class FaceCanvas:
     native: Images
     """The same region at the photo's own pixels; ``base`` itself where cells are pixels."""
     template_from_native: Matrix
-    region: Extent
-    """What ``native`` shows of the photo."""
-    extent: Extent
-    """What may change."""
-    native_mask: Float[Tensor, "1 1 height width"]
-    """The mask over ``extent``, at the photo's own pixels."""
-    native_from_lattice: Matrix | None
-    """None: the lattice covers ``region`` upright; else where its points lie in the region."""
-
-    @property
-    def cells_are_pixels(self) -> bool:
-        return self.native is self.base
-
-    def to_photo(self, perturbation: Perturbation) -> FacePerturbation:
-        """Carries a perturbation of the lattice up bilinearly: no value exceeds its bound."""
-        height, width = self.native.shape[-2:]
-        if self.native_from_lattice is not None:
-            lattice_from_native = np.linalg.inv(self.native_from_lattice)
-            carried = warp(perturbation, lattice_from_native, height, width)
-        elif self.cells_are_pixels:
-            carried = perturbation
-        else:
-            carried = functional.interpolate(perturbation, size=(height, width), mode="bilinear")
-        left, top, right, bottom = self.extent
-        x, y = self.region[:2]
-        carried = carried[..., top - y : bottom - y, left - x : right - x]
-        return FacePerturbation(self.extent, carried * self.native_mask)
+    placement: Placement
 
 
 def image_canvas(
@@ -106,18 +120,15 @@ def image_canvas(
         base = functional.interpolate(native, size=size, mode="area")
         lattice_from_native = pixel_rescaling(size[1] / width, size[0] / height)
     template_from_native = crop_from_photo(face) @ _shift(region[0], region[1])
-    mask = _soft_mask(square, region, extent, device)
-    left, top = extent[0] - region[0], extent[1] - region[1]
+    placement = Placement(region, extent, square, None)
+    mask = functional.interpolate(placement.mask(device), size=base.shape[-2:], mode="area")
     return FaceCanvas(
         base=base,
-        mask=functional.interpolate(mask, size=base.shape[-2:], mode="area"),
+        mask=mask,
         template_from_lattice=template_from_native @ np.linalg.inv(lattice_from_native),
         native=native,
         template_from_native=template_from_native,
-        region=region,
-        extent=extent,
-        native_mask=mask[..., top:, left:][..., : extent[3] - extent[1], : extent[2] - extent[0]],
-        native_from_lattice=None,
+        placement=placement,
     )
 
 
@@ -132,19 +143,14 @@ def crop_canvas(
     region = _within(_crop_bounds(face, 1.0), clean.shape, block=1)
     native = _cut(clean, perturbation, region, device)
     template_from_native = crop_from_photo(face) @ _shift(region[0], region[1])
-    native_from_template = np.linalg.inv(template_from_native)
-    height, width = native.shape[-2:]
-    base = warp(native, native_from_template, ARCFACE_SIDE)
+    base = warp(native, np.linalg.inv(template_from_native), ARCFACE_SIDE)
     return FaceCanvas(
         base=base,
         mask=torch.ones_like(base[:, :1]),
         template_from_lattice=np.eye(3),
         native=native,
         template_from_native=template_from_native,
-        region=region,
-        extent=region,
-        native_mask=torch.ones(1, 1, height, width, device=base.device),
-        native_from_lattice=native_from_template,
+        placement=Placement(region, region, None, template_from_native),
     )
 
 
@@ -163,7 +169,7 @@ def _shift(x: float, y: float) -> Matrix:
     return np.array([[1.0, 0, x], [0, 1.0, y], [0, 0, 1.0]])
 
 
-def _crop_bounds(face: Face, scale: float) -> tuple[float, float, float, float]:
+def _crop_bounds(face: Face, scale: float) -> Bounds:
     """The upright bounds in the photo of the (rotated) ArcFace crop, grown by ``scale``."""
     centre, half = (ARCFACE_SIDE - 1) / 2, ARCFACE_SIDE / 2 * scale
     corners = np.array(
@@ -174,15 +180,11 @@ def _crop_bounds(face: Face, scale: float) -> tuple[float, float, float, float]:
     return float(left), float(top), float(right), float(bottom)
 
 
-def _union(
-    a: tuple[float, float, float, float], b: tuple[float, float, float, float]
-) -> tuple[float, float, float, float]:
+def _union(a: Bounds, b: Bounds) -> Bounds:
     return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 
 
-def _within(
-    bounds: tuple[float, float, float, float], shape: tuple[int, ...], block: int
-) -> Extent:
+def _within(bounds: Bounds, shape: tuple[int, ...], block: int) -> Extent:
     """Whole blocks that hold the bounds, cut at the photo's border."""
     height, width = shape[:2]
     left, top = (max(0, math.floor(edge / block) * block) for edge in bounds[:2])
@@ -191,7 +193,7 @@ def _within(
 
 
 def _soft_mask(
-    square: tuple[float, float, float, float],
+    square: Bounds,
     region: Extent,
     extent: Extent,
     device: torch.device | str,

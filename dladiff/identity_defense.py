@@ -7,6 +7,7 @@ and handling. Knows faces, encoders and the budget; knows no diffusion model and
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -41,26 +42,14 @@ class FacesOfPhoto:
     """What layer 1 gave, at the photo's size; layer 2 builds on it."""
 
 
-@dataclass
-class IdentityDefense:
-    """What layer 2 found; ``faces`` and ``perturbations`` run parallel, photo by photo."""
-
-    faces: list[list[Face]]
-    """As given, with ``mask_extent``."""
-    perturbations: list[list[FacePerturbation]]
-    stop_reasons: list[str]
-    """Per photo: ``num_steps`` or ``stop_cosine``."""
-    encoder_passes: int = 0
-    """Crops that went forward and backward through an encoder."""
-
-
 @dataclass(eq=False)
-class _Attack:
-    """The running state of one face."""
+class FaceAttack:
+    """The running state of one face's projected gradient."""
 
-    photo: int
     key: str
+    """The photo's."""
     index: int
+    """Of the face in its photo."""
     canvas: FaceCanvas
     clean_embeds: dict[str, UnitEmbeddings]
     perturbation: Perturbation
@@ -68,6 +57,37 @@ class _Attack:
     num_dead_steps: Float[Tensor, " 1"]
     largest_cosine: float = 1.0
     stopped: bool = False
+
+
+@dataclass
+class IdentityDefense:
+    """What layer 2 found, photo by photo."""
+
+    faces: list[list[Face]]
+    """As given, with ``mask_extent``."""
+    perturbations: list[list[FacePerturbation]]
+    """One per face."""
+    stop_reasons: list[str]
+    """Per photo: ``stop_cosine`` if all its faces reached it, else ``num_steps``."""
+    encoder_passes: int = 0
+    """Crops that went forward and backward through an encoder."""
+
+    @classmethod
+    def of_nothing(cls, num_photos: int) -> Self:
+        """No face found yet on any photo."""
+        return cls(
+            [[] for _ in range(num_photos)],
+            [[] for _ in range(num_photos)],
+            ["stop_cosine"] * num_photos,
+        )
+
+    def add(self, photo: int, face: Face, attack: FaceAttack) -> None:
+        """Takes over a finished face."""
+        placement = attack.canvas.placement
+        self.faces[photo].append(replace(face, mask_extent=placement.extent))
+        self.perturbations[photo].append(FacePerturbation(attack.perturbation, placement))
+        if not attack.stopped:
+            self.stop_reasons[photo] = "num_steps"
 
 
 def defend_identity(
@@ -96,37 +116,43 @@ def defend_identity(
         GradientError: If the gradient of a face was zero or not finite.
     """
     white_boxes = [encoder for encoder in encoders if not encoder.held_out]
-    attacks = [
-        _begin(photo_index, photo, face_index, white_boxes, settings, seed, device)
-        for photo_index, photo in enumerate(photos)
-        for face_index in range(len(photo.faces))
+    whose = [
+        (index, face) for index, photo in enumerate(photos) for face in range(len(photo.faces))
     ]
-    encoder_passes = 0
-    faces_per_batch = max(1, micro_batch // settings.crops_per_step)
-    for step in range(settings.num_steps):
-        active = [attack for attack in attacks if not attack.stopped]
-        for first in range(0, len(active), faces_per_batch):
-            batch = active[first : first + faces_per_batch]
-            gradients = _ensemble_gradients(batch, white_boxes, settings, seed, step)
-            encoder_passes += len(batch) * settings.crops_per_step * len(white_boxes)
-            for attack, gradient in zip(batch, gradients, strict=True):
-                _step(attack, gradient, settings, step)
-        if on_progress is not None:
-            on_progress((step + 1) / settings.num_steps)
-    for attack in attacks:
-        require_live_gradient(attack.num_dead_steps, "layer 2")
-    return _collect(photos, attacks, encoder_passes)
+    defense = IdentityDefense.of_nothing(len(photos))
+    faces_at_once = max(1, micro_batch // settings.crops_per_step)
+    for first in range(0, len(whose), faces_at_once):
+        # All steps of a few faces, then the next: only these few hold their pixels in memory.
+        batch = whose[first : first + faces_at_once]
+        attacks = [
+            begin_attack(photos[index], face, white_boxes, settings, seed, device)
+            for index, face in batch
+        ]
+        for step in range(settings.num_steps):
+            active = [attack for attack in attacks if not attack.stopped]
+            if not active:
+                break
+            gradients = ensemble_gradients(active, white_boxes, settings, seed, step)
+            defense.encoder_passes += len(active) * settings.crops_per_step * len(white_boxes)
+            for attack, gradient in zip(active, gradients, strict=True):
+                _step(attack, gradient, settings)
+            if on_progress is not None:
+                fraction = (step + 1) / settings.num_steps
+                on_progress((first + len(batch) * fraction) / len(whose))
+        for (index, face), attack in zip(batch, attacks, strict=True):
+            require_live_gradient(attack.num_dead_steps, f"layer 2, photo {photos[index].key}")
+            defense.add(index, photos[index].faces[face], attack)
+    return defense
 
 
-def _begin(
-    photo_index: int,
+def begin_attack(
     photo: FacesOfPhoto,
     face_index: int,
     encoders: Sequence[IdentityEncoder],
     settings: Layer2Settings,
     seed: int,
     device: torch.device | str,
-) -> _Attack:
+) -> FaceAttack:
     """The face's canvas, its clean embeddings and a random start (delta = 0 has no gradient)."""
     make_canvas = image_canvas if settings.mode == "image" else crop_canvas
     face = photo.faces[face_index]
@@ -143,8 +169,7 @@ def _begin(
     step_size = levels_to_unit(settings.step_size_levels)
     epsilon = levels_to_unit(settings.epsilon_levels)
     generator = keyed_generator(seed, photo.key, "layer2", face_index, "start")
-    return _Attack(
-        photo=photo_index,
+    return FaceAttack(
         key=photo.key,
         index=face_index,
         canvas=canvas,
@@ -155,8 +180,8 @@ def _begin(
     )
 
 
-def _ensemble_gradients(
-    attacks: Sequence[_Attack],
+def ensemble_gradients(
+    attacks: Sequence[FaceAttack],
     encoders: Sequence[IdentityEncoder],
     settings: Layer2Settings,
     seed: int,
@@ -212,7 +237,7 @@ def _away_from(
     return gradient / length, cosines.detach()
 
 
-def _views(attack: _Attack, settings: Layer2Settings, seed: int, step: int) -> list[View]:
+def _views(attack: FaceAttack, settings: Layer2Settings, seed: int, step: int) -> list[View]:
     """The crops of a face at one step; their draws depend on nothing else."""
     return [
         draw_view(
@@ -223,7 +248,7 @@ def _views(attack: _Attack, settings: Layer2Settings, seed: int, step: int) -> l
     ]
 
 
-def _step(attack: _Attack, gradient: Perturbation, settings: Layer2Settings, step: int) -> None:
+def _step(attack: FaceAttack, gradient: Perturbation, settings: Layer2Settings) -> None:
     """One signed step with momentum, unless the face has reached its stop rule."""
     if settings.stop_cosine is not None and attack.largest_cosine < settings.stop_cosine:
         attack.stopped = True
@@ -239,23 +264,6 @@ def _step(attack: _Attack, gradient: Perturbation, settings: Layer2Settings, ste
     )
 
 
-def _collect(
-    photos: Sequence[FacesOfPhoto], attacks: Sequence[_Attack], encoder_passes: int
-) -> IdentityDefense:
-    """Carries every face's perturbation to the pixels of its photo."""
-    faces: list[list[Face]] = [[] for _ in photos]
-    perturbations: list[list[FacePerturbation]] = [[] for _ in photos]
-    unfinished = [False for _ in photos]
-    for attack in attacks:
-        carried = attack.canvas.to_photo(attack.perturbation)
-        face = photos[attack.photo].faces[attack.index]
-        faces[attack.photo].append(replace(face, mask_extent=carried.extent))
-        perturbations[attack.photo].append(carried)
-        unfinished[attack.photo] |= not attack.stopped
-    stop_reasons = ["num_steps" if late else "stop_cosine" for late in unfinished]
-    return IdentityDefense(faces, perturbations, stop_reasons, encoder_passes)
-
-
 def add_to_photo(
     clean: Images, base: Perturbation | None, added: Sequence[FacePerturbation], epsilon: float
 ) -> Images:
@@ -269,7 +277,7 @@ def add_to_photo(
     """
     total = torch.zeros_like(clean)
     for face in added:
-        left, top, right, bottom = face.extent
-        total[..., top:bottom, left:right] += face.values.to(clean)
+        left, top, right, bottom = face.placement.extent
+        total[..., top:bottom, left:right] += face.on_photo().to(clean)
     images = clean if base is None else (clean + base.to(clean)).clamp(0.0, 1.0)
     return images + project(total, images, epsilon)
