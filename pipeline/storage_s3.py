@@ -7,6 +7,7 @@ versions of an object, or complete half an upload. Used by ``storage``.
 import hashlib
 import mimetypes
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.storage_troubles import ObjectTooLarge
 from pipeline.storage_types import ObjectInfo, Skipped
 
 _READ_CHUNK = 1024**2
+_opening = threading.Lock()
 
 
 class S3Prefix:
@@ -145,7 +147,8 @@ class S3Prefix:
 
     def _connection(self) -> Any:
         settings = (item for item in os.environ.items() if item[0].startswith("AWS_"))
-        return _process_connection(os.getpid(), tuple(sorted(settings)))
+        with _opening:  # else twelve threads that start together open twelve
+            return _process_connection(os.getpid(), tuple(sorted(settings)))
 
 
 @lru_cache(maxsize=8)
