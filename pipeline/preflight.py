@@ -28,15 +28,19 @@ def preflight(settings: WorkerSettings) -> None:
     Raises:
         ConfigurationError: With what failed.
     """
-    models = load_worker_models(settings)
-    result = protect_photo_set(
-        [Photo(key="preflight", image=_built_in_photo())],
-        [],
-        models,
-        _shortened(settings.config.method),
-    )
-    if result.photos[0].image is None:
-        raise ConfigurationError(f"the built-in photo was not protected: {result.photos[0].reason}")
+    protect_built_in_photo(load_worker_models(settings), settings.config.method)
+
+
+def protect_built_in_photo(models: ProtectionModels, method: MethodSettings) -> None:
+    """Runs every part of a method once on a photo that comes with the package.
+
+    Raises:
+        ConfigurationError: If it was not protected.
+    """
+    photo = Photo(key="preflight", image=_built_in_photo())
+    result = protect_photo_set([photo], [], models, _shortened(method)).photos[0]
+    if result.image is None:
+        raise ConfigurationError(f"the built-in photo was not protected: {result.reason}")
 
 
 def _built_in_photo() -> Image:

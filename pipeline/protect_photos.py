@@ -24,7 +24,7 @@ from pipeline.hang_watch import HangWatch
 from pipeline.image_files import DecodedPhoto, PhotoLimits, decode_photo, encode_png
 from pipeline.ledger import Attempt, Ledger
 from pipeline.manifest_rows import result_row
-from pipeline.preflight import load_worker_models
+from pipeline.preflight import load_worker_models, protect_built_in_photo
 from pipeline.records import CommitRecord, PhotoSet, ReadPhoto, RowStatus, SourcePhoto
 from pipeline.rows import photo_row
 from pipeline.storage import open_store
@@ -69,6 +69,8 @@ class PhotoSetWorker:
         self._watch = HangWatch(self._operation.set_time_limit_s)
         self._watch.arm()
         self._models = load_worker_models(settings)
+        if settings.preflight:
+            protect_built_in_photo(self._models, self._method)
         self._watch.disarm()
         self._store = open_store(
             settings.output_uri, single_writer=settings.config.operation.single_writer

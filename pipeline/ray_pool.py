@@ -22,6 +22,8 @@ if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
     # and no file holds the token.
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    # Ray's core writes its own remarks past every Python logger, onto the progress display.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import pyarrow as pa
 import ray
@@ -30,8 +32,6 @@ from ray.util.metrics import Counter, Histogram
 
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigurationError, PipelineError
-from pipeline.preflight import preflight
-from pipeline.protect_photos import PhotoSetWorker
 from pipeline.read_photos import photos_of_row, read_row
 from pipeline.records import PhotoSet
 from pipeline.worker_settings import SetOutcome, WorkerSettings
@@ -89,6 +89,8 @@ def run_preflight(settings: WorkerSettings, size: PoolSize) -> None:
     Raises:
         ConfigurationError: With what failed there.
     """
+    from pipeline.preflight import preflight  # torch, which the driver itself does not need
+
     remote = ray.remote(
         num_cpus=size.cpus_per_worker, num_gpus=size.gpus_per_worker, max_calls=1, max_retries=1
     )(preflight)
@@ -116,7 +118,7 @@ def protect_sets(
                 roots=settings.input_roots,
             ),
             num_cpus=_READ_CPUS,
-            compute=ray.data.TaskPoolStrategy(size=operation.read_concurrency),
+            compute=ray.data.TaskPoolStrategy(size=min(operation.read_concurrency, len(rows))),
         )
         .map_batches(
             ProtectPhotoSets,
@@ -131,9 +133,7 @@ def protect_sets(
         )
     )
     try:
-        for batch in dataset.iter_batches(
-            batch_size=1, prefetch_batches=0, batch_format="pyarrow"
-        ):
+        for batch in dataset.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow"):
             for row in batch.to_pylist():
                 yield SetOutcome.from_json(row["outcome"])
     except ray.exceptions.RayError as error:
@@ -147,6 +147,8 @@ class ProtectPhotoSets:
 
     def __init__(self, settings: WorkerSettings) -> None:
         logging.basicConfig(level=logging.WARNING)
+        from pipeline.protect_photos import PhotoSetWorker
+
         node = ray.get_runtime_context().get_node_id()
         self._worker = PhotoSetWorker(dataclasses.replace(settings, node=node))
         self._photos = Counter("dladiff_photos", "Photos decided.", tag_keys=("status",))
@@ -200,7 +202,7 @@ def _configure_data() -> None:
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = -1  # a set may work for hours; the watch ends hangs
     context.max_consecutive_actor_init_deaths = 3
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def _pool_size(config: RunConfig, num_sets: int, resources: dict[str, Any]) -> PoolSize:

@@ -13,6 +13,7 @@ from pipeline.config import RunConfig, method_digest, models_digest
 from pipeline.driver import Driver, TooManyDeferred, gone_outputs
 from pipeline.errors import ConfigurationError
 from pipeline.interruption import RunInterrupted, interruptible
+from pipeline.ledger import Ledger
 from pipeline.lock import OutputLock
 from pipeline.manifest import fold_run, newest_state, write_part
 from pipeline.metrics import RunMetrics
@@ -21,7 +22,14 @@ from pipeline.options import EXIT_UNFINISHED, RunOptions, RunOutcome
 from pipeline.plan import Plan, make_plan
 from pipeline.previous_rows import with_previous_rows
 from pipeline.progress import Reporter, Reporters, SilentReporter
-from pipeline.runs import finish_run, make_run_id, start_run, unfinished_runs, write_plan
+from pipeline.runs import (
+    finish_run,
+    make_run_id,
+    read_run,
+    start_run,
+    unfinished_runs,
+    write_plan,
+)
 from pipeline.storage import Store, open_store
 from pipeline.worker_settings import WorkerSettings
 
@@ -115,7 +123,7 @@ def plan_run(
     """Compares INPUT with what OUTPUT remembers, and records the run and its plan."""
     weights = weights_sha256(config.method)
     digest = method_digest(config.method, weights)
-    catalog = read_catalog(input_uri, config.operation)
+    catalog = read_catalog(input_uri, config.operation, store.uri)
     plan = make_plan(
         catalog,
         newest_state(store),
@@ -125,6 +133,9 @@ def plan_run(
         on_method_change=options.on_method_change,
         retry_failed=options.retry_failed,
         retry_quarantined=options.retry_quarantined,
+        method_of_run=lambda other: _method_of(store, other),
+        # Not empty only where a run id is used again, e.g. by a RayJob's second try.
+        generations=dict(sorted(Ledger(store, run_id).commit_names())),
     )
     settings = WorkerSettings(
         output_uri=store.uri,
@@ -160,9 +171,12 @@ def _protect(
             ray_session(settings.config, len(driver.undecided)) as size,
             interruptible(),
         ):
-            settings = dataclasses.replace(settings, device=size.device)
-            reporter.stage("preflight")
-            run_preflight(settings, size)
+            # A lone worker tries the models out itself: loading them twice would cost seconds.
+            alone = size.workers == 1
+            settings = dataclasses.replace(settings, device=size.device, preflight=alone)
+            if not alone:
+                reporter.stage("preflight")
+                run_preflight(settings, size)
             reporter.stage("protect")
             for _ in range(2):
                 if not driver.undecided:
@@ -188,6 +202,11 @@ def _finish(store: Store, run_id: str, outcome: RunOutcome, metrics: RunMetrics)
     store.write(f"runs/{run_id}/metrics.prom", metrics.to_prom_text().encode())
     if outcome.exit_code != EXIT_UNFINISHED:
         finish_run(store, run_id, dataclasses.asdict(outcome))
+
+
+def _method_of(store: Store, run_id: str) -> dict[str, Any] | None:
+    method = ((read_run(store, run_id) or {}).get("config") or {}).get("method")
+    return method if isinstance(method, dict) else None
 
 
 def _run_record(input_uri: str, config: RunConfig, settings: WorkerSettings) -> dict[str, Any]:

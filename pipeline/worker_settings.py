@@ -21,6 +21,8 @@ class WorkerSettings:
     code_digest: str
     device: str = "cpu"
     """``cpu`` or ``cuda``; never chosen silently by the worker itself."""
+    preflight: bool = False
+    """Protect a built-in photo before the first set."""
     input_roots: tuple[str, ...] = ()
     """``Catalog.roots``: places that photos may be read from."""
     node: str | None = None

@@ -182,7 +182,7 @@ def test_sets_that_kill_or_hang_their_process_are_quarantined(tmp_path, output, 
 def test_a_killed_driver_is_finished_by_another_run(tmp_path, output):
     album = face_album(tmp_path / "in", dict.fromkeys("abcdef", 1))
     command = [
-        *(sys.executable, "-m", "pipeline.cli"),
+        str(Path(sys.executable).with_name("dladiff")),
         *("protect", str(album), str(output), "--preset", "zero-shot", "--run-id", "killed"),
         *("--set", "layer2.num_steps=2", "--set", "threads=1", "--workers", "1"),
     ]
@@ -208,7 +208,7 @@ def test_a_killed_driver_is_finished_by_another_run(tmp_path, output):
 def test_sigterm_folds_what_is_decided_and_exits_with_3(tmp_path, output):
     album = face_album(tmp_path / "in", dict.fromkeys("abcdefgh", 1))
     command = [
-        *(sys.executable, "-m", "pipeline.cli"),
+        str(Path(sys.executable).with_name("dladiff")),
         *("protect", str(album), str(output), "--run-id", "stopped", "--preset", "zero-shot"),
         *("--set", "layer2.num_steps=20", "--set", "threads=1", "--workers", "1"),
     ]
