@@ -28,11 +28,20 @@ class DladiffCommands(TyperGroup):
     """
 
     def main(
-        self, args: Sequence[str] | None = None, standalone_mode: bool = True, **extra: Any
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
     ) -> NoReturn:
+        """Runs a command and exits with its code; ``standalone_mode`` is always meant."""
         arguments = list(sys.argv[1:] if args is None else args)
         try:
-            code = super().main(args=arguments, standalone_mode=False, **extra)
+            code = super().main(
+                arguments, prog_name, complete_var, False, windows_expand_args, **extra
+            )
         except Exception as error:
             if "--verbose" in arguments or "-v" in arguments:
                 traceback.print_exc()
@@ -45,8 +54,8 @@ def _show_error(error: Exception) -> int:
     from dladiff.errors import DladiffError
     from pipeline.errors import EnvironmentTrouble, PipelineError
 
-    if hasattr(error, "format_message"):  # click's own: wrong arguments
-        error.show()
+    if (show := getattr(error, "show", None)) is not None:  # click's own: wrong arguments
+        show()
         return 1
     if isinstance(error, EnvironmentTrouble):
         print(f"dladiff: {error.cause}: {error}", file=sys.stderr)
@@ -55,7 +64,7 @@ def _show_error(error: Exception) -> int:
         print(f"dladiff: {error}", file=sys.stderr)
         return 1
     print(
-        f"dladiff: unexpected {type(error).__name__}: {error}\n"
+        f"dladiff: unexpected {type(error).__name__}: {str(error).partition(chr(10))[0]}\n"
         "This is a bug: run the command again with --verbose and report what it prints.",
         file=sys.stderr,
     )

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress import Progress
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -51,6 +52,17 @@ def open_display(as_log: bool = False, interval_s: float = 10.0) -> Iterator[Rep
     else:
         with _every(interval_s, lambda: _print_line(progress_line(tally)), tally):
             yield Reporters(tally, LineReporter(_print_line, summary=print))
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, nothing elsewhere; yields a function of (done, total)."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def progress_line(tally: Tally) -> str:

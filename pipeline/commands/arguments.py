@@ -50,6 +50,15 @@ Overrides = Annotated[
         rich_help_panel="Method",
     ),
 ]
+AllowPrefixes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-prefix",
+        metavar="URI",
+        help="Further place that a catalog's URIs may point to, besides INPUT. Repeatable.",
+        rich_help_panel="What to do",
+    ),
+]
 RunId = Annotated[
     str | None, typer.Option("--run", metavar="ID", help="Run to look at; default: the newest.")
 ]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.arguments import AsJson, OutputUri, RunId, Verbose
+from pipeline.commands.arguments import AllowPrefixes, AsJson, OutputUri, RunId, Verbose
 
 
 def status(
@@ -37,6 +37,7 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    allow_prefixes: AllowPrefixes = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -48,9 +49,11 @@ def verify(
     import json
     from dataclasses import asdict
 
+    from pipeline.displays import progress_bar
     from pipeline.verify import report_lines, verify_output
 
-    report = verify_output(output_uri, input_uri)
+    with progress_bar("verify") as on_progress:
+        report = verify_output(output_uri, input_uri, tuple(allow_prefixes or ()), on_progress)
     if as_json:
         print(json.dumps(asdict(report), indent=2))
     else:

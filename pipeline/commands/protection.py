@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from pipeline.commands.arguments import (
+    AllowPrefixes,
     AsJson,
     ConfigFile,
     InputUri,
@@ -29,15 +30,6 @@ GpusPerWorker = Annotated[
         min=0,
         help="GPUs that each worker takes, e.g. 0.5. Default: 1 where there are GPUs, else 0.",
         rich_help_panel="Machines",
-    ),
-]
-AllowPrefixes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-prefix",
-        metavar="URI",
-        help="Further place that a catalog's URIs may point to, besides INPUT. Repeatable.",
-        rich_help_panel="What to do",
     ),
 ]
 MethodChange = Annotated[

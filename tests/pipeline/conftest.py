@@ -1,6 +1,7 @@
 """Stores that tests write to: a local folder, and a bucket on a real S3 server."""
 
 import contextlib
+import logging
 import os
 import random
 import shutil
@@ -83,6 +84,15 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 def local_store(tmp_path: Path) -> Store:
     """An empty store in a local folder."""
     return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """Undoes what ``logs.set_up_logging`` does to the process, for the tests that come after."""
+    logger = logging.getLogger("dladiff")
+    before = logger.handlers, logger.propagate, logger.level
+    yield
+    logger.handlers, logger.propagate, logger.level = before
 
 
 def _wait_until_it_stores(process: subprocess.Popen[bytes], log: Path) -> None:

@@ -8,19 +8,12 @@ import pytest
 
 from pipeline.logs import set_up_logging
 
+pytestmark = pytest.mark.usefixtures("restored_logging")
+
 
 @pytest.fixture
 def stream() -> io.StringIO:
     return io.StringIO()
-
-
-@pytest.fixture(autouse=True)
-def _restore() -> object:
-    logger = logging.getLogger("dladiff")
-    before = (logger.handlers, logger.propagate, logger.level)
-    yield
-    logger.handlers, logger.propagate = before[0], before[1]
-    logger.setLevel(before[2])
 
 
 def test_json_lines_can_be_parsed(stream: io.StringIO) -> None:
