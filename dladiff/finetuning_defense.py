@@ -14,7 +14,6 @@ from dladiff.adaptation import Surrogates, open_surrogates
 from dladiff.attention_maps import AttentionReader, attention_layers
 from dladiff.config import Layer1Settings
 from dladiff.image_gradients import (
-    Instance,
     LatentGradient,
     draw_step,
     perturbation_gradients,
@@ -27,27 +26,24 @@ from dladiff.layer1_losses import (
     measure_losses,
 )
 from dladiff.personalization import FineTuner
+from dladiff.photo_latents import PhotoEncoder
 from dladiff.photo_sets import Cost, Face, SetResult
 from dladiff.probe import Probe, StopRule
 from dladiff.projected_gradient import (
     accumulate,
     dead_gradient,
-    random_start,
     require_live_gradient,
     signed_step,
 )
 from dladiff.randomness import derive_seed, keyed_generator
 from dladiff.stopwatch import timed
-from dladiff.surrogates import DiffusionModel, Latents
+from dladiff.surrogates import DiffusionModel
 from dladiff.transforms import resize_antialiased
 from dladiff.views import (
     InstancePhoto,
     NativePhoto,
-    View,
-    attackers_views,
     carry_to_native,
     instance_photo,
-    training_views,
 )
 
 NUM_TIMESTEP_BINS = 10
@@ -187,7 +183,8 @@ class FinetuningDefense:
             diffusion=diffusion,
             cost=self.cost,
         )
-        self.instances = [self._instance(photo) for photo in self.photos]
+        self.encoder = PhotoEncoder(diffusion, settings, self.seed, self.micro_batch, self.cost)
+        self.instances = [self.encoder.begin(photo) for photo in self.photos]
         self.epoch = self.step = 0
         self.timestep_weights: torch.Tensor | None = None
 
@@ -197,11 +194,7 @@ class FinetuningDefense:
         settings = self.settings
         with timed(self.cost, "step0", self.diffusion.device):
             self._train_static_surrogate()
-        if settings.timestep_choice == "gradient":
-            latents = self._attackers_latents(perturbed=False)
-            self.timestep_weights = gradient_by_timestep(
-                self.losses, latents, NUM_TIMESTEP_BINS, self.seed, self.micro_batch
-            )
+            self._weigh_timesteps()
         probe = self._probe()
         rule, learned, reason, epoch = StopRule(settings.probe), None, "all_epochs", 0
         for epoch in range(1, settings.num_epochs + 1):
@@ -211,7 +204,9 @@ class FinetuningDefense:
             is_last = epoch == settings.num_epochs
             if probe and (is_last or epoch % settings.probe.every_epochs == 0):
                 with timed(self.cost, "probe", self.diffusion.device):
-                    learned = probe.learned_fraction(self._attackers_latents(perturbed=True))
+                    learned = probe.learned_fraction(
+                        self.encoder.attackers_latents(self.instances, perturbed=True)
+                    )
                 if not is_last and (found := rule.reason_to_stop(learned)):
                     reason = found
                     break
@@ -248,7 +243,7 @@ class FinetuningDefense:
                 self.ascend(self.losses.denoising_gradient)
         if schedule.surrogate_steps:
             generator = keyed_generator(self.seed, "dynamic", self.epoch)
-            latents = self._encode_for_surrogate()
+            latents = self.encoder.one_view_each(self.instances, self.epoch)
             self.dynamic_tuner.train(latents, schedule.surrogate_steps, generator)
         for instance in self.instances:
             require_live_gradient(instance.num_dead_steps, f"layer 1, epoch {self.epoch}")
@@ -283,8 +278,10 @@ class FinetuningDefense:
 
     def measure(self, perturbed: bool) -> Layer1Losses:
         """L_att and L_den of the surrogates as they are, at fixed (t, e)."""
-        clean = self._attackers_latents(perturbed=False)
-        latents = self._attackers_latents(perturbed=True) if perturbed else clean
+        clean = self.encoder.attackers_latents(self.instances, perturbed=False)
+        latents = (
+            self.encoder.attackers_latents(self.instances, perturbed=True) if perturbed else clean
+        )
         return measure_losses(
             self.losses,
             latents,
@@ -309,72 +306,24 @@ class FinetuningDefense:
             for instance in self.instances
         ]
 
-    def _instance(self, photo: InstancePhoto) -> Instance:
-        views = self._views(photo)
-        # Where theta_s = theta_d, L_att has no gradient at delta = 0: start one step off it.
-        start = levels_to_unit(min(self.settings.step_size_levels, self.settings.epsilon_levels))
-        generator = keyed_generator(self.seed, photo.key, "start")
-        return Instance(
-            photo=photo,
-            views=views,
-            clean_latents=self._encode(photo.clean, views),
-            perturbation=random_start(photo.clean, start, generator),
-            num_dead_steps=torch.zeros(1, device=self.diffusion.device),
-        )
-
-    def _views(self, photo: InstancePhoto) -> tuple[View, ...]:
-        settings, diffusion = self.settings, self.diffusion
-        return training_views(
-            photo,
-            settings.views_per_photo if settings.use_views else 1,
-            settings.view_shares if settings.use_views else (1.0, 0.0, 0.0),
-            diffusion.face_template,
-            diffusion.resolution,
-            keyed_generator(self.seed, photo.key, "fixed views"),
-        )
-
-    @torch.no_grad()
-    def _encode(self, images: NativePhoto, views: Sequence[View]) -> Latents:
-        """E of several views of one photo."""
-        seen = torch.cat([view.look(images, self.diffusion.resolution) for view in views])
-        self.cost.vae_passes += len(seen)
-        return torch.cat(
-            [self.diffusion.encode(part) for part in torch.split(seen, self.micro_batch)]
-        )
-
     def _train_static_surrogate(self) -> None:
         """Step 0: theta_s learns the clean photos and references; then it stays as it is."""
         if not self.settings.dual_surrogates:
             return
+        encoder, surrogate = self.encoder, self.settings.surrogate
         latents = [instance.clean_latents for instance in self.instances]
-        latents += [self._encode(photo.clean, self._views(photo)) for photo in self.references]
-        surrogate = self.settings.surrogate
+        latents += [encoder.encode(photo.clean, encoder.views(photo)) for photo in self.references]
         tuner = FineTuner(self.surrogates["static"], self.diffusion, surrogate, self.cost)
         generator = keyed_generator(self.seed, "static")
         tuner.train(torch.cat(latents), surrogate.step0_steps, generator)
 
-    def _encode_for_surrogate(self) -> Latents:
-        """E(x + delta), one view per photo and epoch, for all of the epoch's K3 steps."""
-        return torch.cat(
-            [
-                self._encode(
-                    instance.base + instance.perturbation,
-                    [instance.views[self.epoch % len(instance.views)]],
-                )
-                for instance in self.instances
-            ]
-        )
-
-    def _attackers_latents(self, perturbed: bool) -> Latents:
-        """E of the photos as an attacker sees them; perturbed ones rounded to 8 bits."""
-        template, side = self.diffusion.face_template, self.diffusion.resolution
-        latents = []
-        for instance in self.instances:
-            images = instance.photo.clean
-            if perturbed:
-                images = ((instance.base + instance.perturbation) * 255).round() / 255
-            latents.append(self._encode(images, attackers_views(instance.photo, template, side)))
-        return torch.cat(latents)
+    def _weigh_timesteps(self) -> None:
+        """SimAC's choice of timesteps, measured once on the clean photos."""
+        if self.settings.timestep_choice == "gradient":
+            latents = self.encoder.attackers_latents(self.instances, perturbed=False)
+            self.timestep_weights = gradient_by_timestep(
+                self.losses, latents, NUM_TIMESTEP_BINS, self.seed, self.micro_batch
+            )
 
     def _probe(self) -> Probe | None:
         if not self.settings.probe.enabled:
@@ -383,7 +332,7 @@ class FinetuningDefense:
             return Probe(
                 surrogates=self.surrogates,
                 diffusion=self.diffusion,
-                clean_latents=self._attackers_latents(perturbed=False),
+                clean_latents=self.encoder.attackers_latents(self.instances, perturbed=False),
                 surrogate_settings=self.settings.surrogate,
                 settings=self.settings.probe,
                 seed=self.seed,

@@ -46,7 +46,7 @@ def tiny_vae(seed: int = 0) -> AutoencoderKL:
         layers_per_block=1,
         norm_num_groups=4,
         sample_size=32,
-        scaling_factor=0.5,
+        scaling_factor=4.0,
     ).eval()
 
 
