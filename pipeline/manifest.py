@@ -34,6 +34,13 @@ COMMITS_PER_PART = 500
 
 _PART = re.compile(r"manifest/run=([^/]+)/part-(\d{6})\.parquet")
 _COMMITS, _OUTPUT, _VERSION = b"dladiff_commits", b"dladiff_output", b"dladiff_record_version"
+_LOST = {
+    "status": "failed",
+    "reason": "staged_data_lost",
+    "output_uri": None,
+    "output_sha256": None,
+    STAGED_KEY: None,
+}
 _STATE_COLUMNS = [
     "identity", "source_uri", "source_version", "source_sha256", "output_uri", "output_sha256",
     "status", "reason", "method_digest", "run_id", "committed_at",
@@ -169,11 +176,11 @@ def _published_rows(
     try:
         result.num_published += publish_commit(store, record, may_publish)
     except StagedDataLost as error:
-        # Somebody deleted data of this run. It must not block OUTPUT for ever: the set is failed,
-        # which a person sees and `--retry-failed` repairs.
+        # Somebody deleted data of this run. It must not block OUTPUT for ever: these photos are
+        # failed, which a person sees and `--retry-failed` repairs.
         _log.error("%s", error)
         return [
-            {**row, "status": "failed", "reason": "staged_data_lost", STAGED_KEY: None}
+            {**row, **_LOST} if row.get(STAGED_KEY) in error.staged_keys else row
             for row in record.rows
         ]
     return record.rows

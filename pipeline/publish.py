@@ -3,7 +3,7 @@
 Only the driver does this, and only while it holds the lock. Knows nothing of the manifest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipeline.errors import PipelineError
 from pipeline.ledger import Ledger
@@ -15,6 +15,14 @@ from pipeline.storage import HashMismatch, Store
 
 class StagedDataLost(PipelineError):  # noqa: N818 - a fact about the commit
     """A commit refers to outputs that are neither staged nor published, or have other bytes."""
+
+    def __init__(self, staged_keys: Sequence[str]) -> None:
+        super().__init__(f"{len(staged_keys)} committed images are neither staged nor published")
+        self.staged_keys = frozenset(staged_keys)
+        """Those of the rows that have no image."""
+
+    def __reduce__(self) -> tuple[type["StagedDataLost"], tuple[list[str]]]:
+        return type(self), (sorted(self.staged_keys),)
 
 
 def publish_commit(store: Store, record: CommitRecord, may_publish: Callable[[], bool]) -> int:
@@ -34,7 +42,7 @@ def publish_commit(store: Store, record: CommitRecord, may_publish: Callable[[],
         LockLostError: Before anything is done that another run could contradict.
         StagedDataLost: If an image can't be published any more; the others are.
     """
-    num_copied, lost = 0, 0
+    num_copied, lost = 0, list[str]()
     for row in record.rows:
         staged, final, sha256 = row.get(STAGED_KEY), row.get(OUTPUT_KEY), row["output_sha256"]
         if not staged:
@@ -48,13 +56,13 @@ def publish_commit(store: Store, record: CommitRecord, may_publish: Callable[[],
         try:
             store.copy_published(staged, final, sha256)
         except (FileNotFoundError, HashMismatch):
-            lost += 1
+            lost.append(staged)
             continue
         if not _holds(store, final, sha256):
             raise HashMismatch("a published image does not have the bytes that were staged")
         num_copied += 1
     if lost:
-        raise StagedDataLost(f"{lost} committed images are neither staged nor published")
+        raise StagedDataLost(lost)
     Ledger(store, record.run_id).delete_data(record.set_key, record.attempt)
     return num_copied
 
