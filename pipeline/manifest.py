@@ -16,6 +16,7 @@ from sys import intern
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import PipelineError
@@ -135,7 +136,7 @@ def write_part(store: Store, run_id: str, rows: Sequence[dict[str, Any]]) -> str
 
 
 def read_manifest(store: Store, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of all runs, oldest decision first.
+    """All rows of all runs, oldest decision first, with ``output_uri`` below this store's root.
 
     Args:
         columns: Names to read, None for all.
@@ -146,7 +147,7 @@ def read_manifest(store: Store, columns: Sequence[str] | None = None) -> pa.Tabl
     schema = MANIFEST_SCHEMA
     if columns is not None:
         schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in columns])
-    tables = [_aligned(_read_part(store, key), schema) for key in _part_keys(store)]
+    tables = [_read_part(store, key, schema) for key in _part_keys(store)]
     table = pa.concat_tables(tables) if tables else schema.empty_table()
     return table.sort_by("committed_at") if "committed_at" in schema.names else table
 
@@ -157,11 +158,10 @@ def newest_state(store: Store) -> dict[str, SourceState]:
     ``deferred`` rows decide nothing and never hide a decision.
     """
     states: dict[str, SourceState] = {}
+    schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in _STATE_COLUMNS])
+    root = store.uri.rstrip("/") + "/"
     for key in _part_keys(store):
-        part = _read_part(store, key)
-        root = (part.schema.metadata or {}).get(_OUTPUT, b"").decode()
-        schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in _STATE_COLUMNS])
-        for row in _aligned(part, schema).to_pylist():
+        for row in _read_part(store, key, schema).to_pylist():
             known = states.get(row["source_uri"])
             is_older = known is not None and row["committed_at"] < known.committed_at
             if row["status"] != "deferred" and not is_older:
@@ -244,31 +244,41 @@ def _part_number(key: str) -> int:
     return int(match.group(2))
 
 
-def _read_part(store: Store, key: str) -> pa.Table:
-    # partitioning=None: `run=<id>` is a folder for people and engines, not a column of ours.
-    table = pq.read_table(pa.BufferReader(store.read(key)), partitioning=None)
-    version = int((table.schema.metadata or {}).get(_VERSION, b"0"))
+def _read_part(store: Store, key: str, schema: pa.Schema) -> pa.Table:
+    """The columns of ``schema``; one that an older part lacks is null."""
+    file = pq.ParquetFile(pa.BufferReader(store.read(key)))
+    metadata = file.schema_arrow.metadata or {}
+    version = int(metadata.get(_VERSION, b"0"))
     if version > RECORD_VERSION:
         raise PipelineError(
             f"{store.uri_of(key)} has record version {version}, this program knows "
             f"{RECORD_VERSION}: use the dladiff version that wrote it"
         )
-    return table
-
-
-def _aligned(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Exactly the columns of ``schema``: one that an older part lacks is null."""
+    table = file.read(columns=[name for name in schema.names if name in file.schema_arrow.names])
     columns = [
         table[column.name].cast(column.type)
         if column.name in table.column_names
         else pa.nulls(len(table), column.type)
         for column in schema
     ]
-    return pa.table(columns, schema=schema.remove_metadata())
+    table = pa.table(columns, schema=schema.remove_metadata())
+    return _moved(table, metadata.get(_OUTPUT, b"").decode(), store.uri)
 
 
-def _state(row: dict[str, Any], root: str) -> SourceState:
-    """``root``: where OUTPUT lay when the row was written; it may have been moved since."""
+def _moved(table: pa.Table, old_root: str, new_root: str) -> pa.Table:
+    """With ``output_uri`` where OUTPUT lies now: people rename and copy whole folders."""
+    if not old_root or old_root == new_root or "output_uri" not in table.column_names:
+        return table
+    old, new = old_root.rstrip("/") + "/", new_root.rstrip("/") + "/"
+    uris = table["output_uri"]
+    moved = pc.binary_join_element_wise(new, pc.utf8_slice_codeunits(uris, len(old)), "")
+    index = table.column_names.index("output_uri")
+    return table.set_column(
+        index, table.schema.field(index), pc.if_else(pc.starts_with(uris, old), moved, uris)
+    )
+
+
+def _state(row: dict[str, Any], images_root: str) -> SourceState:
     uri = row["output_uri"]
     return SourceState(
         identity=intern(row["identity"]),
@@ -277,7 +287,7 @@ def _state(row: dict[str, Any], root: str) -> SourceState:
         method_digest=_intern(row["method_digest"]),
         status=intern(row["status"]),
         reason=_intern(row["reason"]),
-        output_key=uri.removeprefix(root.rstrip("/") + "/") if uri else None,
+        output_key=uri[len(images_root) :] if uri and uri.startswith(images_root) else None,
         output_sha256=row["output_sha256"],
         run_id=intern(row["run_id"]),
         committed_at=row["committed_at"],

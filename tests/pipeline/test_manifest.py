@@ -151,8 +151,12 @@ def test_an_output_that_was_moved_still_knows_its_keys(tmp_path: Path) -> None:
     commit_sets(store, "r", ["ann/1.jpg"])
     fold_run(store, "r")
     shutil.move(tmp_path / "before", tmp_path / "after")
-    (state,) = newest_state(Store(str(tmp_path / "after"))).values()
+    moved = Store(str(tmp_path / "after"))
+    (state,) = newest_state(moved).values()
     assert state.output_key == "images/ann/1.jpg.png"
+    write_part(moved, "r", [row("ann/2.jpg", "skipped")])
+    uris = read_manifest(moved)["output_uri"].to_pylist()
+    assert uris == [moved.uri_of("images/ann/1.jpg.png"), None]
 
 
 def test_an_empty_output_has_an_empty_manifest(local_store: Store) -> None:
