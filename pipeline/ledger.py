@@ -1,55 +1,29 @@
-"""Attempts and commits of photo sets: who tried, what decided, and which sets end a process.
+"""Commits of photo sets, and the rule by which a set that ends processes is given up.
 
 Knows the keys below ``runs/<id>/`` of one run. Knows nothing of how a set is computed.
 
-A set of generation g is decided by the first record under ``commits/<key>.<g>.json``. Before work
-an attempt is recorded under ``attempts/<key>.<g>/<attempt>.json``; one that ends without deciding
-for a reason outside the set leaves ``<attempt>.closed.json``. An attempt with neither commit nor
-marker is
-
-- *running*, if its process still lives on this machine and is not the one that asks;
-- *crashed*, if it ran on the asker's node, or on one that is known to live: the set may be the
-  reason, few are allowed;
-- *lost* otherwise: its node went away, most likely for its own reasons, more are allowed.
+A set of generation g is decided by the first record under ``commits/<key>.<g>.json``; the highest
+generation is the truth. What becomes of attempts that decide nothing stands in ``attempts``.
 """
 
 import dataclasses
-import json
 import logging
-import uuid
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from pipeline.errors import EnvironmentTrouble, PipelineError
-from pipeline.processes import ProcessIdentity, this_process
+from pipeline.attempts import Attempt, Attempts, AttemptState
+from pipeline.errors import PipelineError
 from pipeline.records import CommitRecord, PhotoSet
 from pipeline.rows import STAGED_KEY, check_fields, photo_row
 from pipeline.runs import check_run_id, run_key, utc_now
 from pipeline.storage import Store
 
+__all__ = ["Attempt", "AttemptState", "Ledger"]
+
 _log = logging.getLogger("dladiff.ledger")
 
 QUARANTINE_ATTEMPT = "none"
 """Attempt named by a quarantine's record: it was decided without one."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One try of a photo set by one process."""
-
-    set_key: str
-    generation: int
-    id: str
-    node: str
-    """Ray's node id, or host and boot where there is none."""
-    process: ProcessIdentity
-    started_at: str
-    closed: str | None = None
-    """Cause for which it ended without deciding, e.g. ``store_throttled``; None: it did not."""
-
-
-AttemptState = Literal["closed", "running", "crashed", "lost"]
 
 
 class Ledger:
@@ -74,11 +48,8 @@ class Ledger:
                 ``models_digest``, ``version``, ``seed``); filled in where a row has null.
         """
         self._store, self._run_id = store, check_run_id(run_id)
-        self._process = this_process()
-        self._node = node or f"{self._process.host}/{self._process.boot_id}"
-        self._live_nodes = {self._node, *live_nodes}
+        self._attempts = Attempts(store, run_id, node, live_nodes)
         self._columns = dict(columns or {})
-        self._to_close: list[tuple[Attempt, str]] = []
 
     def begin(
         self, photo_set: PhotoSet, max_crashed: int = 3, max_lost: int = 10
@@ -93,7 +64,7 @@ class Ledger:
             The attempt to work under, or the commit that decides the set: an earlier one, or the
             quarantine written now.
         """
-        self._close_pending()
+        self._attempts.close_pending()
         found = self.read_commit(photo_set.key, photo_set.generation)
         if found is not None:
             return found
@@ -104,37 +75,18 @@ class Ledger:
         for state, allowed in limits.items():
             if (count := states.count(state)) >= allowed:
                 return self._quarantine(photo_set, f"{state}_{count}_times")
-        attempt = Attempt(
-            photo_set.key,
-            photo_set.generation,
-            uuid.uuid4().hex,
-            self._node,
-            this_process(),  # this ledger may have been made before a fork
-            utc_now(),
-        )
-        try:
-            self._store.write(
-                self._attempt_key(attempt, ".json"), _json(dataclasses.asdict(attempt))
-            )
-        except EnvironmentTrouble as error:
-            self._to_close.append((attempt, error.cause))  # it may have arrived all the same
-            raise
-        return attempt
+        return self._attempts.open(photo_set)
 
     def close(self, attempt: Attempt, cause: str) -> None:
         """Ends an attempt that the environment stopped: it will not count against the set.
 
+        Its data stays until the run is finished: a commit whose answer was lost may refer to it.
+        Raises nothing where the store itself is the trouble; the next ``begin`` makes up for it.
+
         Args:
             cause: ``EnvironmentTrouble.cause``; no text that could name a photo.
-
-        Raises nothing where the store itself is the trouble: it is made up for by the next
-        ``begin`` of this ledger.
         """
-        self._to_close.append((attempt, cause))
-        try:
-            self._close_pending()
-        except EnvironmentTrouble as error:
-            _log.warning("an attempt could not be closed yet: %s", error.cause)
+        self._attempts.close(attempt, cause)
 
     def commit(self, record: CommitRecord) -> bool:
         """Decides a photo set, once and for all; its outputs must be staged before.
@@ -198,30 +150,12 @@ class Ledger:
         return generation
 
     def attempts(self, set_key: str, generation: int = 0) -> list[Attempt]:
-        """All attempts of a set, in the order of their start."""
-        records: dict[str, Attempt] = {}
-        causes: dict[str, str] = {}
-        for info in self._store.list(self._key(f"attempts/{set_key}.{generation}/")):
-            name = info.key.rpartition("/")[2]
-            content = json.loads(self._store.read(info.key))
-            if name.endswith(".closed.json"):
-                causes[name.removesuffix(".closed.json")] = content["closed"]
-            else:
-                content["process"] = ProcessIdentity(**content["process"])
-                records[name.removesuffix(".json")] = Attempt(**content)
-        for attempt_id, cause in causes.items():
-            if attempt_id in records:
-                records[attempt_id] = dataclasses.replace(records[attempt_id], closed=cause)
-        return sorted(records.values(), key=lambda attempt: attempt.started_at)
+        """All attempts at a set, in the order of their start."""
+        return self._attempts.of_set(set_key, generation)
 
     def state_of(self, attempt: Attempt) -> AttemptState:
-        """What became of an attempt whose set is not decided; see the module's text."""
-        if attempt.closed is not None:
-            return "closed"
-        is_own = attempt.process == this_process()
-        if not is_own and attempt.process.is_gone() is False:
-            return "running"
-        return "crashed" if attempt.node in self._live_nodes else "lost"
+        """What became of an attempt whose set is not decided; see ``attempts``."""
+        return self._attempts.state_of(attempt)
 
     def staged_key(self, set_key: str, attempt: str, name: str) -> str:
         """Key for one output of an attempt; attempts never share keys.
@@ -238,14 +172,6 @@ class Ledger:
         """Deletes all outputs that an attempt staged."""
         prefix = self._key(f"data/{set_key}/{attempt}/")
         self._store.delete(info.key for info in self._store.list(prefix))
-
-    def _close_pending(self) -> None:
-        while self._to_close:
-            attempt, cause = self._to_close[-1]
-            marker = {"closed": cause, "closed_at": utc_now()}
-            self._store.write(self._attempt_key(attempt, ".closed.json"), _json(marker))
-            self.delete_data(attempt.set_key, attempt.id)
-            self._to_close.pop()
 
     def _quarantine(self, photo_set: PhotoSet, reason: str) -> CommitRecord:
         record = CommitRecord(
@@ -289,10 +215,3 @@ class Ledger:
 
     def _commit_key(self, set_key: str, generation: int) -> str:
         return self._key(f"commits/{set_key}.{generation}.json")
-
-    def _attempt_key(self, attempt: Attempt, ending: str) -> str:
-        return self._key(f"attempts/{attempt.set_key}.{attempt.generation}/{attempt.id}{ending}")
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, sort_keys=True).encode()

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.errors import PipelineError, StoreUnreachable
 from pipeline.ledger import Attempt, Ledger
+from pipeline.publish import publish_commit
 from pipeline.records import CommitRecord, PhotoSet
 from pipeline.rows import photo_row
 from pipeline.storage import Store
@@ -203,9 +204,7 @@ def test_troubles_of_the_environment_never_quarantine_a_set(store: Store, work: 
     for _ in range(5):
         attempt = ledger.begin(work)
         assert isinstance(attempt, Attempt)
-        done_record(store, ledger, work, attempt, INPUTS)
         ledger.close(attempt, "store_throttled")
-    assert [*store.list("runs/r/data/")] == []
     assert {attempt.closed for attempt in ledger.attempts(work.key)} == {"store_throttled"}
     assert isinstance(ledger.begin(work), Attempt)
 
@@ -227,6 +226,28 @@ def test_an_outage_that_prevents_closing_is_made_up_for(
             with pytest.raises(StoreUnreachable):
                 ledger.begin(work)
     assert isinstance(ledger.begin(work), Attempt)
+
+
+def test_a_commit_whose_answer_never_came_keeps_its_data(
+    local_store: Store, work: PhotoSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(local_store, "r")
+    attempt = begun(ledger, work)
+    record = done_record(local_store, ledger, work, attempt, INPUTS)
+    create = Store.create_exclusive
+
+    def accept_and_hang(store: Store, key: str, data: bytes) -> bool:
+        create(store, key, data)
+        raise StoreUnreachable("no answer")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(Store, "create_exclusive", accept_and_hang)
+        with pytest.raises(StoreUnreachable):
+            ledger.commit(record)
+    ledger.close(attempt, "store_unreachable")
+    found = ledger.begin(work)
+    assert isinstance(found, CommitRecord)
+    assert publish_commit(local_store, found, lambda: True) == 2
 
 
 def test_attempts_never_share_keys(local_store: Store, work: PhotoSet) -> None:
