@@ -21,6 +21,7 @@ from pipeline.runs import check_run_id
 from pipeline.storage import Store
 
 _PART = re.compile(r"manifest/run=([^/]+)/part-(\d{6})\.parquet")
+_COLUMNS = frozenset(MANIFEST_SCHEMA.names)
 _COMMITS, _OUTPUT, _VERSION = b"dladiff_commits", b"dladiff_output", b"dladiff_record_version"
 
 
@@ -99,7 +100,7 @@ def _part_number(key: str) -> int:
 def _manifest_row(store: Store, row: dict[str, Any]) -> dict[str, Any]:
     """Without the two extra fields of commit records; their place takes ``output_uri``."""
     check_fields(row)
-    columns = {name: value for name, value in row.items() if name in MANIFEST_SCHEMA.names}
+    columns = {name: value for name, value in row.items() if name in _COLUMNS}
     if row.get(STAGED_KEY):
         columns["output_uri"] = store.uri_of(row[OUTPUT_KEY])
     return columns
