@@ -139,7 +139,7 @@ def _parquet_rows(content: bytes) -> Iterable[Mapping[str, Any]]:
         file = pq.ParquetFile(pa.BufferReader(content))
         _require_columns(file.schema_arrow.names)
         columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
-        for batch in file.iter_batches(columns=columns):
+        for batch in file.iter_batches(columns=columns, use_threads=False):
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise ConfigurationError(f"the catalog is no readable Parquet file: {error}") from None

@@ -80,7 +80,9 @@ def read_part(store: Store, key: str, schema: pa.Schema) -> pa.Table:
             f"{store.uri_of(key)} has record version {version}, this program knows "
             f"{RECORD_VERSION}: use the dladiff version that wrote it"
         )
-    table = file.read(columns=[name for name in schema.names if name in file.schema_arrow.names])
+    names = [name for name in schema.names if name in file.schema_arrow.names]
+    # A thread of Arrow's pool that lets go of Python bytes while the interpreter ends aborts it.
+    table = file.read(columns=names, use_threads=False)
     columns = [
         table[column.name].cast(column.type)
         if column.name in table.column_names

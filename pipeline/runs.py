@@ -167,7 +167,8 @@ def read_plan(store: Store, run_id: str) -> pa.Table:
     Raises:
         FileNotFoundError: If the run has none (yet).
     """
-    return pq.read_table(pa.BufferReader(store.read(run_key(run_id, "plan.parquet"))))
+    file = pq.ParquetFile(pa.BufferReader(store.read(run_key(run_id, "plan.parquet"))))
+    return file.read(use_threads=False)  # see manifest_parts.read_part
 
 
 def _plan_row(photo_set: PhotoSet) -> dict[str, Any]:
