@@ -67,9 +67,9 @@ def test_an_old_holder_notices_even_after_two_takeovers(local_store: Store) -> N
 
 
 def test_a_heartbeat_keeps_the_lock(local_store: Store) -> None:
-    with OutputLock(local_store, "first", ttl_s=0.4) as lock:
-        for _ in range(8):
-            time.sleep(0.1)
+    with OutputLock(local_store, "first", ttl_s=1.5) as lock:
+        for _ in range(6):
+            time.sleep(0.3)
             with pytest.raises(LockHeldError):
                 OutputLock(local_store, "second").acquire()
         assert lock.may_publish()
@@ -89,27 +89,29 @@ def test_without_renewal_publishing_stops_at_half_the_ttl(
     def unreachable(*_: object) -> None:
         raise StoreUnreachable("no answer")
 
-    with OutputLock(local_store, "first", ttl_s=0.4) as lock:
+    with OutputLock(local_store, "first", ttl_s=1.6) as lock:
+        assert lock.may_publish()
         with monkeypatch.context() as outage:
             outage.setattr(Store, "write", unreachable)
-            assert lock.may_publish()
-            time.sleep(0.3)
+            time.sleep(1)
             assert not lock.may_publish()
-        time.sleep(0.2)  # the thread goes on trying, and nobody took over
-        assert lock.may_publish()
+        deadline = time.monotonic() + 20
+        while not lock.may_publish():  # the thread goes on trying, and nobody took over
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_a_waiting_run_gets_the_lock_when_it_is_released(local_store: Store) -> None:
-    first = OutputLock(local_store, "first", ttl_s=1)
+    first = OutputLock(local_store, "first", ttl_s=4)
     first.acquire()
     told: list[str] = []
-    second = OutputLock(local_store, "second", ttl_s=1, wait=True, on_wait=told.append)
+    second = OutputLock(local_store, "second", ttl_s=4, wait=True, on_wait=told.append)
     thread = threading.Thread(target=second.acquire)
     thread.start()
     time.sleep(0.3)
     assert second.epoch is None
     first.release()
-    thread.join(timeout=10)
+    thread.join(timeout=20)
     assert second.may_publish()
     assert "run first" in told[0]
     second.release()
