@@ -89,11 +89,9 @@ def run_preflight(settings: WorkerSettings, size: PoolSize) -> None:
     Raises:
         ConfigurationError: With what failed there.
     """
-    from pipeline.preflight import preflight  # torch, which the driver itself does not need
-
     remote = ray.remote(
         num_cpus=size.cpus_per_worker, num_gpus=size.gpus_per_worker, max_calls=1, max_retries=1
-    )(preflight)
+    )(_preflight)
     try:
         ray.get(remote.remote(settings))
     except ray.exceptions.RayTaskError as error:
@@ -101,6 +99,12 @@ def run_preflight(settings: WorkerSettings, size: PoolSize) -> None:
         raise ConfigurationError(f"preflight failed: {cause}") from error
     except ray.exceptions.RayError as error:
         raise ConfigurationError(f"preflight failed: {error}") from error
+
+
+def _preflight(settings: WorkerSettings) -> None:
+    from pipeline.preflight import preflight  # torch, which the driver itself does not need
+
+    preflight(settings)
 
 
 def protect_sets(

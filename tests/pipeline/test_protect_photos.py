@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from sample_photos import face_album
+from tests.sample_photos import face_album
 
 from pipeline import protect_photos
 from pipeline.code_digest import code_digest
