@@ -1,8 +1,8 @@
 """Freezes the trained autoencoder and encodes every training portrait.
 
 ``python -m tools.cache_latents --work ../work`` folds the latents' mean and scale into the
-autoencoder (written to ``vae/``) and writes ``latents.npz``: both mirror images of every crop
-as a "photo", and one other template of each.
+autoencoder (written to ``vae/``) and writes ``latents.npz``: every crop as a "photo", mirrored
+at random or both ways, and a share of them as another template says.
 """
 
 import argparse
@@ -92,10 +92,16 @@ def load_trained_autoencoder(work: Path) -> AutoencoderKL:
     return vae.eval().requires_grad_(False)
 
 
+def _mirror(images: NDArray[np.uint8], mirrored: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+
+
 def main() -> None:
     """Runs the stage from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--both-mirrors", action="store_true", help="more varied, twice the time")
+    parser.add_argument("--template-share", type=float, default=0.25, help="shown differently too")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
@@ -107,24 +113,25 @@ def main() -> None:
     images = table["images"][keep]
     vae = load_trained_autoencoder(arguments.work).to(device)
 
-    plain = encode(vae, images, device)
+    random = np.random.default_rng(0)
+    mirrored = random.random(len(keep)) < 0.5
+    plain = encode(vae, _mirror(images, mirrored), device)
     mean, deviation = plain.mean(dim=(0, 2, 3)), plain.std(dim=(0, 2, 3))
     print(f"mean {mean.numpy().round(2)} deviation {deviation.numpy().round(2)}", flush=True)
     fold_latent_scale(vae, mean.to(device), deviation.to(device))
     vae.save_pretrained(arguments.work / "vae")
+    # The folded encoder would give the same again.
+    folded = (plain - mean.view(-1, 1, 1)) / deviation.view(-1, 1, 1)
+    latents, rows, templates = [folded.half().numpy()], [keep], [np.zeros(len(keep), int)]
 
-    random = np.random.default_rng(0)
+    parts = [(0, np.arange(len(keep)))] if arguments.both_mirrors else []
     other = random.integers(1, len(TEMPLATES), len(keep))
-    parts = [(0, False, np.arange(len(keep))), (0, True, np.arange(len(keep)))]
-    parts += [
-        (index, flip, np.flatnonzero((other == index) & (np.arange(len(keep)) % 2 == flip)))
-        for index in range(1, len(TEMPLATES))
-        for flip in (False, True)
-    ]
-    latents, rows, templates = [], [], []
-    for index, flip, chosen in parts:
+    shown_otherwise = random.random(len(keep)) < arguments.template_share
+    for index in range(1, len(TEMPLATES)):
+        parts.append((index, np.flatnonzero((other == index) & shown_otherwise)))
+    for index, chosen in parts:
         shown = shown_as(images[chosen], TEMPLATES[index])
-        view = shown[:, :, ::-1] if flip else shown
+        view = _mirror(shown, ~mirrored[chosen])
         latents.append((encode(vae, view, device) * SCALING_FACTOR).half().numpy())
         rows.append(keep[chosen])
         templates.append(np.full(len(chosen), index))

@@ -4,10 +4,12 @@
 ``portraits.npz`` of ``tools.prepare_portraits``.
 """
 
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -63,6 +65,20 @@ def vary(images: Tensor, generator: torch.Generator) -> Tensor:
     return images.clamp(0, 1)
 
 
+@torch.no_grad()
+def build_pool(
+    crops: NDArray[np.uint8], teacher: IdentityEncoder, size: int, seed: int, path: Path
+) -> None:
+    """Writes varied crops and the teacher's embeddings of them, asked once for all students."""
+    random, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    images, targets = [], []
+    while 64 * len(images) < size:
+        varied = vary(to_images(crops[random.choice(len(crops), 64)]), generator)
+        targets.append(teacher.embed(varied))
+        images.append(varied.mul(255).round().byte())
+    np.savez(path, images=torch.cat(images).numpy(), targets=torch.cat(targets).numpy())
+
+
 def main() -> None:
     """Runs the stage from the command line."""
     parser = stage_arguments(__doc__ or "")
@@ -76,24 +92,25 @@ def main() -> None:
     table = np.load(arguments.work / "portraits.npz")
     held_out = np.array([is_held_out(str(identity)) for identity in table["identity"]])
     crops = table["recognition_crops"]
-    training, unseen = crops[~held_out], to_images(crops[held_out]).to(device)
+    training, unseen = crops[~held_out], to_images(crops[held_out])
     people = table["identity"][held_out]
-    teacher = load_sface(device)
-    stage = TrainingStage(
-        "students", Students(), arguments, learning_rate=arguments.learning_rate, ema_decay=0.99
-    )
-    random = np.random.default_rng([arguments.seed, stage.step])
-    generator = torch.Generator().manual_seed(arguments.seed * 1_000_003 + stage.step)
-
-    pool, targets = [], []
-    while sum(map(len, pool)) < arguments.pool:
-        images = vary(to_images(training[random.choice(len(training), 64)]), generator)
-        with torch.no_grad():
-            targets.append(teacher.embed(images.to(device)))
-        pool.append(images.mul(255).round().byte())
-    images_pool, target_pool = torch.cat(pool), torch.cat(targets)
+    teacher = load_sface()
+    pool_path = arguments.work / "student_pool.npz"
+    if not pool_path.is_file():
+        build_pool(training, teacher, arguments.pool, arguments.seed, pool_path)
+    pool = np.load(pool_path)
+    images_pool, target_pool = torch.from_numpy(pool["images"]), torch.from_numpy(pool["targets"])
+    target_pool = target_pool.to(device)
     print(f"pool of {len(images_pool)}, {len(unseen)} unseen", flush=True)
 
+    stage = TrainingStage(
+        "students",
+        Students().to(device),
+        arguments,
+        learning_rate=arguments.learning_rate,
+        ema_decay=0.99,
+    )
+    random = np.random.default_rng([arguments.seed, stage.step])
     model: Students = stage.model  # type: ignore[assignment]
     while stage.running():
         model.train()
@@ -122,12 +139,13 @@ def report(model: nn.Module, unseen: Tensor, people: np.ndarray, teacher: Identi
     """Says each student's cosine to SFace, and its same/different-person cosines and AUC."""
     lines = []
     target = teacher.embed(unseen)
+    device = next(model.parameters()).device
     same = torch.from_numpy(people[:, None] == people[None, :])
     upper = torch.triu(torch.ones_like(same), diagonal=1)
     names: tuple[StudentName, ...] = get_args(StudentName)
     for name in names:
-        embeds = model.by_name[name](unseen)  # type: ignore[index,operator]
-        cosines = (embeds @ embeds.T).cpu()
+        embeds = model.by_name[name](unseen.to(device)).cpu()  # type: ignore[index,operator]
+        cosines = embeds @ embeds.T
         positive, negative = cosines[same & upper], cosines[~same & upper]
         auc = (positive[:, None] > negative[None, :]).float().mean()
         lines.append(

@@ -62,10 +62,10 @@ class Denoiser(nn.Module):
             down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
             mid_block_type="UNetMidBlock2DCrossAttn",
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-            block_out_channels=(96, 192, 256),
+            block_out_channels=(64, 128, 256),
             layers_per_block=1,
             cross_attention_dim=TEXT_WIDTH,
-            attention_head_dim=(3, 6, 8),
+            attention_head_dim=(2, 4, 8),
             norm_num_groups=32,
         )
         attach_adapter(self.unet)

@@ -65,7 +65,11 @@ class TrainingStage:
         self.max_grad_norm = max_grad_norm
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay
+            self.parameters,
+            lr=learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=weight_decay,
+            fused=True,
         )
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
         self.step = 0
