@@ -48,7 +48,7 @@ def attention_layers(
     found: list[str] = []
     for block, side in sides.items():
         layers = [name for name in names if name.startswith(block + ".")]
-        if side <= limit:
+        if 0 < side <= limit:
             found += layers
         if block.startswith("up_blocks") and layers and not include_largest:
             break

@@ -1,0 +1,71 @@
+"""A tiny checkpoint and a few tiny photos, shared by the tests of layer 1."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from dladiff.config import Layer1Settings, ProbeSettings, SurrogateSettings, TransformSettings
+from dladiff.surrogates import DiffusionModel, load_diffusion_model
+from dladiff.views import InstancePhoto, instance_photo
+from tests.layer1_scenes import a_face, random_photo
+from tests.tiny_models import write_checkpoint
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For tiny tensors a second thread only waits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny epsilon checkpoint in diffusers format."""
+    return write_checkpoint(tmp_path_factory.mktemp("epsilon"))
+
+
+@pytest.fixture(scope="session")
+def velocity_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with velocity prediction and an AutoencoderTiny."""
+    folder = tmp_path_factory.mktemp("velocity")
+    return write_checkpoint(folder, prediction_type="v_prediction", vae="tiny")
+
+
+@pytest.fixture(scope="session")
+def diffusion(checkpoint: Path) -> DiffusionModel:
+    return load_diffusion_model(SurrogateSettings(checkpoint=str(checkpoint)), "cpu")
+
+
+@pytest.fixture(scope="session")
+def velocity_diffusion(velocity_checkpoint: Path) -> DiffusionModel:
+    return load_diffusion_model(SurrogateSettings(checkpoint=str(velocity_checkpoint)), "cpu")
+
+
+@pytest.fixture
+def photos() -> list[InstancePhoto]:
+    """Landscape with a face, portrait of odd size without one, square with a face."""
+    return [
+        instance_photo("landscape", random_photo(1, 40, 57), [a_face(12.0, 8.0, 22.0)]),
+        instance_photo("portrait", random_photo(2, 61, 39), []),
+        instance_photo("square", random_photo(3, 48, 48), [a_face(10.0, 12.0, 24.0)]),
+    ]
+
+
+@pytest.fixture
+def settings() -> Layer1Settings:
+    """Few steps, a high learning rate and no handling: each loss moves visibly."""
+    return Layer1Settings(
+        num_epochs=2,
+        attention_steps=2,
+        denoising_steps=2,
+        surrogate_steps=2,
+        timesteps_per_step=2,
+        views_per_photo=4,
+        transforms=TransformSettings(enabled=False),
+        surrogate=SurrogateSettings(lora_rank=4, step0_steps=8, learning_rate=1e-2),
+        probe=ProbeSettings(num_steps=8, num_eval_pairs=4, learning_rate=1e-2),
+    )
