@@ -21,7 +21,7 @@ from dladiff.faces import (
     pixel_rescaling,
     warp,
 )
-from dladiff.image_values import Image, Images, Perturbation, image_to_tensor
+from dladiff.image_values import Crops, Image, Perturbation, image_to_tensor
 from dladiff.photo_sets import Face
 
 Extent = tuple[int, int, int, int]
@@ -87,13 +87,13 @@ class FacePerturbation:
 class FaceCanvas:
     """One face on its lattice, whose cells are photo pixels or, for large faces, wider."""
 
-    base: Images
-    """(1, 3, rows, columns): the image to perturb on the lattice, layer 1 included."""
+    base: Float[Tensor, "1 3 rows columns"]
+    """The image to perturb on the lattice, in [0, 1], layer 1 included."""
     mask: Float[Tensor, "1 1 rows columns"]
     """Weight of the perturbation on the lattice, in [0, 1]."""
     template_from_lattice: Matrix
     """To the 112 px ArcFace template."""
-    native: Images
+    native: Float[Tensor, "1 3 height width"]
     """The same region at the photo's own pixels; ``base`` itself where cells are pixels."""
     template_from_native: Matrix
     placement: Placement
@@ -156,7 +156,7 @@ def crop_canvas(
 
 def _cut(
     clean: Image, perturbation: Perturbation | None, region: Extent, device: torch.device | str
-) -> Images:
+) -> Crops:
     left, top, right, bottom = region
     images = image_to_tensor(clean[top:bottom, left:right], device)
     if perturbation is not None:
@@ -164,7 +164,7 @@ def _cut(
     return images
 
 
-def _shift(x: float, y: float) -> Matrix:
+def _shift(x: int, y: int) -> Matrix:
     """From pixels of a region to pixels of the photo."""
     return np.array([[1.0, 0, x], [0, 1.0, y], [0, 0, 1.0]])
 

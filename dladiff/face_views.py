@@ -19,7 +19,7 @@ from dladiff.faces import (
     warp_prefiltered,
 )
 from dladiff.identity_encoders import IdentityEncoder
-from dladiff.image_values import Images, Perturbation
+from dladiff.image_values import Crops, Perturbation
 from dladiff.transforms import PhotometricTransform, draw_photometric
 
 
@@ -35,7 +35,7 @@ class View:
 
     def crop(
         self, canvas: FaceCanvas, perturbation: Perturbation, encoder: IdentityEncoder
-    ) -> Images:
+    ) -> Crops:
         """The crop that ``encoder`` would read of the perturbed face."""
         crop_from_template = estimate_similarity(ARCFACE_TEMPLATE, encoder.template) @ self.jitter
         to_crop = crop_from_template @ canvas.template_from_lattice
@@ -69,6 +69,6 @@ def draw_view(settings: Layer2Settings, generator: torch.Generator) -> View:
     return View(jitter, prefilter < 0.5, draw_photometric(settings.transforms, generator))
 
 
-def still_view(canvas: FaceCanvas, perturbation: Perturbation, encoder: IdentityEncoder) -> Images:
+def still_view(canvas: FaceCanvas, perturbation: Perturbation, encoder: IdentityEncoder) -> Crops:
     """The crop as a plain pipeline takes it: no jitter, no filter, no handling."""
     return View(np.eye(3), False, PhotometricTransform()).crop(canvas, perturbation, encoder)

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from dladiff.config import FaceDetectorSettings
 from dladiff.errors import ModelError
-from dladiff.image_values import Image, Images
+from dladiff.image_values import Crops, Image, Images
 from dladiff.photo_sets import Face
 from dladiff.transforms import resize_antialiased
 
@@ -220,7 +220,7 @@ def pixel_rescaling(scale_x: float, scale_y: float) -> Matrix:
 
 def warp(
     images: Images, image_from_crop: Matrix, crop_height: int, crop_width: int | None = None
-) -> Float[Tensor, "batch 3 _ _"]:
+) -> Crops:
     """Samples a crop with plain bilinear weights, black outside, as cv2.warpAffine.
 
     Args:

@@ -7,7 +7,6 @@ and handling. Knows faces, encoders and the budget; knows no diffusion model and
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -72,15 +71,6 @@ class IdentityDefense:
     encoder_passes: int = 0
     """Crops that went forward and backward through an encoder."""
 
-    @classmethod
-    def of_nothing(cls, num_photos: int) -> Self:
-        """No face found yet on any photo."""
-        return cls(
-            [[] for _ in range(num_photos)],
-            [[] for _ in range(num_photos)],
-            ["stop_cosine"] * num_photos,
-        )
-
     def add(self, photo: int, face: Face, attack: FaceAttack) -> None:
         """Takes over a finished face."""
         placement = attack.canvas.placement
@@ -119,7 +109,7 @@ def defend_identity(
     whose = [
         (index, face) for index, photo in enumerate(photos) for face in range(len(photo.faces))
     ]
-    defense = IdentityDefense.of_nothing(len(photos))
+    defense = _nothing_yet(len(photos))
     faces_at_once = max(1, micro_batch // settings.crops_per_step)
     for first in range(0, len(whose), faces_at_once):
         # All steps of a few faces, then the next: only these few hold their pixels in memory.
@@ -143,6 +133,14 @@ def defend_identity(
             require_live_gradient(attack.num_dead_steps, f"layer 2, photo {photos[index].key}")
             defense.add(index, photos[index].faces[face], attack)
     return defense
+
+
+def _nothing_yet(num_photos: int) -> IdentityDefense:
+    return IdentityDefense(
+        faces=[[] for _ in range(num_photos)],
+        perturbations=[[] for _ in range(num_photos)],
+        stop_reasons=["stop_cosine"] * num_photos,
+    )
 
 
 def begin_attack(

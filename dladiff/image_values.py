@@ -12,6 +12,8 @@ Images = Float[Tensor, "batch 3 height width"]
 """RGB images, NCHW, float in [0, 1]."""
 Perturbation = Float[Tensor, "batch 3 height width"]
 """A difference of images on the [0, 1] scale: 1/255 is one 8-bit level."""
+Crops = Float[Tensor, "crops 3 crop_height crop_width"]
+"""Images cut, warped or resized out of others: same values, sizes of their own."""
 Scalar = Float[Tensor, ""]
 Image = UInt8[np.ndarray, "height width 3"]
 """One photo at the edges of the package: RGB, HWC, uint8."""

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 import PIL.Image
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 
 from dladiff.faces import FaceDetector, crop_from_photo, rescaled, warp
 from dladiff.identity_encoders import IdentityEncoder
-from dladiff.image_values import Image, Images, image_to_tensor
+from dladiff.image_values import Crops, Image, image_to_tensor
 from dladiff.photo_sets import Face, IdentityCosine, PhotoResult
 from dladiff.quality import LearnedPerceptualDistance, psnr_db, ssim
 
@@ -111,7 +111,7 @@ def _identity_cosines(
     return cosines, all(was_found for _, was_found in found)
 
 
-def handle(image: Image) -> Image:
+def handle(image: Image) -> UInt8[np.ndarray, "half_height half_width 3"]:
     """What a platform leaves of a photo: half its size, then JPEG 75, by Pillow."""
     height, width = image.shape[:2]
     size = (max(1, round(width * HANDLING_SCALE)), max(1, round(height * HANDLING_SCALE)))
@@ -148,7 +148,7 @@ def _find(detector: FaceDetector, image: Image, face: Face, scale: float) -> tup
 
 def _crops(
     image: Image, faces: Sequence[Face], encoder: IdentityEncoder, device: torch.device
-) -> Images:
+) -> Crops:
     """The aligned crops of these faces as a plain pipeline takes them."""
     images = image_to_tensor(image, device)
     crops = [

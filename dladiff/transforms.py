@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dladiff.config import TransformSettings
-from dladiff.image_values import Images, levels_to_unit
+from dladiff.image_values import Crops, Images, levels_to_unit
 from dladiff.randomness import keyed_generator
 
 # Annex K of ITU-T T.81, the tables that libjpeg scales by quality.
@@ -91,7 +91,7 @@ def draw_photometric(
     )
 
 
-def resize_antialiased(images: Images, height: int, width: int) -> Float[Tensor, "batch 3 _ _"]:
+def resize_antialiased(images: Images, height: int, width: int) -> Crops:
     """Resizes with a triangle filter as wide as the reduction (Pillow's BILINEAR)."""
     if images.shape[-2:] == (height, width):
         return images

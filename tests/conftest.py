@@ -1,16 +1,20 @@
-"""Real photos and data that several tests read."""
+"""Real photos and data that several tests read.
+
+Imports of ``dladiff`` stand inside the fixtures: this file is read before pytest's jaxtyping hook
+is in place, and a module imported here would go unchecked in all tests.
+"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import skimage.data
 import torch
 
-from dladiff.config import EncoderSettings, FaceDetectorSettings
-from dladiff.faces import FaceDetector, load_face_detector
-from dladiff.identity_encoders import IdentityEncoder, load_identity_encoder
-from dladiff.image_values import Image
+if TYPE_CHECKING:
+    from dladiff.faces import FaceDetector
+    from dladiff.identity_encoders import IdentityEncoder
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,19 +33,25 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def astronaut() -> Image:
-    """A real photo with one face, 512x512, public domain (NASA)."""
+def astronaut() -> np.ndarray:
+    """A real photo with one face, uint8 (512, 512, 3), public domain (NASA)."""
     return np.ascontiguousarray(skimage.data.astronaut())
 
 
 @pytest.fixture(scope="session")
-def detector() -> FaceDetector:
+def detector() -> "FaceDetector":
     """YuNet with default settings."""
+    from dladiff.config import FaceDetectorSettings
+    from dladiff.faces import load_face_detector
+
     return load_face_detector(FaceDetectorSettings())
 
 
 @pytest.fixture(scope="session")
-def sface(tmp_path_factory: pytest.TempPathFactory) -> IdentityEncoder:
+def sface(tmp_path_factory: pytest.TempPathFactory) -> "IdentityEncoder":
     """SFace on the CPU, from a cache of this test run."""
+    from dladiff.config import EncoderSettings
+    from dladiff.identity_encoders import load_identity_encoder
+
     settings = EncoderSettings(name="sface", kind="sface")
     return load_identity_encoder(settings, "cpu", tmp_path_factory.mktemp("models"))
