@@ -135,6 +135,10 @@ class OutputLock:
     def _take(self, epoch: int, began: float) -> bool:
         if not self._store.create_exclusive(_key(epoch), self._record()):
             return False
+        if self._newest_epoch() > epoch:
+            # Slow since it looked: others took this epoch, and newer ones, and tidied it away.
+            self._store.delete([_key(epoch)])
+            return False
         self._epoch, self._renewed_at, self._lost = epoch, began, False
         self._delete_older(epoch)
         self._stop.clear()

@@ -45,8 +45,8 @@ _DENIED_TYPES = {
 }  # fmt: skip
 _UNREACHABLE_TYPES = {
     "HTTPClientError", "IncompleteReadError", "ResponseStreamingError", "ResponseParserError",
-    "ConnectionError", "ClientError", "ClientConnectionError", "ServiceRequestError", "ServiceResponseError",
-    "FSTimeoutError",
+    "ConnectionError", "ClientError", "ClientConnectionError", "ServiceRequestError",
+    "ServiceResponseError", "FSTimeoutError",
 }  # fmt: skip
 _NO_BUCKET = "the bucket does not exist"
 _FULL = {"XMinioStorageFull", "InsufficientStorage", "QuotaExceeded", "507"}

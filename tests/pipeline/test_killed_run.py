@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -88,7 +89,10 @@ def test_a_run_killed_at_any_change_is_finished_by_the_next(tmp_path: Path, seco
 
 
 @pytest.mark.usefixtures("no_waiting_for_the_disk")
-def test_runs_that_are_killed_again_and_again_come_to_an_end(tmp_path: Path) -> None:
+def test_runs_that_are_killed_again_and_again_come_to_an_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "dladiff")
     generator = random.Random(0)
     for number in range(8):
         uri, computed = str(tmp_path / str(number)), list[str]()
@@ -101,6 +105,8 @@ def test_runs_that_are_killed_again_and_again_come_to_an_end(tmp_path: Path) -> 
         run(later(uri), "last", NEW, computed)
         check_nothing_lost_and_nothing_twice(uri, computed[-3:])
         assert len(list_runs(Store(uri))) >= 2
+    assert "taking over the lock" in caplog.text
+    assert not re.search("ann|bob|jpg|images/", caplog.text)
 
 
 def test_a_run_killed_on_s3_is_finished_by_the_next(s3_prefix: str) -> None:

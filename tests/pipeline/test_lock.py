@@ -66,6 +66,25 @@ def test_an_old_holder_notices_even_after_two_takeovers(local_store: Store) -> N
         old.renew()
 
 
+def test_a_run_that_was_slow_to_take_a_stale_lock_does_not_get_an_old_epoch(
+    local_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run_id in ("first", "second"):
+        with OutputLock(local_store, run_id):
+            pass
+    holder = OutputLock(local_store, "holder")
+    holder.acquire()
+    slow, looks = OutputLock(local_store, "slow"), [1]
+    look = slow._newest_epoch
+    monkeypatch.setattr(slow, "_holder", lambda epoch: None if epoch == 1 else "the holder")
+    monkeypatch.setattr(slow, "_newest_epoch", lambda: looks.pop() if looks else look())
+    with pytest.raises(LockHeldError, match="the holder"):
+        slow.acquire()
+    assert holder.may_publish()
+    holder.renew()
+    holder.release()
+
+
 def test_a_heartbeat_keeps_the_lock(local_store: Store) -> None:
     with OutputLock(local_store, "first", ttl_s=1.5) as lock:
         for _ in range(6):
