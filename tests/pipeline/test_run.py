@@ -65,7 +65,7 @@ def test_everything_is_protected_once_and_a_second_run_does_nothing(album, outpu
     assert sorted(images(output)) == [f"ann/{i}.png.png" for i in range(3)] + [
         f"bob/{i}.png.png" for i in range(2)
     ]
-    assert verify_output(str(output), str(album)).is_clean
+    assert verify_output(str(output), str(album)).num_findings == 0
     started = time.monotonic()
     second = protect(album, output)
     assert (second.exit_code, second.counts, second.num_sets) == (0, {}, 0)
@@ -95,7 +95,7 @@ def test_added_changed_touched_and_deleted_photos(album, output):
     after = images(output)
     changed = {name for name in after if before.get(name) != after[name]}
     assert changed == {"bob/1.png.png", "cat/0.png.png"}
-    assert verify_output(str(output), str(album)).is_clean
+    assert verify_output(str(output), str(album)).num_findings == 0
     assert protect(album, output).num_sets == 0
 
 
@@ -128,7 +128,7 @@ def test_bad_photos_get_a_reason_and_the_rest_is_protected(album, output):
         assert reasons[name][0] == "skipped"
         assert reasons[name][1]
     assert sorted(images(output))[:2] == ["ann/0.jpg.png", "ann/0.png.png"]
-    assert verify_output(str(output), str(album)).is_clean
+    assert verify_output(str(output), str(album)).num_findings == 0
 
 
 class _KillsItself(ray_pool.ProtectPhotoSets):
@@ -199,7 +199,7 @@ def test_a_killed_driver_is_finished_by_another_run(tmp_path, output):
     rows = read_manifest(open_store(str(output))).to_pylist()
     assert sorted(row["identity"] for row in rows) == list("abcdef")  # nothing lost, nothing twice
     assert outcome.counts["protected"] <= 6 - decided + 1  # at most the set in flight again
-    assert verify_output(str(output), str(album)).is_clean
+    assert verify_output(str(output), str(album)).num_findings == 0
     assert unfinished_runs(open_store(str(output))) == []
 
 
@@ -232,7 +232,7 @@ def test_another_method_is_refused_with_the_difference(album, output):
     assert kept.num_sets == 0
     redone = protect(album, output, "layer2.epsilon_levels=8", on_method_change="reprotect")
     assert redone.counts == {"protected": 5}
-    assert verify_output(str(output), str(album)).is_clean
+    assert verify_output(str(output), str(album)).num_findings == 0
 
 
 def test_run_json_and_metrics_hold_no_identity(album, output):
