@@ -1,0 +1,95 @@
+"""Measuring on the rounded photo: levels by mask, cosines after finding the face anew."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from dladiff.faces import FaceDetector
+from dladiff.identity_encoders import IdentityEncoder
+from dladiff.image_values import Image
+from dladiff.measurement import handle, measure_photo
+from dladiff.photo_sets import Face, PhotoResult
+
+
+class NothingFound:
+    """A detector that a perturbation has blinded."""
+
+    def detect(self, image: Image) -> list[Face]:
+        return []
+
+
+@pytest.fixture(scope="module")
+def portrait(astronaut: Image) -> Image:
+    return np.ascontiguousarray(astronaut[:256, 110:334])
+
+
+@pytest.fixture(scope="module")
+def masked(portrait: Image, detector: FaceDetector) -> Face:
+    (face,) = detector.detect(portrait)
+    return replace(face, mask_extent=(40, 30, 190, 200))
+
+
+def _result(image: Image, face: Face) -> PhotoResult:
+    return PhotoResult(key="a", status="protected", image=image, faces=[face])
+
+
+def test_an_unchanged_photo_keeps_its_identity_and_misses_the_target(
+    portrait: Image, masked: Face, detector: FaceDetector, sface: IdentityEncoder
+) -> None:
+    result = _result(portrait.copy(), masked)
+    measure_photo(result, portrait, detector, [sface], None, target_cosine=0.1)
+    (cosine,) = result.identity_cosines
+    assert cosine.after == pytest.approx(1.0, abs=1e-4)
+    assert cosine.before > 0.9
+    assert cosine.after_handling > 0.7
+    assert result.target_met is False
+    assert result.max_change_levels == 0
+
+
+def test_changes_are_counted_inside_and_outside_the_masks(
+    portrait: Image, masked: Face, detector: FaceDetector
+) -> None:
+    changed = portrait.copy()
+    changed[100, 100] = portrait[100, 100] ^ 8
+    changed[10, 10] = np.where(portrait[10, 10] < 100, portrait[10, 10] + 3, portrait[10, 10] - 3)
+    result = _result(changed, masked)
+    measure_photo(result, portrait, detector, [], None, target_cosine=0.1)
+    assert result.max_change_levels == 8
+    assert result.max_change_levels_outside_faces == 3
+    assert result.psnr_db is not None
+    assert result.psnr_db > 50
+    assert result.lpips is None
+
+
+def test_where_no_face_is_found_the_clean_landmarks_serve_and_it_is_no_success(
+    portrait: Image, masked: Face, sface: IdentityEncoder
+) -> None:
+    result = _result(portrait.copy(), masked)
+    measure_photo(result, portrait, NothingFound(), [sface], None, target_cosine=1.1)
+    assert result.identity_cosines[0].after == pytest.approx(1.0, abs=1e-4)
+    assert result.target_met is False
+
+
+def test_the_target_counts_white_boxes_only(
+    portrait: Image, masked: Face, detector: FaceDetector, sface: IdentityEncoder
+) -> None:
+    held_out = replace(sface, name="other", held_out=True)
+    result = _result(portrait.copy(), masked)
+    measure_photo(result, portrait, detector, [sface, held_out], None, target_cosine=1.1)
+    assert result.target_met is True
+    assert [item.held_out for item in result.identity_cosines] == [False, True]
+
+
+def test_what_is_measured_is_what_a_png_gives_back(portrait: Image) -> None:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(portrait).save(buffer, format="PNG")
+    assert np.array_equal(np.asarray(PIL.Image.open(buffer)), portrait)
+
+
+def test_handling_halves_odd_sizes_and_loses_detail(portrait: Image) -> None:
+    handled = handle(np.ascontiguousarray(portrait[:101, :77]))
+    assert handled.shape in {(50, 38, 3), (51, 38, 3), (50, 39, 3), (51, 39, 3)}
+    assert handled.dtype == np.uint8
