@@ -23,6 +23,18 @@ from pipeline.tally import Tally, format_bytes, format_count, format_duration
 
 _log = logging.getLogger("dladiff.progress")
 
+_STAGES = {
+    "starting": "starting",
+    "recover": "looking at OUTPUT, finishing what earlier runs left",
+    "catalog": "listing INPUT and comparing it with OUTPUT",
+    "workers": "starting workers",
+    "preflight": "loading models and trying them on a built-in photo",
+    "protect": "protecting",
+    "fold": "writing the manifest",
+    "finished": "finished",
+}
+"""Stages of ``run`` for a person; another one is shown by its name."""
+
 _Say = Callable[[str], object]
 """Takes one line for a person."""
 
@@ -68,9 +80,9 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 def progress_line(tally: Tally) -> str:
     """One line: stage, photos decided of planned, by status, photos/s and time left."""
     if tally.plan is None:
-        return f"{tally.stage_name}, {format_duration(tally.seconds)}"
+        return f"{_stage_text(tally.stage_name)}, {format_duration(tally.seconds)}"
     parts = [
-        tally.stage_name,
+        _stage_text(tally.stage_name),
         f"{tally.num_photos:,} of {format_count(tally.plan.num_photos, 'photo')}",
         f"{tally.num_sets:,} of {format_count(tally.plan.num_sets, 'set')}",
         *(f"{status} {number:,}" for status, number in sorted(tally.statuses.items())),
@@ -138,7 +150,7 @@ class LineReporter:
 
     def stage(self, name: str) -> None:
         if self._stages:
-            self._say(name)
+            self._say(_stage_text(name))
 
     def set_decided(
         self,
@@ -169,7 +181,7 @@ class _LivePicture:
     def __rich__(self) -> RenderableType:
         tally = self._tally
         if tally.plan is None:
-            return Text(f"{tally.stage_name} ... {format_duration(tally.seconds)}")
+            return Text(progress_line(tally))
         table = Table.grid(padding=(0, 2))
         for status, number in sorted(tally.statuses.items()):
             table.add_row(status, f"{number:,}")
@@ -177,6 +189,10 @@ class _LivePicture:
             table.add_row(f"deferred ({cause})", format_count(number, "set"))
         bar = ProgressBar(max(1, tally.plan.num_photos), tally.num_photos, width=40)
         return Group(bar, Text(progress_line(tally)), table)
+
+
+def _stage_text(name: str) -> str:
+    return _STAGES.get(name, name)
 
 
 def _print_line(text: str) -> None:

@@ -27,6 +27,7 @@ from pipeline.model_files import (
 )
 
 _REFERENCE_TERMS = "Apache-2.0, trained by this project on public-domain portraits"
+_LPIPS_TERMS = "BSD-2-Clause (LPIPS, Zhang et al. 2018; AlexNet of torchvision, BSD-3-Clause)"
 _USERS_TERMS = "the user's own; check their licence"
 
 
@@ -125,6 +126,9 @@ def _reference_models() -> Iterable[ModelFile]:
         yield _found(
             name, "identity encoder (kind student)", _REFERENCE_TERMS, path, {path.name: path}
         )
+    lpips = REFERENCE_MODELS / "lpips_alex.safetensors"
+    if lpips.is_file():
+        yield _found("lpips", "visible difference, only measures", _LPIPS_TERMS, lpips, {"": lpips})
     for index in sorted(REFERENCE_MODELS.glob("*/model_index.json")):
         folder = index.parent
         yield _found(

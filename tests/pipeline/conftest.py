@@ -92,7 +92,8 @@ def restored_logging() -> Iterator[None]:
     logger = logging.getLogger("dladiff")
     before = logger.handlers, logger.propagate, logger.level
     yield
-    logger.handlers, logger.propagate, logger.level = before
+    logger.handlers, logger.propagate = before[:2]
+    logger.setLevel(before[2])
 
 
 def _wait_until_it_stores(process: subprocess.Popen[bytes], log: Path) -> None:

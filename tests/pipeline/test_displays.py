@@ -46,7 +46,7 @@ def test_lines_elsewhere_than_on_a_terminal(capsys: pytest.CaptureFixture[str]) 
     assert "12 photos of 2 identities in 3 sets, 3.0 MB to read; 5 up to date, 1 gone" in (
         captured.err
     )
-    assert "protect\n" in captured.err
+    assert "protecting\n" in captured.err
     assert "9 of 12 photos, 2 of 3 sets, failed 1, protected 8, deferred (store_throttled) 1" in (
         captured.err
     )
@@ -95,7 +95,7 @@ def test_nothing_to_do_is_said_plainly() -> None:
 def test_before_the_plan_the_stage_and_the_time_are_shown() -> None:
     tally = Tally()
     tally.stage("catalog")
-    assert progress_line(tally).startswith("catalog, 0 s")
+    assert progress_line(tally).startswith("listing INPUT and comparing it with OUTPUT, 0 s")
 
 
 def test_several_reporters_hear_the_same() -> None:

@@ -1,0 +1,47 @@
+# Daily commands; `make` lists them. All work from a fresh clone with nothing but Python and make.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# A Python that the project supports; `make setup PYTHON=/path/to/python` takes another.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
+	$$name -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
+	2>/dev/null && { command -v $$name; break; }; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test setup format check bench
+
+help: ## List the commands
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' \
+		| while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+demo: setup ## Protect a small album, or yours: make demo PHOTOS=folder; see demo-out/
+	@$(BIN)/python -m tools.demo $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+test: setup ## Run the tests; more: make test ARGS="-k name"
+	@$(BIN)/python -m pytest $(ARGS)
+
+setup: $(STAMP) ## Make .venv with everything in it; does nothing when up to date
+
+# Installing reads both files, so a change of either makes it run again.
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or 3.12 found: install one, or" \
+		"make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (some gigabytes with torch; takes minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[test]'
+	@touch $(STAMP)
+
+format: setup ## Format the code and repair what ruff can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+check: setup ## Lint, types and import contracts, as in continuous integration
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup ## Measure photos per second of a whole run on this machine
+	@$(BIN)/python -m benchmarks.whole_run $(ARGS)

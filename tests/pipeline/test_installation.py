@@ -1,0 +1,73 @@
+"""Files around the code: pinned versions, the list of commands, what the README promises."""
+
+import re
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tools.demo_photos import write_demo_album
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {
+        canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in requirements
+    }
+
+
+def test_both_opencv_packages_have_one_version_since_they_install_one_module(
+    pins: dict[str, str],
+) -> None:
+    assert pins["opencv-python"] == pins["opencv-python-headless"]
+
+
+def test_torch_and_torchvision_are_the_tested_pair(pins: dict[str, str]) -> None:
+    assert (pins["torch"], pins["torchvision"]) == ("2.14.1", "0.29.1")
+
+
+def test_every_dependency_is_pinned_within_what_the_project_allows(pins: dict[str, str]) -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for text in project["dependencies"] + extras["test"]:
+        requirement = Requirement(text)
+        pin = pins[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(pin), text
+
+
+def test_the_tests_run_on_the_pinned_versions(pins: dict[str, str]) -> None:
+    for name in ("torch", "ray", "typer", "pyarrow", "onnxruntime", "opencv-python-headless"):
+        assert version(name).partition("+")[0] == pins[name]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_make_lists_the_daily_commands() -> None:
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = re.findall(r"^  make (\w+)", done.stdout, re.MULTILINE)
+    assert listed == ["help", "demo", "test", "setup", "format", "check", "bench"]
+
+
+def test_continuous_integration_runs_what_a_developer_runs() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    assert "make test" in script.read_text()
+
+
+def test_the_demo_album_is_one_person_and_left_alone_the_second_time(tmp_path: Path) -> None:
+    write_demo_album(tmp_path)
+    photos = sorted((tmp_path / "astronaut").iterdir())
+    assert len(photos) == 4
+    before = [path.stat().st_mtime_ns for path in photos]
+    write_demo_album(tmp_path)
+    assert [path.stat().st_mtime_ns for path in photos] == before
+    assert len({path.read_bytes() for path in photos}) == 4
