@@ -120,11 +120,14 @@ class YuNetDetector:
         # Row: box x, y, w, h; right eye, left eye, nose, mouth corners of the person, which is
         # left to right as seen; score.
         stretch = np.array([width / size[0], height / size[1]])
+        inside = (image.shape[1], image.shape[0])
         faces = []
         for row in rows.astype(np.float64):
             corners = np.stack([row[:2], row[:2] + row[2:4]]) * stretch - border_px
             landmarks = (row[4:14].reshape(5, 2) + 0.5) * stretch - 0.5 - border_px
-            faces.append(_face(corners.reshape(4), landmarks, row[14]))
+            # Not a face seen in the border alone.
+            if np.all(corners.mean(axis=0) >= 0) and np.all(corners.mean(axis=0) < inside):
+                faces.append(_face(corners.reshape(4), landmarks, row[14]))
         return faces
 
 

@@ -16,7 +16,7 @@ from dladiff.config import Layer2Settings
 from dladiff.face_canvas import FaceCanvas, FacePerturbation, crop_canvas, image_canvas
 from dladiff.face_views import View, draw_view, still_view
 from dladiff.identity_encoders import IdentityEncoder, UnitEmbeddings
-from dladiff.image_values import Image, Images, Perturbation, levels_to_unit
+from dladiff.image_values import Crops, Image, Images, Perturbation, levels_to_unit
 from dladiff.photo_sets import Face
 from dladiff.projected_gradient import (
     accumulate,
@@ -192,20 +192,15 @@ def ensemble_gradients(
     """
     perturbations = [attack.perturbation.detach().requires_grad_(True) for attack in attacks]
     views = [_views(attack, settings, seed, step) for attack in attacks]
-    largest_cosines = torch.full((len(attacks),), -1.0, device=perturbations[0].device)
-    by_geometry: dict[tuple[int, bytes], list[IdentityEncoder]] = defaultdict(list)
-    for encoder in encoders:
-        by_geometry[encoder.side, encoder.template.tobytes()].append(encoder)
-    all_crops: list[Images] = []
-    all_gradients: list[Images] = []
-    for group in by_geometry.values():
+    all_crops: list[Crops] = []
+    all_gradients: list[Crops] = []
+    all_cosines: list[Float[Tensor, "faces crops"]] = []
+    for group in _by_geometry(encoders):
         crops = torch.cat(
             [
                 view.crop(attack.canvas, perturbation, group[0])
-                for attack, perturbation, face_views in zip(
-                    attacks, perturbations, views, strict=True
-                )
-                for view in face_views
+                for attack, perturbation, drawn in zip(attacks, perturbations, views, strict=True)
+                for view in drawn
             ]
         )
         gradients = torch.zeros_like(crops)
@@ -214,14 +209,22 @@ def ensemble_gradients(
             targets = targets.repeat_interleave(settings.crops_per_step, dim=0)
             gradient, cosines = _away_from(encoder, crops.detach(), targets)
             gradients += encoder.weight * gradient
-            per_face = cosines.reshape(len(attacks), -1).amax(dim=1)
-            largest_cosines = torch.maximum(largest_cosines, per_face)
+            all_cosines.append(cosines.reshape(len(attacks), -1))
         all_crops.append(crops)
         all_gradients.append(gradients)
     if settings.stop_cosine is not None:
-        for attack, cosine in zip(attacks, largest_cosines.tolist(), strict=True):
+        largest = torch.cat(all_cosines, dim=1).amax(dim=1).tolist()
+        for attack, cosine in zip(attacks, largest, strict=True):
             attack.largest_cosine = cosine
     return list(torch.autograd.grad(all_crops, perturbations, all_gradients))
+
+
+def _by_geometry(encoders: Sequence[IdentityEncoder]) -> list[list[IdentityEncoder]]:
+    """Encoders that can read the same crops, together."""
+    groups: dict[tuple[int, bytes], list[IdentityEncoder]] = defaultdict(list)
+    for encoder in encoders:
+        groups[encoder.side, encoder.template.tobytes()].append(encoder)
+    return list(groups.values())
 
 
 def _away_from(
