@@ -1,6 +1,7 @@
 """``dladiff plan``: what a run would do and what it would cost; writes nothing."""
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,7 @@ class Preview:
     """Files of INPUT that are no photos, by reason."""
     method_digest: str
     workers: int
+    """As configured, else as many as this machine's CPUs allow."""
     seconds_per_photo: float | None
     """Of one worker; None: nothing is known yet."""
     worker_hours: float | None
@@ -77,7 +79,8 @@ def preview_run(
     if measured is None and not is_new:
         measured = measured_seconds_per_photo(read_manifest(store, MEASURED_COLUMNS), digest)
     expected = estimate(plan, config, measured)
-    workers = config.operation.workers or 1
+    threads = config.method.threads
+    workers = config.operation.workers or max(1, (os.cpu_count() or 1) // threads)
     summary = plan.summary()
     return Preview(
         num_photos=summary.num_photos,

@@ -20,7 +20,7 @@ Workers = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Worker processes. Default: one per GPU, or one on a machine without.",
+        help="Worker processes. Default: as many as GPUs, or CPUs and memory, allow.",
         rich_help_panel="Machines",
     ),
 ]
@@ -28,7 +28,8 @@ GpusPerWorker = Annotated[
     float | None,
     typer.Option(
         min=0,
-        help="GPUs that each worker takes, e.g. 0.5. Default: 1 where there are GPUs, else 0.",
+        help="GPUs that each worker takes, e.g. 0.5. Default: 1 where there are GPUs and the "
+        "method has layer 1, else 0.",
         rich_help_panel="Machines",
     ),
 ]

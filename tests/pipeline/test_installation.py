@@ -1,10 +1,12 @@
 """Files around the code: pinned versions, the list of commands, what the README promises."""
 
 import re
+import shlex
 import shutil
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -71,3 +73,35 @@ def test_the_demo_album_is_one_person_and_left_alone_the_second_time(tmp_path: P
     write_demo_album(tmp_path)
     assert [path.stat().st_mtime_ns for path in photos] == before
     assert len({path.read_bytes() for path in photos}) == 4
+
+
+def readme_commands() -> list[str]:
+    """Every ``dladiff`` line in a code block of the README, without its comment."""
+    blocks = re.findall(
+        r"^```\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [line.partition("  #")[0].strip() for line in lines if line.startswith("dladiff ")]
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_the_readmes_commands_are_understood(line: str) -> None:
+    from typer.main import get_command
+
+    from pipeline.cli import app
+    from pipeline.commands.arguments import configuration
+
+    command: Any = get_command(app)
+    words = shlex.split(line)[1:]
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    parameters = command.make_context("dladiff", words).params
+    configuration(parameters.get("preset"), None, parameters.get("overrides"))
+
+
+def test_the_readme_names_every_command_and_exit_code() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(readme_commands()) >= 8
+    for command in ("protect", "plan", "status", "verify", "explain", "report", "check", "models"):
+        assert f"| `{command}" in text
+    assert re.findall(r"^\| (\d) \|", text, re.MULTILINE) == ["0", "1", "2", "3"]
