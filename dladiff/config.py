@@ -97,8 +97,9 @@ class Layer2Settings(Settings):
     flip: bool = True
     grid_max_cells: Annotated[int, Field(ge=32)] = 256
     """The perturbation of a face lives on a grid of at most this many cells a side."""
-    box_scale: Annotated[float, Field(ge=1)] = 1.3
-    """Side of the perturbed square relative to the face box."""
+    box_scale: Annotated[float, Field(ge=1)] = 1.1
+    """Side of the perturbed square relative to the long side of the face box. Raising it shows
+    more: 1.3 costs 1.3 dB and moves no unseen encoder further [X, measured]."""
     transforms: TransformSettings = TransformSettings()
     encoders: tuple[EncoderSettings, ...] = (EncoderSettings(name="sface", kind="sface"),)
 
