@@ -193,7 +193,7 @@ class FinetuningDefense:
         report = on_progress or (lambda stage, fraction: None)
         settings = self.settings
         with timed(self.cost, "step0", self.diffusion.device):
-            self._train_static_surrogate()
+            self.train_static_surrogate()
             self._weigh_timesteps()
         probe = self._probe()
         rule, learned, reason, epoch = StopRule(settings.probe), None, "all_epochs", 0
@@ -222,8 +222,11 @@ class FinetuningDefense:
             counters=self.cost,
         )
 
-    def alternate(self) -> None:
+    def alternate(self, train: bool = True) -> None:
         """One ADFT epoch: raise L_att, raise L_den(theta_d), lower L_den(theta_d) by training.
+
+        Args:
+            train: False leaves theta_d as it is, so that losses stay comparable.
 
         Raises:
             GradientError: If a photo's gradient was zero or not finite in any of the steps.
@@ -231,7 +234,7 @@ class FinetuningDefense:
         settings, schedule = self.settings, AdftSchedule.of(self.settings)
         self.epoch += 1
         reset = settings.dynamic_reset_epochs
-        if reset is not None and self.epoch > 1 and (self.epoch - 1) % reset == 0:
+        if train and reset is not None and self.epoch > 1 and (self.epoch - 1) % reset == 0:
             self.dynamic_tuner.reset()
         if settings.joint_steps and settings.dual_surrogates:
             for _ in range(schedule.attention_steps + schedule.denoising_steps):
@@ -241,7 +244,7 @@ class FinetuningDefense:
                 self.ascend(self.losses.attention_gradient)
             for _ in range(schedule.denoising_steps):
                 self.ascend(self.losses.denoising_gradient)
-        if schedule.surrogate_steps:
+        if train and schedule.surrogate_steps:
             generator = keyed_generator(self.seed, "dynamic", self.epoch)
             latents = self.encoder.one_view_each(self.instances, self.epoch)
             self.dynamic_tuner.train(latents, schedule.surrogate_steps, generator)
@@ -306,7 +309,7 @@ class FinetuningDefense:
             for instance in self.instances
         ]
 
-    def _train_static_surrogate(self) -> None:
+    def train_static_surrogate(self) -> None:
         """Step 0: theta_s learns the clean photos and references; then it stays as it is."""
         if not self.settings.dual_surrogates:
             return

@@ -38,7 +38,8 @@ def reconcile(
 ) -> Interplay:
     """Measures layer 1 under layer 2; one short ADFT round if over 10 % of a gain is gone.
 
-    ``delta_zs`` stays as it is, in the repair too: only ``layer1``'s perturbations change.
+    ``delta_zs`` stays as it is, in the repair too, and so does theta_d, or the losses before and
+    after could not be compared [X]: only ``layer1``'s perturbations change.
 
     Args:
         layer1: Still open, with its surrogates.
@@ -51,7 +52,7 @@ def reconcile(
         if not _lost_too_much(metrics.losses_before, metrics.losses_after, losses):
             return Interplay(losses, repaired=False)
         for _ in range(REPAIR_EPOCHS):
-            layer1.alternate()
+            layer1.alternate(train=False)
         return Interplay(layer1.measure(perturbed=True), repaired=True)
 
 

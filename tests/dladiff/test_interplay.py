@@ -1,0 +1,45 @@
+"""Layer 2 on top of layer 1: measured, and repaired where it takes too much."""
+
+import pytest
+import torch
+
+from dladiff.config import Layer1Settings
+from dladiff.finetuning_defense import open_finetuning_defense
+from dladiff.interplay import reconcile
+from dladiff.surrogates import DiffusionModel
+from dladiff.views import InstancePhoto
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_without_layer_2_nothing_changes(
+    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+) -> None:
+    with open_finetuning_defense(photos, [], diffusion, settings, seed=0) as layer1:
+        metrics = layer1.run().metrics
+        before = layer1.native_perturbations()
+        interplay = reconcile(layer1, metrics, [None for _ in photos])
+    assert interplay.losses == metrics.losses_after
+    assert not interplay.repaired
+    assert all(map(torch.equal, before, layer1.native_perturbations()))
+
+
+def test_a_layer_2_that_undoes_layer_1_is_answered_within_the_budget(
+    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+) -> None:
+    with open_finetuning_defense(photos, [], diffusion, settings, seed=0) as layer1:
+        metrics = layer1.run().metrics
+        before = layer1.native_perturbations()
+        undo = [-delta for delta in before]
+        layer1.bear(undo)
+        unrepaired = layer1.measure(perturbed=True)
+        interplay = reconcile(layer1, metrics, undo)
+        after = layer1.native_perturbations()
+    assert interplay.repaired
+    assert interplay.losses.denoising > unrepaired.denoising
+    for photo, old, new, fixed in zip(photos, before, after, undo, strict=True):
+        assert not torch.equal(old, new)
+        assert float(new.abs().max()) <= 7 / 255 + 1e-7
+        total = (photo.clean + fixed).clamp(0, 1) + new
+        assert float(total.min()) >= -1e-6
+        assert float(total.max()) <= 1 + 1e-6
