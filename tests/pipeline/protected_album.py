@@ -29,7 +29,7 @@ LIMITS = PhotoLimits.of(OperationSettings())
 class ProtectedAlbum:
     """INPUT with two people of two photos, and an OUTPUT in which a run protected them."""
 
-    def __init__(self, folder: Path, finish: bool = True) -> None:
+    def __init__(self, folder: Path, finish: bool = True, output_uri: str | None = None) -> None:
         self.input = write_album(
             folder / "in",
             {
@@ -39,7 +39,7 @@ class ProtectedAlbum:
             },
         )
         self.output = folder / "out"
-        self.store = open_store(str(self.output))
+        self.store = open_store(output_uri or str(self.output))
         self.photos = [self.source(path) for path in sorted(self.input.rglob("*.jpg"))]
         self.sets = [
             self.photo_set([photo for photo in self.photos if photo.identity == identity])

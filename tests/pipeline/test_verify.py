@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigurationError
+from pipeline.explain import explain_photo
 from pipeline.image_files import decode_photo, decode_png
 from pipeline.pixel_checks import budget_findings, face_mask
+from pipeline.status import read_status
 from pipeline.verify import VerifyReport, report_lines, verify_output
 from tests.pipeline.protected_album import LIMITS, ProtectedAlbum, perturbed
 from tests.sample_photos import jpeg_bytes
@@ -106,6 +108,19 @@ def test_a_file_of_an_earlier_decision_is_noted_not_blamed(album: ProtectedAlbum
     report = verified(album)
     assert report.kinds == {}
     assert report.notes == ["files that only an earlier decision on their photo knows: 1"]
+
+
+def test_an_output_in_a_bucket_is_verified_explained_and_counted(
+    tmp_path: Path, s3_prefix: str
+) -> None:
+    album = ProtectedAlbum(tmp_path, output_uri=s3_prefix)
+    report = verify_output(s3_prefix, str(album.input))
+    assert report.kinds == {}
+    assert (report.num_files, report.num_compared) == (4, 4)
+    assert read_status(album.store).counts == {"protected": 4}
+    assert "is there" in "\n".join(explain_photo(album.store, f"{s3_prefix}/images/ann/1.jpg.png"))
+    album.store.delete(["images/ann/1.jpg.png"])
+    assert verify_output(s3_prefix).kinds == {"missing_output": 1}
 
 
 def test_no_output_and_an_empty_output_are_refused_in_words(tmp_path: Path) -> None:
