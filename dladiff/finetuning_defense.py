@@ -195,7 +195,7 @@ class FinetuningDefense:
         with timed(self.cost, "step0", self.diffusion.device):
             self.train_static_surrogate()
             self._weigh_timesteps()
-        probe = self._probe()
+        probe = self.open_probe()
         rule, learned, reason, epoch = StopRule(settings.probe), None, "all_epochs", 0
         for epoch in range(1, settings.num_epochs + 1):
             with timed(self.cost, "layer1", self.diffusion.device):
@@ -328,7 +328,8 @@ class FinetuningDefense:
                 self.losses, latents, NUM_TIMESTEP_BINS, self.seed, self.micro_batch
             )
 
-    def _probe(self) -> Probe | None:
+    def open_probe(self) -> Probe | None:
+        """The probe of these photos, with what the clean ones teach already measured."""
         if not self.settings.probe.enabled:
             return None
         with timed(self.cost, "probe", self.diffusion.device):

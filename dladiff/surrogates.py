@@ -5,7 +5,8 @@ adapters or photos; ``adaptation`` turns it into the surrogates of layer 1.
 """
 
 import json
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from dladiff.config import SurrogateSettings
 from dladiff.errors import ModelError
@@ -45,9 +47,9 @@ class DiffusionModel:
     text_encoder: CLIPTextModel = field(repr=False)
     tokenizer: CLIPTokenizer = field(repr=False)
     noise_scheduler: DDPMScheduler = field(repr=False)
-    prompt_embeds: PromptEmbeds
+    prompt_embeds: PromptEmbeds = field(repr=False)
     """Text embedding c of the instance prompt, computed once."""
-    alphas_cumprod: Float[Tensor, " num_train_timesteps"]
+    alphas_cumprod: Float[Tensor, " num_train_timesteps"] = field(repr=False)
     """abar_t of the noise schedule, on the UNet's device."""
     resolution: int
     face_template: FaceTemplate | None = None
@@ -224,12 +226,25 @@ def _load_part(part: Any, source: str, subfolder: str, revision: str | None) -> 
     is_model = part not in (CLIPTokenizer, DDPMScheduler)
     options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32} if is_model else {}
     try:
-        return part.from_pretrained(source, subfolder=subfolder, revision=revision, **options)
+        with _without_progress_bars():
+            return part.from_pretrained(source, subfolder=subfolder, revision=revision, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"{source}: its {subfolder} cannot be loaded as {part.__name__} (safetensors only): "
             f"{error}"
         ) from error
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Who shows progress is the caller's business; the library's own setting comes back."""
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers_logging.enable_progress_bar()
 
 
 def _is_tiny_vae(source: str, revision: str | None) -> bool:

@@ -79,7 +79,7 @@ def tiny_text_encoder(vocab_size: int, seed: int = 0) -> CLIPTextModel:
     ).eval()
 
 
-def write_tokenizer(folder: Path) -> CLIPTokenizer:
+def write_tokenizer(folder: Path, max_length: int = NUM_TOKENS) -> CLIPTokenizer:
     """A CLIP tokenizer that knows letters only, so "sks" is several tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     letters = list("abcdefghijklmnopqrstuvwxyz")
@@ -87,7 +87,7 @@ def write_tokenizer(folder: Path) -> CLIPTokenizer:
     (folder / "vocab.json").write_text(json.dumps({token: n for n, token in enumerate(tokens)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     tokenizer = CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=NUM_TOKENS
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=max_length
     )
     tokenizer.save_pretrained(folder)
     return tokenizer

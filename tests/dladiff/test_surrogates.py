@@ -30,6 +30,11 @@ def test_everything_is_frozen_and_in_evaluation_mode(diffusion: DiffusionModel) 
         assert not any(parameter.requires_grad for parameter in module.parameters())
 
 
+def test_loading_prints_nothing(checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load(checkpoint)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_resolution_is_the_checkpoints_unless_set(checkpoint: Path) -> None:
     assert load(checkpoint).resolution == 32
     assert load(checkpoint, resolution=64).resolution == 64
