@@ -236,9 +236,12 @@ class FinetuningDefense:
         reset = settings.dynamic_reset_epochs
         if train and reset is not None and self.epoch > 1 and (self.epoch - 1) % reset == 0:
             self.dynamic_tuner.reset()
-        if settings.joint_steps and settings.dual_surrogates:
+        if settings.joint_steps:
+            # Without DSUR there are no static maps: momentum stays, so that ablations compare.
+            dual = settings.dual_surrogates
+            gradient = self.losses.joint_gradient if dual else self.losses.denoising_gradient
             for _ in range(schedule.attention_steps + schedule.denoising_steps):
-                self.ascend(self.losses.joint_gradient, settings.joint_momentum)
+                self.ascend(gradient, settings.joint_momentum)
         else:
             for _ in range(schedule.attention_steps):
                 self.ascend(self.losses.attention_gradient)

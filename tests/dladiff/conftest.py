@@ -57,13 +57,14 @@ def photos() -> list[InstancePhoto]:
 
 @pytest.fixture
 def settings() -> Layer1Settings:
-    """Few steps, a high learning rate and no handling: each loss moves visibly."""
+    """The paper's steps, few of them, a high learning rate and no handling: losses move visibly."""
     return Layer1Settings(
         num_epochs=2,
         attention_steps=2,
         denoising_steps=2,
         surrogate_steps=2,
         timesteps_per_step=2,
+        joint_steps=False,
         views_per_photo=4,
         transforms=TransformSettings(enabled=False),
         surrogate=SurrogateSettings(lora_rank=4, step0_steps=8, learning_rate=1e-2),

@@ -219,6 +219,7 @@ def test_the_dynamic_surrogate_returns_to_the_checkpoint_when_asked(
     "changes",
     [
         {"joint_steps": True},
+        {"joint_steps": True, "dual_surrogates": False},
         {"timestep_choice": "gradient"},
         {"include_largest_maps": True, "drop_bos": False, "use_views": False},
     ],
