@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import yaml
 from pydantic import Field, ValidationError
@@ -88,7 +88,10 @@ def load_config(
         raise ConfigurationError(
             f"no preset {name!r}: choose one of {', '.join(get_args(PresetName))}"
         )
-    base = {"method": preset_settings(name).model_dump(mode="json"), "operation": {}}
+    base = {
+        "method": preset_settings(cast(PresetName, name)).model_dump(mode="json"),
+        "operation": {},
+    }
     merged = _merge(_merge(base, values), {"method": {"preset": name}})
     for override in overrides:
         _apply_override(merged, override)

@@ -5,7 +5,9 @@ Ray Data has no task timeout and a Python timer cannot fire while C code holds t
 """
 
 import faulthandler
-import sys
+
+_STDERR = 2
+"""The process's own standard error, whatever ``sys.stderr`` was replaced by."""
 
 
 class HangWatch:
@@ -16,7 +18,7 @@ class HangWatch:
 
     def arm(self) -> None:
         """Starts the limit anew."""
-        faulthandler.dump_traceback_later(self._limit_s, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(self._limit_s, exit=True, file=_STDERR)
 
     def disarm(self) -> None:
         """Nothing is watched until the next ``arm``."""

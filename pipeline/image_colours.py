@@ -60,9 +60,7 @@ def _grey_to_8_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
-def _apply_profile(
-    picture: Image.Image, profile: bytes | None, notes: list[str]
-) -> Image.Image:
+def _apply_profile(picture: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))

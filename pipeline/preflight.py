@@ -46,7 +46,8 @@ def protect_built_in_photo(models: ProtectionModels, method: MethodSettings) -> 
 def _built_in_photo() -> Image:
     from skimage.data import astronaut  # NASA, public domain
 
-    return astronaut()[0:256, 96:352]  # type: ignore[no-any-return]
+    photo: Image = astronaut()[0:256, 96:352]  # type: ignore[no-untyped-call]
+    return photo
 
 
 def _shortened(method: MethodSettings) -> MethodSettings:

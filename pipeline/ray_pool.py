@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 # Ray reads its environment when it is imported, RAY_ADDRESS too: `run.py` sets that one before.
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
@@ -77,7 +77,8 @@ def ray_session(config: RunConfig, num_sets: int) -> Iterator[PoolSize]:
             start_local(num_cpus=workers * threads + 1)
     _configure_data()
     try:
-        yield _pool_size(config, num_sets, ray.cluster_resources())
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        yield _pool_size(config, num_sets, resources)
     finally:
         if started_here:
             ray.shutdown()
@@ -138,7 +139,7 @@ def protect_sets(
     )
     try:
         for batch in dataset.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow"):
-            for row in batch.to_pylist():
+            for row in cast(pa.Table, batch).to_pylist():
                 yield SetOutcome.from_json(row["outcome"])
     except ray.exceptions.RayError as error:
         # E.g. workers that cannot start; a set's own troubles never come here.
@@ -184,7 +185,7 @@ class ProtectPhotoSets:
 
 def _connect() -> None:
     try:
-        ray.init(log_to_driver=False, logging_level="warning")
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigurationError(f"cannot reach the Ray cluster: {error}") from None
 
@@ -196,7 +197,7 @@ def start_local(num_cpus: int) -> None:
         num_cpus=num_cpus,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="warning",
+        logging_level=logging.WARNING,
     )
 
 

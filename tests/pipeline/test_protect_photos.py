@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.sample_photos import face_album
 
 from pipeline import protect_photos
 from pipeline.code_digest import code_digest
@@ -19,6 +18,7 @@ from pipeline.read_photos import read_photo_set
 from pipeline.records import PhotoSet, ReadPhoto, SourcePhoto
 from pipeline.storage import open_store
 from pipeline.worker_settings import SetOutcome, WorkerSettings
+from tests.sample_photos import face_album
 
 RUN = "run-1"
 
@@ -40,7 +40,9 @@ def settings(tmp_path: Path) -> WorkerSettings:
 def photo_set(tmp_path: Path) -> PhotoSet:
     folder = face_album(tmp_path / "in", {"ann": 2}) / "ann"
     photos = tuple(
-        SourcePhoto("ann", f"file://{path}", f"images/ann/{path.name}.png", path.stat().st_size, "1")
+        SourcePhoto(
+            "ann", f"file://{path}", f"images/ann/{path.name}.png", path.stat().st_size, "1"
+        )
         for path in sorted(folder.iterdir())
     )
     return PhotoSet(key="k" * 64, identity="ann", photos=photos)

@@ -49,9 +49,7 @@ def output(tmp_path: Path) -> Path:
 
 
 def protect(album: Path, output: Path, *overrides: str, **options: object) -> RunOutcome:
-    return run_protection(
-        str(album), str(output), quick_config(*overrides), RunOptions(**options)
-    )
+    return run_protection(str(album), str(output), quick_config(*overrides), RunOptions(**options))
 
 
 def images(output: Path) -> dict[str, bytes]:
@@ -194,7 +192,7 @@ def test_a_killed_driver_is_finished_by_another_run(tmp_path, output):
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
     decided = len(list(commits.glob("*.json")))
-    outcome = protect(album, output, "lock_ttl_s=1", wait=True)
+    outcome = protect(album, output, "lock_ttl_s=20", wait=True)
     assert outcome.exit_code == 0
     rows = read_manifest(open_store(str(output))).to_pylist()
     assert sorted(row["identity"] for row in rows) == list("abcdef")  # nothing lost, nothing twice
