@@ -234,7 +234,7 @@ def _run_for(defense: FinetuningDefense, budget_s: float) -> dict[str, float | N
         defense.alternate()
     probe = defense.open_probe()
     assert probe is not None
-    latents = defense.encoder.attackers_latents(defense.instances, perturbed=True)
+    latents = defense.probed_latents(perturbed=True)
     return {"epochs": defense.epoch, "learned_fraction": probe.learned_fraction(latents)}
 
 

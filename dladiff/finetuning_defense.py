@@ -37,7 +37,7 @@ from dladiff.projected_gradient import (
 )
 from dladiff.randomness import derive_seed, keyed_generator
 from dladiff.stopwatch import timed
-from dladiff.surrogates import DiffusionModel
+from dladiff.surrogates import DiffusionModel, Latents
 from dladiff.transforms import resize_antialiased
 from dladiff.views import (
     InstancePhoto,
@@ -204,9 +204,7 @@ class FinetuningDefense:
             is_last = epoch == settings.num_epochs
             if probe and (is_last or epoch % settings.probe.every_epochs == 0):
                 with timed(self.cost, "probe", self.diffusion.device):
-                    learned = probe.learned_fraction(
-                        self.encoder.attackers_latents(self.instances, perturbed=True)
-                    )
+                    learned = probe.learned_fraction(self.probed_latents(perturbed=True))
                 if not is_last and (found := rule.reason_to_stop(learned)):
                     reason = found
                     break
@@ -331,6 +329,11 @@ class FinetuningDefense:
                 self.losses, latents, NUM_TIMESTEP_BINS, self.seed, self.micro_batch
             )
 
+    def probed_latents(self, perturbed: bool) -> Latents:
+        """What the probe trains on: the first photos, as an attacker sees them."""
+        probed = self.instances[: self.settings.probe.max_photos]
+        return self.encoder.attackers_latents(probed, perturbed)
+
     def open_probe(self) -> Probe | None:
         """The probe of these photos, with what the clean ones teach already measured."""
         if not self.settings.probe.enabled:
@@ -339,7 +342,7 @@ class FinetuningDefense:
             return Probe(
                 surrogates=self.surrogates,
                 diffusion=self.diffusion,
-                clean_latents=self.encoder.attackers_latents(self.instances, perturbed=False),
+                clean_latents=self.probed_latents(perturbed=False),
                 surrogate_settings=self.settings.surrogate,
                 settings=self.settings.probe,
                 seed=self.seed,

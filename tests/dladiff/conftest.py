@@ -65,6 +65,7 @@ def settings() -> Layer1Settings:
         surrogate_steps=2,
         timesteps_per_step=2,
         joint_steps=False,
+        dynamic_reset_epochs=None,
         views_per_photo=4,
         transforms=TransformSettings(enabled=False),
         surrogate=SurrogateSettings(lora_rank=4, step0_steps=8, learning_rate=1e-2),
