@@ -181,7 +181,8 @@ def _check_row(store: Store, row: dict[str, Any], output_key: str | None) -> _Ro
     except ValueError as error:
         return _RowCheck([Finding("not_readable", where, str(error))], True)
     height, width = protected.shape[:2]
-    if (width, height) != (row["width"], row["height"]):
+    # A row whose original is gone describes no pixels any more.
+    if row["width"] is not None and (width, height) != (row["width"], row["height"]):
         detail = f"{width} x {height}, the manifest says {row['width']} x {row['height']}"
         return _RowCheck([Finding("wrong_size", where, detail)], True)
     original = _read_original(row)
