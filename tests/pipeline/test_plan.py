@@ -137,7 +137,7 @@ def test_another_method_is_refused_with_the_difference(
     catalog: Catalog, states: dict[str, SourceState]
 ) -> None:
     config = load_config(overrides=["layer2.num_steps=60"])
-    before = load_config().method.model_dump(mode="json")
+    before = load_config(overrides=["layer2.num_steps=150"]).method.model_dump(mode="json")
     with pytest.raises(ConfigurationError) as caught:
         plan(catalog, states, "method-2", config, method_of_run={"run-1": before}.get)
     text = str(caught.value)
