@@ -204,7 +204,7 @@ class Layer1Settings(Settings):
 class MethodSettings(Settings):
     """Everything that changes the bytes of a protected photo; its digest names the method."""
 
-    preset: PresetName = "zero-shot"
+    preset: PresetName = "balanced"
     """The preset these values started from; a label."""
     seed: int = 0
     layer1: Layer1Settings = Layer1Settings()

@@ -68,7 +68,7 @@ def load_config(
     preset: str | None = None,
     file: str | Path | None = None,
     overrides: Iterable[str] = (),
-    default_preset: PresetName = "zero-shot",
+    default_preset: PresetName = "balanced",
 ) -> RunConfig:
     """Builds the configuration: preset, then file, then ``key=value`` overrides.
 

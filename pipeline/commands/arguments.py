@@ -28,7 +28,7 @@ Preset = Annotated[
     str | None,
     typer.Option(
         help="Named settings to start from: zero-shot (layer 2 only), fast, balanced, paper. "
-        "Default: the configuration file's, else zero-shot.",
+        "Default: the configuration file's, else balanced.",
         rich_help_panel="Method",
     ),
 ]
