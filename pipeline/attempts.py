@@ -14,7 +14,7 @@ import dataclasses
 import json
 import logging
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -50,13 +50,17 @@ class Attempts:
     """The attempts of one run, as seen from one node."""
 
     def __init__(
-        self, store: Store, run_id: str, node: str | None = None, live_nodes: Collection[str] = ()
+        self,
+        store: Store,
+        run_id: str,
+        node: str | None = None,
+        live_nodes: Callable[[], Collection[str]] = tuple,
     ) -> None:
         """Reads and writes nothing yet; see ``Ledger`` for the arguments."""
         process = this_process()
         self._store, self._run_id = store, run_id
         self._node = node or f"{process.host}/{process.boot_id}"
-        self._live_nodes = {self._node, *live_nodes}
+        self._live_nodes = live_nodes
         self._to_close: list[tuple[Attempt, str]] = []
 
     def open(self, photo_set: PhotoSet) -> Attempt:
@@ -120,7 +124,8 @@ class Attempts:
         is_own = attempt.process == this_process()
         if not is_own and attempt.process.is_gone() is False:
             return "running"
-        return "crashed" if attempt.node in self._live_nodes else "lost"
+        node_lives = attempt.node == self._node or attempt.node in self._live_nodes()
+        return "crashed" if node_lives else "lost"
 
     def _write(self, attempt: Attempt, ending: str, content: Mapping[str, Any]) -> None:
         key = self._folder(attempt.set_key, attempt.generation) + attempt.id + ending

@@ -23,9 +23,9 @@ class OperationSettings(Settings):
     """How a run does its work; nothing here changes a byte of the protected photos."""
 
     workers: Annotated[int, Field(ge=1)] | None = None
-    """Workers of the pool; None: one per GPU, or one on a machine without."""
+    """Workers of the pool; None: as many as GPUs, or CPUs and memory, allow."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
-    """None: 1 where the cluster has GPUs, else 0."""
+    """None: 1 where the cluster has GPUs and layer 1 is on, else 0."""
     worker_memory_gb: Annotated[float, Field(gt=0)] = 2.0
     """Memory that Ray reserves per worker for scheduling."""
     read_concurrency: Annotated[int, Field(ge=1)] = 4

@@ -8,7 +8,7 @@ generation is the truth. What becomes of attempts that decide nothing stands in 
 
 import dataclasses
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from pipeline.attempts import Attempt, Attempts, AttemptState
@@ -35,7 +35,7 @@ class Ledger:
         run_id: str,
         *,
         node: str | None = None,
-        live_nodes: Collection[str] = (),
+        live_nodes: Callable[[], Collection[str]] = tuple,
         columns: Mapping[str, Any] | None = None,
     ) -> None:
         """Reads and writes nothing yet.
@@ -43,7 +43,7 @@ class Ledger:
         Args:
             node: Name of this node that no other, and no earlier, node has, e.g. Ray's node id;
                 None: host name and boot id.
-            live_nodes: Other nodes known to live now.
+            live_nodes: Says which other nodes live; asked only where a set was tried before.
             columns: Columns that all rows of the run share (``method_digest``,
                 ``models_digest``, ``version``, ``seed``); filled in where a row has null.
         """

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -52,8 +52,14 @@ class _Input:
 class PhotoSetWorker:
     """Protects photo sets, one after another, in this process."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(
+        self, settings: WorkerSettings, live_nodes: Callable[[], Collection[str]] = tuple
+    ) -> None:
         """Loads all models.
+
+        Args:
+            settings: From the driver.
+            live_nodes: Says which nodes of the cluster live, by the names of ``settings.node``.
 
         Raises:
             ConfigurationError: If this process runs other code than the driver.
@@ -76,7 +82,11 @@ class PhotoSetWorker:
             settings.output_uri, single_writer=settings.config.operation.single_writer
         )
         self._ledger = Ledger(
-            self._store, settings.run_id, node=settings.node, columns=settings.row_columns()
+            self._store,
+            settings.run_id,
+            node=settings.node,
+            live_nodes=live_nodes,
+            columns=settings.row_columns(),
         )
         self._must_leave = False
 

@@ -155,7 +155,7 @@ class ProtectPhotoSets:
         from pipeline.protect_photos import PhotoSetWorker
 
         node = ray.get_runtime_context().get_node_id()
-        self._worker = PhotoSetWorker(dataclasses.replace(settings, node=node))
+        self._worker = PhotoSetWorker(dataclasses.replace(settings, node=node), live_nodes)
         self._photos = Counter("dladiff_photos", "Photos decided.", tag_keys=("status",))
         self._deferred = Counter("dladiff_sets_deferred", "Sets deferred.", tag_keys=("cause",))
         self._seconds = Histogram(
@@ -181,6 +181,11 @@ class ProtectPhotoSets:
                 self._photos.inc(number, {"status": status})
             for stage, seconds in outcome.stage_seconds.items():
                 self._seconds.observe(seconds, {"stage": stage})
+
+
+def live_nodes() -> set[str]:
+    """Ids of the cluster's nodes that live now, as ``WorkerSettings.node`` names them."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def _connect() -> None:

@@ -195,7 +195,7 @@ def test_attempts_whose_node_died_are_forgiven_longer(local_store: Store, work: 
 
 def test_a_crash_on_another_node_that_lives_is_a_crash(local_store: Store, work: PhotoSet) -> None:
     dead_attempts(local_store, work, 3, node="neighbour", elsewhere=True)
-    ledger = Ledger(local_store, "r", node="here", live_nodes=["neighbour"])
+    ledger = Ledger(local_store, "r", node="here", live_nodes=lambda: ["neighbour"])
     assert isinstance(ledger.begin(work), CommitRecord)
 
 
