@@ -202,16 +202,18 @@ class IdentityEmbeddings:
 
     def choose(
         self, rows: NDArray[np.int64], random: np.random.Generator, *, nobody: float = 0.08
-    ) -> NDArray[np.float32]:
-        """Returns the portrait's own embedding or, half of the time, another one of the person.
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Chooses the portrait itself or, half of the time, another one of the person.
 
-        A share ``nobody`` is zero, which is what guidance contrasts with.
+        Returns:
+            The chosen rows and their embeddings, (len(rows), width); a share ``nobody`` of the
+            embeddings is zero, which is what guidance contrasts with.
         """
         chosen = np.array(
             [random.choice(self.same_person[r]) if random.random() < 0.5 else r for r in rows]
         )
         keep = random.random((len(rows), 1)) >= nobody
-        return self.embeddings[chosen] * keep.astype(np.float32)
+        return chosen, self.embeddings[chosen] * keep.astype(np.float32)
 
 
 class PortraitBatches:
@@ -251,6 +253,7 @@ class PortraitBatches:
         noise = torch.randn(clean.shape, generator=self.generator)
         parts = (torch.arange(count) + torch.rand(count, generator=self.generator)) / count
         timesteps = (parts * highest_timestep).long().clamp(max=highest_timestep - 1)
+        told_rows, identity_embeds = self.identities.choose(self.row[rows], self.random)
         return PortraitBatch(
             clean=clean,
             noise=noise,
@@ -263,7 +266,8 @@ class PortraitBatches:
                 max_length=MAX_TOKENS,
                 return_tensors="pt",
             ).input_ids,
-            identity_embeds=torch.from_numpy(self.identities.choose(self.row[rows], self.random)),
+            identity_embeds=torch.from_numpy(identity_embeds),
+            told_rows=torch.from_numpy(told_rows),
         )
 
 
@@ -277,6 +281,8 @@ class PortraitBatch:
     noisy: Tensor
     input_ids: Tensor
     identity_embeds: Tensor
+    told_rows: Tensor
+    """Portraits that the embeddings are of."""
 
     def to(self, device: torch.device) -> "PortraitBatch":
         """Moves all tensors."""

@@ -1,0 +1,84 @@
+"""Trains the autoencoder's decoder further while its encoder, and so every latent, stays.
+
+``python -m tools.refine_decoder --work ../work --minutes 18 --cooldown 0.4`` goes on from ``vae/``
+and writes it again: what was trained on its latents (the UNet, the adapter) remains valid.
+"""
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+from torch.nn import functional
+
+from tools.face_data import load_faces, to_images
+from tools.lpips_alex import load_lpips_alex
+from tools.train_autoencoder import augment, report
+from tools.training_stage import TrainingStage, stage_arguments
+
+
+def main() -> None:
+    """Runs the stage from the command line."""
+    parser = stage_arguments(__doc__ or "")
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--lpips-weight", type=float, default=1.0)
+    parser.add_argument("--grey-share", type=float, default=0.1, help="share of grey portraits")
+    parser.add_argument("--eval-every", type=int, default=200)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    device = torch.device(arguments.device)
+
+    faces = load_faces(arguments.data)
+    colour = np.flatnonzero(faces.colour & ~faces.held_out)
+    grey = np.flatnonzero(~faces.colour & ~faces.held_out)
+    unseen = to_images(faces.images[np.flatnonzero(faces.colour & faces.held_out)]).to(device)
+    lpips = load_lpips_alex().to(device)
+
+    vae = AutoencoderKL.from_pretrained(arguments.work / "vae").to(device)
+    vae.requires_grad_(False)
+    decoding = nn.ModuleList([vae.post_quant_conv, vae.decoder]).requires_grad_(True)
+    stage = TrainingStage("decoder", decoding, arguments, learning_rate=arguments.learning_rate)
+    random = np.random.default_rng([arguments.seed, stage.step])
+    generator = torch.Generator().manual_seed(arguments.seed * 1_000_003 + stage.step)
+
+    def measure() -> str:
+        trained = [value.detach().clone() for value in decoding.parameters()]
+        with torch.no_grad():
+            for value, average in zip(
+                decoding.parameters(), stage.averaged.parameters(), strict=True
+            ):
+                value.copy_(average)
+            line = report(vae, unseen, lpips)[1]
+            for value, was in zip(decoding.parameters(), trained, strict=True):
+                value.copy_(was)
+        return line
+
+    print(f"step {stage.step}: {measure()}", flush=True)
+    while stage.running():
+        from_grey = random.random(arguments.batch_size) < arguments.grey_share
+        rows = np.where(
+            from_grey,
+            random.choice(grey, arguments.batch_size),
+            random.choice(colour, arguments.batch_size),
+        )
+        pixel_values = augment(to_images(faces.images[rows]), generator).to(device) * 2 - 1
+        with torch.no_grad():
+            latents = vae.encode(pixel_values).latent_dist.sample()
+        decoded = vae.decode(latents).sample
+        pixel_loss = functional.l1_loss(decoded, pixel_values)
+        perceptual_loss = lpips(decoded, pixel_values).mean()
+        stage.update(
+            pixel_loss + arguments.lpips_weight * perceptual_loss,
+            l1=pixel_loss.detach(),
+            lpips=perceptual_loss.detach(),
+        )
+        if stage.step % arguments.eval_every == 0:
+            print(f"step {stage.step} {measure()}", flush=True)
+    stage.save()
+    decoding.load_state_dict(stage.averaged.state_dict())
+    print(f"end, step {stage.step}: {report(vae, unseen, lpips)[1]}", flush=True)
+    vae.save_pretrained(arguments.work / "vae", safe_serialization=True)
+
+
+if __name__ == "__main__":
+    main()
