@@ -6,6 +6,7 @@ compared with the clean photos 5-12 by an encoder that no protection has seen.
 
     python -m benchmarks.customisation --people 3 --attack dreambooth --output result.json
     python -m benchmarks.customisation --people 1 --levels 4 7 12 32    # headroom of layer 1
+    python -m benchmarks.customisation --people 2 --levels 7 --set dual_surrogates=false
 """
 
 import argparse
@@ -70,6 +71,7 @@ class Outcome:
     ceiling: float
     """Cosine of the autoencoded photos 5-12 to their own reference."""
     seconds: float
+    """Wall seconds of attack and measuring."""
 
 
 def customise(
@@ -142,25 +144,34 @@ def autoencoded(
 
 
 def protected_photos(
-    photos: list[NDArray[np.uint8]], epsilon_levels: float, num_epochs: int | None
+    photos: list[NDArray[np.uint8]], epsilon_levels: float, preset: str, changed: list[str]
 ) -> list[NDArray[np.uint8]]:
     """Protects photos by layer 1 alone at a budget in 8-bit levels.
+
+    Args:
+        photos: Whole photos, RGB uint8.
+        epsilon_levels: Budget; the signed step grows and shrinks with it.
+        preset: Where all other settings come from.
+        changed: ``name=value`` of fields of layer 1, the value in JSON.
 
     Raises:
         RuntimeError: If layer 1 left the photos as they were.
     """
-    from dladiff.config import preset_settings
+    from dladiff.config import Layer1Settings, preset_settings
     from dladiff.models import load_models
     from dladiff.photo_sets import Photo
     from dladiff.protect import protect_photo_set
 
-    settings = preset_settings("fast")
-    changes: dict[str, object] = {"epsilon_levels": epsilon_levels}
-    if num_epochs is not None:
-        changes["num_epochs"] = num_epochs
+    settings = preset_settings(preset)
+    layer1 = settings.layer1
+    changes = {
+        "epsilon_levels": epsilon_levels,
+        "step_size_levels": layer1.step_size_levels * epsilon_levels / layer1.epsilon_levels,
+        **{name: json.loads(value) for name, value in (text.split("=", 1) for text in changed)},
+    }
     settings = settings.model_copy(
         update={
-            "layer1": settings.layer1.model_copy(update=changes),
+            "layer1": Layer1Settings(**{**layer1.model_dump(), **changes}),
             "layer2": settings.layer2.model_copy(update={"enabled": False}),
         }
     )
@@ -172,7 +183,7 @@ def protected_photos(
     )
     images = [photo.image for photo in result.photos]
     if any(image is None for image in images):
-        raise RuntimeError("layer 1 gave no image: is it part of dladiff.protect yet?")
+        raise RuntimeError("layer 1 gave no image")
     return [image for image in images if image is not None]
 
 
@@ -220,7 +231,8 @@ def main() -> None:
     parser.add_argument("--guidance-scale", type=float, help="instead of the attack's own")
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--levels", type=float, nargs="*", default=[], help="budgets of layer 1")
-    parser.add_argument("--epochs", type=int, help="epochs of layer 1 instead of the preset's")
+    parser.add_argument("--preset", default="fast", help="settings of layer 1")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="of layer 1")
     parser.add_argument("--sheets", type=Path, help="folder for sheets; never publish them")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     parser.add_argument("--threads", type=int, default=2)
@@ -259,7 +271,7 @@ def main() -> None:
         conditions = {"clean": trained}
         for levels in arguments.levels:
             name = f"layer1_{levels:g}"
-            conditions[name] = protected_photos(trained, levels, arguments.epochs)
+            conditions[name] = protected_photos(trained, levels, arguments.preset, arguments.set)
         of_person = []
         for condition, images in conditions.items():
             outcome = measure(

@@ -7,6 +7,7 @@ in no caption: it is the rare word that fine-tuning attaches a person to.
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from transformers import CLIPTokenizer
 from tools.attributes import BACKGROUNDS
 
 MAX_TOKENS = 32
+SHIPPED_TOKENIZER = Path(__file__).parents[1] / "dladiff/reference_models/faces-128/tokenizer"
 
 TEMPLATES = ("photo", "dslr portrait", "picture", "studio portrait")
 """``photo``: the crop as it is; ``dslr portrait``: sharpened; ``picture``: softened;
@@ -98,7 +100,13 @@ def write_caption(
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """Returns CLIP's tokenizer over a small vocabulary; unknown words fall back to bytes."""
+    """Returns CLIP's tokenizer over a small vocabulary; unknown words fall back to bytes.
+
+    The vocabulary was made once and is read from the shipped checkpoint, so that trained weights
+    keep their meaning: the library breaks ties between merges anew in each process.
+    """
+    if (SHIPPED_TOKENIZER / "vocab.json").is_file():
+        return CLIPTokenizer.from_pretrained(SHIPPED_TOKENIZER)
     words = _WORDS.split()
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=None))
     trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

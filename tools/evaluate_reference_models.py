@@ -44,15 +44,18 @@ class Evaluation:
         self.held_out_encoder = FaceMeter(load_held_out_encoder(arguments.data))
 
     def generate(
-        self, prompts: list[str], *, seed: int, embeds: torch.Tensor | None = None
+        self, prompts: list[str], *, seed: int, embed: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Samples one image per prompt; ``embeds`` (batch, 128) are told to the adapter."""
+        """Samples one image per prompt; ``embed`` (128,) is told to the adapter.
+
+        One person per call: diffusers repeats what it is given for each prompt of a batch.
+        """
+        options = {}
+        if embed is not None:
+            told = torch.stack([torch.zeros_like(embed), embed]).unsqueeze(1)
+            options["ip_adapter_image_embeds"] = [told]
         images = []
         for start in range(0, len(prompts), 16):
-            options = {}
-            if embeds is not None:
-                part = embeds[start : start + 16].unsqueeze(1)
-                options["ip_adapter_image_embeds"] = [torch.cat([torch.zeros_like(part), part])]
             images.append(
                 self.pipeline(
                     prompts[start : start + 16],
@@ -244,9 +247,11 @@ def adapter(evaluation: Evaluation) -> dict[str, float]:
         people = sorted((evaluation.arguments.data / "lfw12").iterdir())
         photos = [[read_photo(path) for path in sorted(p.glob("*.jpg"))] for p in people]
         told = np.stack([evaluation.sface.recognise(p[:1]).embeddings[0] for p in photos])
-        embeds = torch.from_numpy(told).repeat_interleave(4, dim=0)
-        images = evaluation.generate(
-            ["a photo of a person"] * len(embeds), seed=4000, embeds=embeds
+        images = torch.cat(
+            [
+                evaluation.generate(["a photo of a person"] * 4, seed=4000 + index, embed=embed)
+                for index, embed in enumerate(torch.from_numpy(told))
+            ]
         )
         firsts = [to_images(evaluation.sface.face_crop(p[0])[None]) for p in photos]
         rows = [
