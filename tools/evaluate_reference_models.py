@@ -26,6 +26,8 @@ from tools.recognition import load_held_out_encoder, load_sface
 
 MODELS = Path("dladiff/reference_models")
 GUIDANCE_SCALE = 3.0
+ADAPTER_GUIDANCE_SCALE = 2.0
+"""As the attacks of ``benchmarks.customisation``; the adapter learnt from unguided samples."""
 NUM_STEPS = 25
 
 
@@ -44,7 +46,12 @@ class Evaluation:
         self.held_out_encoder = FaceMeter(load_held_out_encoder(arguments.data))
 
     def generate(
-        self, prompts: list[str], *, seed: int, embed: torch.Tensor | None = None
+        self,
+        prompts: list[str],
+        *,
+        seed: int,
+        embed: torch.Tensor | None = None,
+        guidance_scale: float = GUIDANCE_SCALE,
     ) -> torch.Tensor:
         """Samples one image per prompt; ``embed`` (128,) is told to the adapter.
 
@@ -60,7 +67,7 @@ class Evaluation:
                 self.pipeline(
                     prompts[start : start + 16],
                     num_inference_steps=NUM_STEPS,
-                    guidance_scale=GUIDANCE_SCALE,
+                    guidance_scale=guidance_scale,
                     generator=torch.Generator().manual_seed(seed + start),
                     output_type="pt",
                     **options,
@@ -249,7 +256,12 @@ def adapter(evaluation: Evaluation) -> dict[str, float]:
         told = np.stack([evaluation.sface.recognise(p[:1]).embeddings[0] for p in photos])
         images = torch.cat(
             [
-                evaluation.generate(["a photo of a person"] * 4, seed=4000 + index, embed=embed)
+                evaluation.generate(
+                    ["a photo of a person"] * 4,
+                    seed=4000 + index,
+                    embed=embed,
+                    guidance_scale=ADAPTER_GUIDANCE_SCALE,
+                )
                 for index, embed in enumerate(torch.from_numpy(told))
             ]
         )
