@@ -185,7 +185,8 @@ class ProtectPhotoSets:
 
 def live_nodes() -> set[str]:
     """Ids of the cluster's nodes that live now, as ``WorkerSettings.node`` names them."""
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["NodeID"] for node in nodes if node["Alive"]}
 
 
 def _connect() -> None:

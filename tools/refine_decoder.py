@@ -4,15 +4,14 @@
 and writes it again: what was trained on its latents (the UNet, the adapter) remains valid.
 """
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
 from torch.nn import functional
 
-from tools.face_data import load_faces, to_images
+from tools.face_data import load_faces
 from tools.lpips_alex import load_lpips_alex
-from tools.train_autoencoder import augment, report
+from tools.train_autoencoder import report, training_batches, unseen_portraits
 from tools.training_stage import TrainingStage, stage_arguments
 
 
@@ -29,17 +28,16 @@ def main() -> None:
     device = torch.device(arguments.device)
 
     faces = load_faces(arguments.data)
-    colour = np.flatnonzero(faces.colour & ~faces.held_out)
-    grey = np.flatnonzero(~faces.colour & ~faces.held_out)
-    unseen = to_images(faces.images[np.flatnonzero(faces.colour & faces.held_out)]).to(device)
+    unseen = unseen_portraits(faces).to(device)
     lpips = load_lpips_alex().to(device)
 
     vae = AutoencoderKL.from_pretrained(arguments.work / "vae").to(device)
     vae.requires_grad_(False)
     decoding = nn.ModuleList([vae.post_quant_conv, vae.decoder]).requires_grad_(True)
     stage = TrainingStage("decoder", decoding, arguments, learning_rate=arguments.learning_rate)
-    random = np.random.default_rng([arguments.seed, stage.step])
-    generator = torch.Generator().manual_seed(arguments.seed * 1_000_003 + stage.step)
+    batches = training_batches(
+        faces, arguments.batch_size, arguments.grey_share, arguments.seed, stage.step
+    )
 
     def measure() -> str:
         trained = [value.detach().clone() for value in decoding.parameters()]
@@ -55,13 +53,7 @@ def main() -> None:
 
     print(f"step {stage.step}: {measure()}", flush=True)
     while stage.running():
-        from_grey = random.random(arguments.batch_size) < arguments.grey_share
-        rows = np.where(
-            from_grey,
-            random.choice(grey, arguments.batch_size),
-            random.choice(colour, arguments.batch_size),
-        )
-        pixel_values = augment(to_images(faces.images[rows]), generator).to(device) * 2 - 1
+        pixel_values = next(batches).to(device) * 2 - 1
         with torch.no_grad():
             latents = vae.encode(pixel_values).latent_dist.sample()
         decoded = vae.decode(latents).sample

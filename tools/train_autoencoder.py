@@ -4,6 +4,8 @@
 ``--identity-weight 0.1`` it also keeps SFace's embedding of the face, which is slower.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
@@ -11,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tools.face_alignment import recognition_crop
-from tools.face_data import load_faces, save_sheet, to_images
+from tools.face_data import FaceSet, load_faces, save_sheet, to_images
 from tools.lpips_alex import LpipsAlex, load_lpips_alex
 from tools.recognition import load_sface
 from tools.training_stage import TrainingStage, stage_arguments
@@ -49,6 +51,36 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return ((images - mean) * contrast + mean * gain + offset).clamp(0, 1)
 
 
+def training_batches(
+    faces: FaceSet, batch_size: int, grey_share: float, seed: int, step: int
+) -> Iterator[Tensor]:
+    """Draws augmented batches, NCHW in [0, 1], without end; held-out identities never come.
+
+    Args:
+        faces: All portraits.
+        batch_size: Images of a batch.
+        grey_share: Expected share of grey portraits.
+        seed: Of all draws, together with ``step``.
+        step: At which a resumed stage goes on.
+    """
+    colour = np.flatnonzero(faces.colour & ~faces.held_out)
+    grey = np.flatnonzero(~faces.colour & ~faces.held_out)
+    print(f"{len(colour)} colour, {len(grey)} grey", flush=True)
+    random = np.random.default_rng([seed, step])
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    while True:
+        from_grey = random.random(batch_size) < grey_share
+        rows = np.where(
+            from_grey, random.choice(grey, batch_size), random.choice(colour, batch_size)
+        )
+        yield augment(to_images(faces.images[rows]), generator)
+
+
+def unseen_portraits(faces: FaceSet) -> Tensor:
+    """Returns the colour portraits that are in no training, NCHW in [0, 1]."""
+    return to_images(faces.images[np.flatnonzero(faces.colour & faces.held_out)])
+
+
 @torch.no_grad()
 def report(model: AutoencoderKL, images: Tensor, lpips: LpipsAlex) -> tuple[Tensor, str]:
     """Reconstructs held-out images (posterior mean) and says how well."""
@@ -77,26 +109,17 @@ def main() -> None:
     device = torch.device(arguments.device)
 
     faces = load_faces(arguments.data)
-    colour = np.flatnonzero(faces.colour & ~faces.held_out)
-    grey = np.flatnonzero(~faces.colour & ~faces.held_out)
-    unseen = to_images(faces.images[np.flatnonzero(faces.colour & faces.held_out)]).to(device)
-    print(f"{len(colour)} colour, {len(grey)} grey, {len(unseen)} held out", flush=True)
-
+    unseen = unseen_portraits(faces).to(device)
     lpips = load_lpips_alex().to(device)
     recogniser = load_sface(device)
     model = build_autoencoder().to(device)
     stage = TrainingStage("autoencoder", model, arguments, learning_rate=arguments.learning_rate)
-    random = np.random.default_rng([arguments.seed, stage.step])
-    generator = torch.Generator().manual_seed(arguments.seed * 1_000_003 + stage.step)
+    batches = training_batches(
+        faces, arguments.batch_size, arguments.grey_share, arguments.seed, stage.step
+    )
 
     while stage.running():
-        from_grey = random.random(arguments.batch_size) < arguments.grey_share
-        rows = np.where(
-            from_grey,
-            random.choice(grey, arguments.batch_size),
-            random.choice(colour, arguments.batch_size),
-        )
-        images = augment(to_images(faces.images[rows]), generator).to(device)
+        images = next(batches).to(device)
         pixel_values = images * 2 - 1
         posterior = model.encode(pixel_values).latent_dist
         decoded = model.decode(posterior.sample()).sample
