@@ -191,6 +191,7 @@ def measure(
     person: str,
     condition: str,
     trained: list[NDArray[np.uint8]],
+    clean: list[NDArray[np.uint8]],
     references: dict[str, NDArray[np.float32]],
     baselines: tuple[float, float],
     pipeline: StableDiffusionPipeline,
@@ -200,7 +201,8 @@ def measure(
 ) -> Outcome:
     """Customises on four photos, generates and compares with the person's clean reference."""
     start = time.perf_counter()
-    unet = customise(pipeline, [meter.face_crop(photo) for photo in trained], attack)
+    crops = [meter.face_crop(*pair) for pair in zip(trained, clean, strict=True)]
+    unet = customise(pipeline, crops, attack)
     images = generate(pipeline, unet, attack)
     if sheets is not None:
         save_sheet(images, sheets / f"{person}_{attack.method}_{condition}.png")
@@ -224,7 +226,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--model", type=Path, default=MODEL)
-    parser.add_argument("--people", type=int, default=3, help="the first so many by name")
+    parser.add_argument("--people", type=int, default=3, help="so many by name")
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first so many")
     parser.add_argument("--attack", choices=sorted(ATTACKS), default="dreambooth")
     parser.add_argument("--steps", type=int, help="instead of the attack's own")
     parser.add_argument("--learning-rate", type=float, help="instead of the attack's own")
@@ -263,7 +266,7 @@ def main() -> None:
     untrained = meter.recognise(to_uint8(generate(pipeline, pipeline.unet, attack)))
 
     outcomes = []
-    for person in list(photos)[: arguments.people]:
+    for person in list(photos)[arguments.skip :][: arguments.people]:
         crops = [meter.face_crop(photo) for photo in photos[person][NUM_TRAINED:]]
         ceiling = meter.recognise(autoencoded(pipeline, crops)).leak(references[person])
         baselines = untrained.leak(references[person]), ceiling
@@ -275,8 +278,8 @@ def main() -> None:
         of_person = []
         for condition, images in conditions.items():
             outcome = measure(
-                person, condition, images, references, baselines, pipeline, meter, attack,
-                arguments.sheets,
+                person, condition, images, trained, references, baselines, pipeline, meter,
+                attack, arguments.sheets,
             )  # fmt: skip
             of_person.append(outcome)
             effect = (of_person[0].leak - outcome.leak) / (of_person[0].leak - outcome.floor)

@@ -69,13 +69,22 @@ class FaceMeter:
                 embeddings[index] = self.encoder.embed(to_images(crop[None]))[0].numpy()
         return Recognised(embeddings, np.array([points is not None for points in landmarks]))
 
-    def face_crop(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def face_crop(
+        self, image: NDArray[np.uint8], otherwise: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
         """Warps the largest face to the reference models' crop, as an attacker would.
+
+        Args:
+            image: RGB uint8 HWC.
+            otherwise: The clean photo, whose landmarks serve where a change hides the face: an
+                attacker would mark it by hand.
 
         Raises:
             ValueError: If there is no face.
         """
         landmarks = self.find(image)
+        if landmarks is None and otherwise is not None:
+            landmarks = self.find(otherwise)
         if landmarks is None:
             raise ValueError("no face found in a photo that shall be cropped to its face")
         return warp(image, estimate_similarity(landmarks, FACES_128), FACE_SIZE)
