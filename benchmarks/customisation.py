@@ -33,12 +33,17 @@ NUM_TRAINED = 4
 """Photos of a person that are protected and trained on; the rest is the clean reference."""
 
 
+LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
+LORA_TARGETS += ["proj_in", "proj_out", "conv1", "conv2"]
+"""Attention, feed-forward and convolutions: attention alone learns half as much of a person."""
+
+
 @dataclass(frozen=True)
 class Attack:
     """How the attacker fine-tunes and samples; frozen before any protection is measured."""
 
     method: str
-    """``dreambooth`` trains all weights of the UNet, ``lora`` adapters of its attention."""
+    """``dreambooth`` trains all weights of the UNet, ``lora`` adapters of it."""
     num_steps: int
     learning_rate: float
     batch_size: int = 4
@@ -51,7 +56,7 @@ class Attack:
 
 ATTACKS = {
     "dreambooth": Attack("dreambooth", num_steps=200, learning_rate=1e-4),
-    "lora": Attack("lora", num_steps=300, learning_rate=1e-3),
+    "lora": Attack("lora", num_steps=300, learning_rate=2e-3),
 }
 
 
@@ -86,9 +91,8 @@ def customise(
     """
     unet = copy.deepcopy(pipeline.unet).requires_grad_(attack.method == "dreambooth")
     if attack.method == "lora":
-        targets = ["to_q", "to_k", "to_v", "to_out.0"]
         unet.add_adapter(
-            LoraConfig(r=attack.lora_rank, lora_alpha=attack.lora_rank, target_modules=targets)
+            LoraConfig(r=attack.lora_rank, lora_alpha=attack.lora_rank, target_modules=LORA_TARGETS)
         )
     weights = [weight for weight in unet.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=attack.learning_rate, weight_decay=1e-2)
