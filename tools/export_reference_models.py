@@ -43,6 +43,8 @@ def export_pipeline(work: Path, folder: Path) -> None:
     _write_bpe_files(target / "tokenizer")
     # Stored in half, computed in single precision unless the caller asks otherwise.
     _edit_json(target / "text_encoder" / "config.json", {"dtype": "float32"})
+    # diffusers notes the folder that weights came from, which says something of this machine.
+    _edit_json(target / "vae" / "config.json", {"_name_or_path": ""})
     names = ("left_eye", "right_eye", "nose", "left_mouth_corner", "right_mouth_corner")
     template = {
         "landmarks": TEMPLATE_128.tolist(),
