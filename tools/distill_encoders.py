@@ -17,7 +17,7 @@ from dladiff.identity_encoders import IdentityEncoder
 from dladiff.student_encoders import STUDENT_NAMES, StudentName, build_student
 from tools.face_data import is_held_out, to_images
 from tools.recognition import load_sface
-from tools.training_stage import TrainingStage, stage_arguments
+from tools.training_stage import TrainingStage, begin_stage, stage_arguments
 
 
 class Students(nn.Module):
@@ -84,10 +84,7 @@ def main() -> None:
     parser = stage_arguments(__doc__ or "")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--pool", type=int, default=20000, help="varied crops kept in memory")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(arguments.seed)
-    device = torch.device(arguments.device)
+    arguments, device = begin_stage(parser)
 
     table = np.load(arguments.work / "portraits.npz")
     held_out = np.array([is_held_out(str(identity)) for identity in table["identity"]])

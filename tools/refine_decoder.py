@@ -4,6 +4,8 @@
 and writes it again: what was trained on its latents (the UNet, the adapter) remains valid.
 """
 
+import copy
+
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
@@ -12,7 +14,7 @@ from torch.nn import functional
 from tools.face_data import load_faces
 from tools.lpips_alex import load_lpips_alex
 from tools.train_autoencoder import report, training_batches, unseen_portraits
-from tools.training_stage import TrainingStage, stage_arguments
+from tools.training_stage import TrainingStage, begin_stage, stage_arguments
 
 
 def main() -> None:
@@ -22,10 +24,7 @@ def main() -> None:
     parser.add_argument("--lpips-weight", type=float, default=1.0)
     parser.add_argument("--grey-share", type=float, default=0.1, help="share of grey portraits")
     parser.add_argument("--eval-every", type=int, default=200)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(arguments.seed)
-    device = torch.device(arguments.device)
+    arguments, device = begin_stage(parser)
 
     faces = load_faces(arguments.data)
     unseen = unseen_portraits(faces).to(device)
@@ -39,19 +38,10 @@ def main() -> None:
         faces, arguments.batch_size, arguments.grey_share, arguments.seed, stage.step
     )
 
-    def measure() -> str:
-        trained = [value.detach().clone() for value in decoding.parameters()]
-        with torch.no_grad():
-            for value, average in zip(
-                decoding.parameters(), stage.averaged.parameters(), strict=True
-            ):
-                value.copy_(average)
-            line = report(vae, unseen, lpips)[1]
-            for value, was in zip(decoding.parameters(), trained, strict=True):
-                value.copy_(was)
-        return line
+    refined = copy.deepcopy(vae).requires_grad_(False)
+    refined.post_quant_conv, refined.decoder = stage.averaged
 
-    print(f"step {stage.step}: {measure()}", flush=True)
+    print(f"step {stage.step}: {report(refined, unseen, lpips)[1]}", flush=True)
     while stage.running():
         pixel_values = next(batches).to(device) * 2 - 1
         with torch.no_grad():
@@ -65,11 +55,10 @@ def main() -> None:
             lpips=perceptual_loss.detach(),
         )
         if stage.step % arguments.eval_every == 0:
-            print(f"step {stage.step} {measure()}", flush=True)
+            print(f"step {stage.step} {report(refined, unseen, lpips)[1]}", flush=True)
     stage.save()
-    decoding.load_state_dict(stage.averaged.state_dict())
-    print(f"end, step {stage.step}: {report(vae, unseen, lpips)[1]}", flush=True)
-    vae.save_pretrained(arguments.work / "vae", safe_serialization=True)
+    print(f"end, step {stage.step}: {report(refined, unseen, lpips)[1]}", flush=True)
+    refined.save_pretrained(arguments.work / "vae", safe_serialization=True)
 
 
 if __name__ == "__main__":

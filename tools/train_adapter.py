@@ -20,6 +20,7 @@ from torch.nn import functional
 from dladiff.student_encoders import STUDENT_NAMES, load_student
 from tools.cache_latents import SCALING_FACTOR
 from tools.face_alignment import recognition_crop
+from tools.face_data import to_images
 from tools.identity_adapter import adapter_modules
 from tools.recognition import load_sface
 from tools.train_unet import (
@@ -29,7 +30,7 @@ from tools.train_unet import (
     min_snr_weights,
     sampling_scheduler,
 )
-from tools.training_stage import TrainingStage, stage_arguments
+from tools.training_stage import TrainingStage, begin_stage, stage_arguments
 
 
 def sample_latents(
@@ -104,10 +105,7 @@ def main() -> None:
     parser.add_argument("--sampling-steps", type=int, default=6, help="DDIM steps of a sample")
     parser.add_argument("--sampled", type=int, default=8, help="images sampled in every step")
     parser.set_defaults(batch_size=10, save_every=50, log_every=10, warmup_steps=20)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(arguments.seed)
-    device = torch.device(arguments.device)
+    arguments, device = begin_stage(parser)
 
     vae = AutoencoderKL.from_pretrained(arguments.work / "vae").to(device)
     vae.eval().requires_grad_(False)
@@ -143,12 +141,12 @@ def main() -> None:
         )
         images = (vae.decode(latents / SCALING_FACTOR).sample / 2 + 0.5).clamp(0, 1)
         crops = varied_crops(images, generator)
-        rows = batch.told_rows[chosen.cpu()].numpy()
-        told = torch.from_numpy(portraits[rows]).to(device).permute(0, 3, 1, 2) / 255
+        rows = batch.told_rows[chosen].cpu().numpy()
+        told = recognition_crop(to_images(portraits[rows]).to(device))
         losses, shown = [], {"denoising": denoising.detach()}
         for name, embed in recognisers.items():
             with torch.no_grad():
-                target = embed(recognition_crop(told))
+                target = embed(told)
             loss, own, others = identity_loss(embed(crops), target)
             losses.append(loss)
             shown |= {name: own.detach(), f"{name}_others": others.detach()}

@@ -16,7 +16,7 @@ from tools.face_alignment import recognition_crop
 from tools.face_data import FaceSet, load_faces, save_sheet, to_images
 from tools.lpips_alex import LpipsAlex, load_lpips_alex
 from tools.recognition import load_sface
-from tools.training_stage import TrainingStage, stage_arguments
+from tools.training_stage import TrainingStage, begin_stage, stage_arguments
 
 LPIPS_WEIGHT = 0.4
 KL_WEIGHT = 1e-6
@@ -103,10 +103,7 @@ def main() -> None:
     parser.add_argument("--grey-share", type=float, default=0.15, help="share of grey portraits")
     parser.add_argument("--identity-weight", type=float, default=0.0)
     parser.add_argument("--eval-every", type=int, default=500)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(arguments.seed)
-    device = torch.device(arguments.device)
+    arguments, device = begin_stage(parser)
 
     faces = load_faces(arguments.data)
     unseen = unseen_portraits(faces).to(device)

@@ -33,7 +33,7 @@ from tools.captions import (
 )
 from tools.face_data import save_sheet
 from tools.identity_adapter import attach_adapter, set_adapter_scale, without_adapter
-from tools.training_stage import TrainingStage, stage_arguments
+from tools.training_stage import TrainingStage, begin_stage, stage_arguments
 
 SNR_GAMMA = 5.0
 TEXT_WIDTH = 192
@@ -298,10 +298,7 @@ def main() -> None:
     parser.add_argument("--identity-share", type=float, default=0.5, help="told who it is")
     parser.add_argument("--sheet-every", type=int, default=500)
     parser.set_defaults(batch_size=16)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(arguments.seed)
-    device = torch.device(arguments.device)
+    arguments, device = begin_stage(parser)
 
     vae = AutoencoderKL.from_pretrained(arguments.work / "vae").eval().requires_grad_(False)
     denoiser = Denoiser().to(device)

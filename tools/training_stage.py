@@ -36,6 +36,14 @@ def stage_arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def begin_stage(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, torch.device]:
+    """Reads the command line and sets what it says of threads, seed and device."""
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    return arguments, torch.device(arguments.device)
+
+
 class TrainingStage:
     """Steps an optimiser under a time plan and keeps everything needed to resume.
 
