@@ -16,7 +16,7 @@ help: ## List the commands
 		| while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
 
 demo: setup ## Protect a small album, or yours: make demo PHOTOS=folder; see demo-out/
-	@$(BIN)/python -m tools.demo $(if $(PHOTOS),--photos "$(PHOTOS)")
+	@$(BIN)/python -m tools.demo.run $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 test: setup ## Run the tests; more: make test ARGS="-k name"
 	@$(BIN)/python -m pytest $(ARGS)

@@ -28,7 +28,6 @@ from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from dladiff.attention_maps import attention_distance
 from dladiff.config import (
     FaceDetectorSettings,
     Layer1Settings,
@@ -36,12 +35,13 @@ from dladiff.config import (
     SurrogateSettings,
     TransformSettings,
 )
-from dladiff.diffusion_loss import add_noise, draw_noise, draw_timesteps, squared_error
-from dladiff.faces import load_face_detector
-from dladiff.finetuning_defense import FinetuningDefense, open_finetuning_defense
+from dladiff.diffusion.attention_maps import attention_distance
+from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
+from dladiff.diffusion.denoising_loss import add_noise, draw_noise, draw_timesteps, squared_error
+from dladiff.face_detection import load_face_detector
 from dladiff.image_values import image_to_tensor
-from dladiff.surrogates import DiffusionModel, load_diffusion_model
-from dladiff.views import InstancePhoto, instance_photo
+from dladiff.layer1.adft import FinetuningDefense, open_finetuning_defense
+from dladiff.layer1.views import InstancePhoto, instance_photo
 from tests.tiny_models import write_tokenizer
 
 NUM_PHOTOS = 4

@@ -54,8 +54,8 @@ def write_album(folder: Path, num_photos: int, num_identities: int, side: int) -
 
 
 def _result(output: Path, seconds: float) -> dict[str, object]:
-    from pipeline.status import read_status
-    from pipeline.storage import open_store
+    from pipeline.inspection.status import read_status
+    from pipeline.storage.store import open_store
 
     status = read_status(open_store(str(output)))
     return {

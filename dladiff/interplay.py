@@ -7,11 +7,11 @@ knows no identity encoder.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dladiff.finetuning_defense import FinetuningDefense, Layer1Metrics
-from dladiff.layer1_losses import Layer1Losses
-from dladiff.photo_sets import SetResult
+from dladiff.layer1.adft import FinetuningDefense, Layer1Metrics
+from dladiff.layer1.losses import Layer1Losses
+from dladiff.layer1.views import NativePhoto
+from dladiff.results import SetResult
 from dladiff.stopwatch import timed
-from dladiff.views import NativePhoto
 
 MAX_LOST_GAIN = 0.1
 """Share of a loss's gain that layer 2 may take before layer 1 is repaired [X]."""

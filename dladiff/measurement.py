@@ -11,11 +11,12 @@ import PIL.Image
 import torch
 from jaxtyping import Bool, UInt8
 
-from dladiff.faces import FaceDetector, crop_from_photo, rescaled, warp
-from dladiff.identity_encoders import IdentityEncoder
+from dladiff.encoders.identity_encoders import IdentityEncoder
+from dladiff.face_detection import FaceDetector
+from dladiff.faces import crop_from_photo, rescaled, warp
 from dladiff.image_values import Crops, Image, image_to_tensor
-from dladiff.photo_sets import Face, IdentityCosine, PhotoResult
 from dladiff.quality import LearnedPerceptualDistance, psnr_db, ssim
+from dladiff.results import Face, IdentityCosine, PhotoResult
 
 HANDLING_JPEG_QUALITY = 75
 HANDLING_SCALE = 0.5

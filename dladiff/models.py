@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 from dladiff.config import MethodSettings
-from dladiff.faces import FaceDetector, load_face_detector
-from dladiff.identity_encoders import IdentityEncoder, load_identity_encoder
+from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
+from dladiff.encoders.identity_encoders import IdentityEncoder, load_identity_encoder
+from dladiff.face_detection import FaceDetector, load_face_detector
 from dladiff.quality import LearnedPerceptualDistance, load_learned_perceptual_distance
-from dladiff.surrogates import DiffusionModel, load_diffusion_model
 
 
 @dataclass

@@ -8,24 +8,24 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from dladiff.config import MethodSettings
-from dladiff.finetuning_defense import FinetuningDefense, open_finetuning_defense
-from dladiff.identity_defense import (
-    FacesOfPhoto,
-    IdentityDefense,
-    add_to_photo,
-    defend_identity,
-)
 from dladiff.image_values import (
     image_to_tensor,
     levels_to_unit,
     tensor_to_image,
 )
 from dladiff.interplay import reconcile
+from dladiff.layer1.adft import FinetuningDefense, open_finetuning_defense
+from dladiff.layer1.views import NativePhoto, instance_photo
+from dladiff.layer2.identity_defense import (
+    FacesOfPhoto,
+    IdentityDefense,
+    add_to_photo,
+    defend_identity,
+)
 from dladiff.measurement import measure_photo
 from dladiff.models import ProtectionModels
-from dladiff.photo_sets import Cost, Face, Photo, PhotoResult, SetResult
+from dladiff.results import Cost, Face, Photo, PhotoResult, SetResult
 from dladiff.stopwatch import timed
-from dladiff.views import NativePhoto, instance_photo
 
 
 def protect_photo_set(

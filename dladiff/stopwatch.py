@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-from dladiff.photo_sets import Cost
+from dladiff.results import Cost
 
 
 @contextmanager

@@ -9,9 +9,6 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 
 from pipeline.config import OperationSettings
-from pipeline.ledger import Ledger
-from pipeline.lock import OutputLock
-from pipeline.manifest import fold_run, write_part
 from pipeline.options import (
     EXIT_DONE,
     EXIT_FAILURES,
@@ -19,12 +16,15 @@ from pipeline.options import (
     RunOptions,
     RunOutcome,
 )
-from pipeline.progress import Reporter
-from pipeline.publish import StagedDataLost, publish_commit
+from pipeline.output.fold import fold_run, write_part
+from pipeline.output.ledger import Ledger
+from pipeline.output.lock import OutputLock
+from pipeline.output.publish import StagedDataLost, publish_commit
+from pipeline.output.rows import photo_row
 from pipeline.records import PhotoSet
-from pipeline.rows import photo_row
-from pipeline.storage import Store
-from pipeline.worker_settings import SetOutcome
+from pipeline.reporting.reporter import Reporter
+from pipeline.storage.store import Store
+from pipeline.worker.settings import SetOutcome
 
 logger = logging.getLogger("dladiff.driver")
 

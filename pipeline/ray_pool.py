@@ -32,9 +32,9 @@ from ray.util.metrics import Counter, Histogram
 
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigurationError, PipelineError
-from pipeline.read_photos import photos_of_row, read_row
 from pipeline.records import PhotoSet
-from pipeline.worker_settings import SetOutcome, WorkerSettings
+from pipeline.worker.read_photos import photos_of_row, read_row
+from pipeline.worker.settings import SetOutcome, WorkerSettings
 
 _READ_CPUS = 0.25
 """CPUs of a reader. Differs from a worker's, or Ray would fuse the two operators into one."""
@@ -103,7 +103,7 @@ def run_preflight(settings: WorkerSettings, size: PoolSize) -> None:
 
 
 def _preflight(settings: WorkerSettings) -> None:
-    from pipeline.preflight import preflight  # torch, which the driver itself does not need
+    from pipeline.worker.preflight import preflight
 
     preflight(settings)
 
@@ -152,7 +152,7 @@ class ProtectPhotoSets:
 
     def __init__(self, settings: WorkerSettings) -> None:
         logging.basicConfig(level=logging.WARNING)
-        from pipeline.protect_photos import PhotoSetWorker
+        from pipeline.worker.protect_photos import PhotoSetWorker
 
         node = ray.get_runtime_context().get_node_id()
         self._worker = PhotoSetWorker(dataclasses.replace(settings, node=node), live_nodes)

@@ -27,6 +27,12 @@ RowStatus = Literal[
 done; ``deferred``: not decided, the environment was at fault; every other one is a decision."""
 
 
+PROTECTED_STATUSES = frozenset(("protected", "layer1_only", "layer2_only"))
+"""Statuses with a protected photo in OUTPUT."""
+MISSING_VERSION = ""
+"""Version of a photo that a catalog file names and that is not there."""
+
+
 @dataclass(frozen=True)
 class SourcePhoto:
     """One photo as the catalog found it; nothing of it has been read yet."""

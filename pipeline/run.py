@@ -7,22 +7,18 @@ import os
 from importlib.metadata import version
 from typing import Any
 
-from pipeline.catalog import check_paths, read_catalog
-from pipeline.code_digest import code_digest
+from pipeline.catalog.folder import check_paths, read_catalog
 from pipeline.config import RunConfig, method_digest, models_digest
 from pipeline.driver import Driver, TooManyDeferred, gone_outputs
 from pipeline.errors import ConfigurationError
 from pipeline.interruption import RunInterrupted, interruptible
-from pipeline.ledger import Ledger
-from pipeline.lock import OutputLock
-from pipeline.manifest import fold_run, newest_state, write_part
-from pipeline.metrics import RunMetrics
-from pipeline.model_registry import weights_sha256
+from pipeline.models.registry import weights_sha256
 from pipeline.options import EXIT_UNFINISHED, RunOptions, RunOutcome
-from pipeline.plan import Plan, make_plan
-from pipeline.previous_rows import with_previous_rows
-from pipeline.progress import Reporter, Reporters, SilentReporter
-from pipeline.runs import (
+from pipeline.output.fold import fold_run, write_part
+from pipeline.output.ledger import Ledger
+from pipeline.output.lock import OutputLock
+from pipeline.output.manifest import newest_state
+from pipeline.output.runs import (
     finish_run,
     make_run_id,
     read_run,
@@ -30,8 +26,13 @@ from pipeline.runs import (
     unfinished_runs,
     write_plan,
 )
-from pipeline.storage import Store, open_store
-from pipeline.worker_settings import WorkerSettings
+from pipeline.planning.plan import Plan, make_plan
+from pipeline.planning.previous_rows import with_previous_rows
+from pipeline.reporting.metrics import RunMetrics
+from pipeline.reporting.reporter import Reporter, Reporters, SilentReporter
+from pipeline.storage.store import Store, open_store
+from pipeline.worker.code_digest import code_digest
+from pipeline.worker.settings import WorkerSettings
 
 logger = logging.getLogger("dladiff.run")
 

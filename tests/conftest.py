@@ -13,8 +13,8 @@ import skimage.data
 import torch
 
 if TYPE_CHECKING:
-    from dladiff.faces import FaceDetector
-    from dladiff.identity_encoders import IdentityEncoder
+    from dladiff.encoders.identity_encoders import IdentityEncoder
+    from dladiff.face_detection import FaceDetector
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,7 +42,7 @@ def astronaut() -> np.ndarray:
 def detector() -> "FaceDetector":
     """YuNet with default settings."""
     from dladiff.config import FaceDetectorSettings
-    from dladiff.faces import load_face_detector
+    from dladiff.face_detection import load_face_detector
 
     return load_face_detector(FaceDetectorSettings())
 
@@ -51,7 +51,7 @@ def detector() -> "FaceDetector":
 def sface(tmp_path_factory: pytest.TempPathFactory) -> "IdentityEncoder":
     """SFace on the CPU, from a cache of this test run."""
     from dladiff.config import EncoderSettings
-    from dladiff.identity_encoders import load_identity_encoder
+    from dladiff.encoders.identity_encoders import load_identity_encoder
 
     settings = EncoderSettings(name="sface", kind="sface")
     return load_identity_encoder(settings, "cpu", tmp_path_factory.mktemp("models"))

@@ -6,9 +6,9 @@ import dataclasses
 import numpy as np
 import torch
 
-from dladiff.photo_sets import Face
-from dladiff.surrogates import DiffusionModel
-from dladiff.views import NativePhoto
+from dladiff.diffusion.checkpoint import DiffusionModel
+from dladiff.layer1.views import NativePhoto
+from dladiff.results import Face
 
 
 def in_float64(diffusion: DiffusionModel) -> DiffusionModel:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from pipeline.manifest import SourceState
+from pipeline.output.manifest import SourceState
 from pipeline.records import SourcePhoto
 
 METHOD = "method-1"

@@ -24,7 +24,7 @@ def models(
     import json
     from dataclasses import asdict
 
-    from pipeline.model_registry import list_models
+    from pipeline.models.registry import list_models
 
     found = list_models(configuration(preset, config_file, overrides).method)
     if as_json:
@@ -70,7 +70,7 @@ def check(
     import json
     from dataclasses import asdict
 
-    from pipeline.check import check_all, check_lines
+    from pipeline.inspection.check import check_all, check_lines
 
     checks = check_all(
         lambda: configuration(preset, config_file, overrides), input_uri, output_uri, load_models

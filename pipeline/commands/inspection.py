@@ -17,8 +17,8 @@ def status(
     import json
     from dataclasses import asdict
 
-    from pipeline.status import read_status, status_lines
-    from pipeline.storage import open_store
+    from pipeline.inspection.status import read_status, status_lines
+    from pipeline.storage.store import open_store
 
     found = read_status(open_store(output_uri), run_id)
     if as_json:
@@ -49,8 +49,8 @@ def verify(
     import json
     from dataclasses import asdict
 
-    from pipeline.displays import progress_bar
-    from pipeline.verify import report_lines, verify_output
+    from pipeline.inspection.verify import report_lines, verify_output
+    from pipeline.reporting.displays import progress_bar
 
     with progress_bar("verify") as on_progress:
         report = verify_output(output_uri, input_uri, tuple(allow_prefixes or ()), on_progress)
@@ -74,7 +74,7 @@ def explain(
     verbose: Verbose = False,
 ) -> None:
     """Say why a photo is or is not protected."""
-    from pipeline.explain import explain_photo
-    from pipeline.storage import open_store
+    from pipeline.inspection.explain import explain_photo
+    from pipeline.storage.store import open_store
 
     print("\n".join(explain_photo(open_store(output_uri), photo)))

@@ -27,6 +27,6 @@ def report(
 
     It shows photos of people: keep it as private as INPUT. It is never written into OUTPUT.
     """
-    from pipeline.report import write_report
+    from pipeline.inspection.report import write_report
 
     print(f"wrote {write_report(output_uri, to, num_photos)}")

@@ -144,9 +144,9 @@ def protect(
     OUTPUT remembers what is done: run the same command again after a stop or with new photos,
     and only the rest is done. Photos keep their size; OUTPUT/images mirrors INPUT.
     """
-    from pipeline.displays import open_display
-    from pipeline.logs import set_up_logging
     from pipeline.options import RunOptions
+    from pipeline.reporting.displays import open_display
+    from pipeline.reporting.logs import set_up_logging
 
     config = configuration(
         preset,
@@ -205,8 +205,8 @@ def plan(
     import json
     from dataclasses import asdict
 
+    from pipeline.inspection.preview import preview_lines, preview_run
     from pipeline.options import RunOptions
-    from pipeline.preview import preview_lines, preview_run
 
     config = configuration(
         preset, config_file, overrides, workers=workers, allow_prefixes=allow_prefixes or None

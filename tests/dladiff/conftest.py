@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dladiff.config import Layer1Settings, ProbeSettings, SurrogateSettings, TransformSettings
-from dladiff.surrogates import DiffusionModel, load_diffusion_model
-from dladiff.views import InstancePhoto, instance_photo
+from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
+from dladiff.layer1.views import InstancePhoto, instance_photo
 from tests.layer1_scenes import a_face, random_photo
 from tests.tiny_models import write_checkpoint
 

@@ -10,12 +10,11 @@ import torch
 
 from dladiff.config import FaceDetectorSettings
 from dladiff.errors import ModelError
+from dladiff.face_detection import FaceDetector, load_face_detector
 from dladiff.faces import (
     ARCFACE_TEMPLATE,
-    FaceDetector,
     crop_from_photo,
     estimate_similarity,
-    load_face_detector,
     rescaled,
     warp,
     warp_prefiltered,

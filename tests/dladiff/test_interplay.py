@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from dladiff.config import Layer1Settings
-from dladiff.finetuning_defense import open_finetuning_defense
+from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.interplay import reconcile
-from dladiff.surrogates import DiffusionModel
-from dladiff.views import InstancePhoto
+from dladiff.layer1.adft import open_finetuning_defense
+from dladiff.layer1.views import InstancePhoto
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

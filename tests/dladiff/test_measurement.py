@@ -7,11 +7,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from dladiff.faces import FaceDetector
-from dladiff.identity_encoders import IdentityEncoder
+from dladiff.encoders.identity_encoders import IdentityEncoder
+from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image
 from dladiff.measurement import handle, measure_photo
-from dladiff.photo_sets import Face, PhotoResult
+from dladiff.results import Face, PhotoResult
 
 
 class NothingFound:

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from dladiff.config import MethodSettings, preset_settings
-from dladiff.faces import FaceDetector
-from dladiff.identity_encoders import IdentityEncoder
+from dladiff.encoders.identity_encoders import IdentityEncoder
+from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image
 from dladiff.models import ProtectionModels
-from dladiff.photo_sets import Photo, SetResult
 from dladiff.protect import protect_photo_set
+from dladiff.results import Photo, SetResult
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from dladiff.config import Layer1Settings, MethodSettings, preset_settings
-from dladiff.faces import FaceDetector
-from dladiff.identity_encoders import IdentityEncoder
+from dladiff.diffusion.checkpoint import DiffusionModel
+from dladiff.encoders.identity_encoders import IdentityEncoder
+from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image
 from dladiff.models import ProtectionModels
-from dladiff.photo_sets import Photo, SetResult
 from dladiff.protect import protect_photo_set
-from dladiff.surrogates import DiffusionModel
+from dladiff.results import Photo, SetResult
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -90,7 +90,7 @@ def test_a_small_set_is_filled_up_with_references_for_step_0(
         trained.append(len(latents))
         return latents.new_zeros(0)
 
-    monkeypatch.setattr("dladiff.personalization.FineTuner.train", count)
+    monkeypatch.setattr("dladiff.diffusion.fine_tuning.FineTuner.train", count)
     only_layer1 = config.model_copy(
         update={"layer2": config.layer2.model_copy(update={"enabled": False})}
     )

@@ -12,17 +12,18 @@ from PIL import Image
 from safetensors import safe_open
 
 from dladiff.config import FaceDetectorSettings
-from dladiff.faces import estimate_similarity, load_face_detector
-from dladiff.student_encoders import (
+from dladiff.encoders.students import (
     STUDENT_NAMES,
     STUDENTS_FOLDER,
     StudentName,
     build_student,
     load_student,
 )
-from tools.cache_latents import training_rows
-from tools.face_alignment import FACES_128, find_face, recognition_crop, warp
-from tools.face_data import is_held_out, to_images
+from dladiff.face_detection import load_face_detector
+from dladiff.faces import estimate_similarity
+from tools.evaluation.face_alignment import FACES_128, find_face, recognition_crop, warp
+from tools.evaluation.face_data import is_held_out, to_images
+from tools.training.cache_latents import training_rows
 
 MODELS = STUDENTS_FOLDER.parent
 CHECKPOINT = MODELS / "faces-128"

@@ -19,7 +19,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 
 _BUCKET = "tests"
 _GRPC_OFFSET = 10_000

@@ -7,13 +7,14 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from pipeline.ledger import Attempt, Ledger
-from pipeline.lock import OutputLock
-from pipeline.manifest import fold_run, newest_state
+from pipeline.output.fold import fold_run
+from pipeline.output.ledger import Attempt, Ledger
+from pipeline.output.lock import OutputLock
+from pipeline.output.manifest import newest_state
+from pipeline.output.rows import photo_row
+from pipeline.output.runs import finish_run, start_run, unfinished_runs, write_plan
 from pipeline.records import CommitRecord, PhotoSet, SourcePhoto
-from pipeline.rows import photo_row
-from pipeline.runs import finish_run, start_run, unfinished_runs, write_plan
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 
 T = TypeVar("T")
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import OperationSettings
-from pipeline.image_files import PhotoLimits, decode_photo, encode_png
-from pipeline.ledger import Attempt, Ledger
-from pipeline.manifest import fold_run
+from pipeline.images.files import PhotoLimits, decode_photo, encode_png
+from pipeline.output.fold import fold_run
+from pipeline.output.ledger import Attempt, Ledger
+from pipeline.output.rows import photo_row
+from pipeline.output.runs import finish_run, start_run, write_plan
 from pipeline.records import CommitRecord, PhotoSet, SourcePhoto
-from pipeline.rows import photo_row
-from pipeline.runs import finish_run, start_run, write_plan
-from pipeline.storage import open_store
+from pipeline.storage.store import open_store
 from tests.sample_photos import jpeg_bytes, write_album
 
 FACE = {

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tools.demo_photos import write_demo_album
+from tools.demo.photos import write_demo_album
 
 ROOT = Path(__file__).resolve().parents[2]
 

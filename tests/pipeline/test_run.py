@@ -15,12 +15,12 @@ import pytest
 from pipeline import ray_pool
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import ConfigurationError
-from pipeline.manifest import newest_state, read_manifest
+from pipeline.inspection.verify import verify_output
 from pipeline.options import RunOptions, RunOutcome
+from pipeline.output.manifest import newest_state, read_manifest
+from pipeline.output.runs import unfinished_runs
 from pipeline.run import run_protection
-from pipeline.runs import unfinished_runs
-from pipeline.storage import open_store
-from pipeline.verify import verify_output
+from pipeline.storage.store import open_store
 from tests.sample_photos import face_album, jpeg_bytes, write_album
 
 

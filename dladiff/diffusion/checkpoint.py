@@ -1,0 +1,283 @@
+"""One latent diffusion checkpoint as one object: UNet, VAE, text encoder, noise schedule.
+
+Knows how a Stable-Diffusion-shaped checkpoint is loaded and used. Knows nothing of losses,
+adapters or photos; ``surrogates`` turns it into the surrogates of layer 1.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from dladiff.config import SurrogateSettings
+from dladiff.errors import ModelError
+from dladiff.image_values import Images, to_pixel_values
+
+Latents = Float[Tensor, "batch channels latent_height latent_width"]
+"""Scaled latents, clean or noisy; also predictions of a UNet and their targets."""
+Timesteps = Int[Tensor, " batch"]
+"""Timesteps of a noise schedule, 0 ... 999."""
+PromptEmbeds = Float[Tensor, "1 tokens features"]
+FaceTemplate = Float[Tensor, "5 2"]
+"""Where five landmarks lie in a crop, (x, y) as fractions of its side."""
+PredictionType = Literal["epsilon", "v_prediction"]
+
+EMBEDDED_CHECKPOINT = Path(__file__).parents[1] / "reference_models" / "faces-128"
+
+
+@dataclass(frozen=True, eq=False)
+class DiffusionModel:
+    """A frozen checkpoint, theta_pre of the paper, and everything it needs around its UNet.
+
+    Sides of images are ``resolution``; of latents ``resolution // vae_scale_factor``.
+    """
+
+    unet: UNet2DConditionModel = field(repr=False)
+    vae: AutoencoderKL | AutoencoderTiny = field(repr=False)
+    text_encoder: CLIPTextModel = field(repr=False)
+    tokenizer: CLIPTokenizer = field(repr=False)
+    noise_scheduler: DDPMScheduler = field(repr=False)
+    prompt_embeds: PromptEmbeds = field(repr=False)
+    """Text embedding c of the instance prompt, computed once."""
+    alphas_cumprod: Float[Tensor, " num_train_timesteps"] = field(repr=False)
+    """abar_t of the noise schedule, on the UNet's device."""
+    resolution: int
+    face_template: FaceTemplate | None = None
+    """Only of checkpoints made for aligned faces: where the landmarks lie in their crops."""
+    learning_rates: dict[str, float] = field(default_factory=dict)
+    """Calibrated for this checkpoint, by adaptation (``lora``, ``full``)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    @property
+    def device(self) -> torch.device:
+        return self.alphas_cumprod.device
+
+    @property
+    def prediction_type(self) -> PredictionType:
+        kind: PredictionType = self.noise_scheduler.config.prediction_type
+        return kind
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels of an image per cell of its latents, along a side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """bfloat16 autocast on CUDA if asked for; on the CPU it is several times slower."""
+        if self.precision == "bfloat16" and self.device.type == "cuda":
+            return torch.autocast("cuda", torch.bfloat16)
+        return nullcontext()
+
+    def encode(self, images: Images) -> Latents:
+        """Encodes images in [0, 1] to scaled latents: the posterior's mean, never a sample.
+
+        Sampling would only add noise to the gradient of the pixels.
+        """
+        with self.autocast():
+            encoded = self.vae.encode(to_pixel_values(images))
+        # AutoencoderTiny has no posterior; its output is the latent itself.
+        mean = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
+        shift = self.vae.config.get("shift_factor") or 0.0
+        latents: Tensor = (mean.to(images.dtype) - shift) * self.vae.config.scaling_factor
+        return latents
+
+    def decode(self, latents: Latents) -> Images:
+        """Decodes scaled latents to images in [0, 1]."""
+        shift = self.vae.config.get("shift_factor") or 0.0
+        with self.autocast():
+            decoded = self.vae.decode(latents / self.vae.config.scaling_factor + shift).sample
+        images: Tensor = (decoded.to(latents.dtype) / 2 + 0.5).clamp(0, 1)
+        return images
+
+    def predict(
+        self,
+        noisy_latents: Latents,
+        timesteps: Timesteps,
+        weights: dict[str, Tensor] | None = None,
+        prompt_embeds: Float[Tensor, "batch tokens features"] | None = None,
+    ) -> Latents:
+        """Predicts the target (noise or velocity) of noisy latents under the prompt.
+
+        Args:
+            noisy_latents: q(z, t, e).
+            timesteps: One per row.
+            weights: Used instead of the UNet's own, by parameter name; the UNet keeps its own.
+            prompt_embeds: Another conditioning than the instance prompt.
+        """
+        embeds = self.prompt_embeds if prompt_embeds is None else prompt_embeds
+        embeds = embeds.expand(len(noisy_latents), -1, -1)
+        arguments = (noisy_latents, timesteps, embeds)
+        with self.autocast():
+            if weights is None:
+                (model_pred,) = self.unet(*arguments, return_dict=False)
+            else:
+                (model_pred,) = torch.func.functional_call(
+                    self.unet, weights, arguments, {"return_dict": False}
+                )
+        prediction: Tensor = model_pred.to(noisy_latents.dtype)
+        return prediction
+
+    @torch.no_grad()
+    def embed_prompt(self, prompt: str) -> PromptEmbeds:
+        """Embeds a prompt as the checkpoint's pipeline would.
+
+        Raises:
+            ValueError: If the prompt has more tokens than the text encoder reads.
+        """
+        return embed_prompt(prompt, self.tokenizer, self.text_encoder)
+
+
+def embed_prompt(prompt: str, tokenizer: CLIPTokenizer, encoder: CLIPTextModel) -> PromptEmbeds:
+    """Embeds one prompt, padded to the text encoder's length; see ``DiffusionModel``."""
+    length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+    if (found := len(tokenizer(prompt).input_ids)) > length:
+        raise ValueError(f"expected a prompt of at most {length} tokens, got {found}: {prompt!r}")
+    tokens = tokenizer(prompt, padding="max_length", max_length=length, return_tensors="pt")
+    device = next(encoder.parameters()).device
+    uses_mask = getattr(encoder.config, "use_attention_mask", False)
+    mask = tokens.attention_mask.to(device) if uses_mask else None
+    with torch.no_grad():
+        embeds: Tensor = encoder(tokens.input_ids.to(device), attention_mask=mask)[0]
+    return embeds
+
+
+def load_diffusion_model(
+    settings: SurrogateSettings,
+    device: torch.device | str,
+    precision: Literal["float32", "bfloat16"] = "float32",
+) -> DiffusionModel:
+    """Loads a checkpoint in diffusers format, frozen, in evaluation mode and float32.
+
+    Only safetensors weights are read and no code of the checkpoint runs.
+
+    Args:
+        settings: Which checkpoint, at which resolution, under which prompt.
+        device: Where it shall live.
+        precision: ``bfloat16``: autocast on CUDA; weights stay float32 either way.
+
+    Raises:
+        ModelError: If the checkpoint is absent, unpinned, damaged or of another kind.
+    """
+    source, revision = _locate(settings)
+    unet = _load_part(UNet2DConditionModel, source, "unet", revision)
+    vae_class = AutoencoderTiny if _is_tiny_vae(source, revision) else AutoencoderKL
+    vae = _load_part(vae_class, source, "vae", revision)
+    text_encoder = _load_part(CLIPTextModel, source, "text_encoder", revision)
+    tokenizer = _load_part(CLIPTokenizer, source, "tokenizer", revision)
+    # DDPM has the forward process of every scheduler that Stable Diffusion ships with.
+    noise_scheduler = _load_part(DDPMScheduler, source, "scheduler", revision)
+    kind = noise_scheduler.config.prediction_type
+    if kind not in ("epsilon", "v_prediction"):
+        raise ModelError(f"{source}: prediction type {kind!r} is neither epsilon nor v_prediction")
+    for module in (unet, vae, text_encoder):
+        module.eval().requires_grad_(False).to(device)
+    native = unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
+    return DiffusionModel(
+        unet=unet,
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        noise_scheduler=noise_scheduler,
+        prompt_embeds=embed_prompt(settings.prompt, tokenizer, text_encoder),
+        alphas_cumprod=noise_scheduler.alphas_cumprod.to(device),
+        resolution=settings.resolution or native,
+        face_template=_read_face_template(source),
+        learning_rates=_read_json(Path(source) / "learning_rates.json"),
+        precision=precision,
+    )
+
+
+def _locate(settings: SurrogateSettings) -> tuple[str, str | None]:
+    if settings.checkpoint == "embedded":
+        if not (EMBEDDED_CHECKPOINT / "model_index.json").is_file():
+            raise ModelError(
+                "the embedded diffusion checkpoint is not installed: name another one in "
+                "layer1.surrogate.checkpoint, or switch layer 1 off (preset zero-shot)"
+            )
+        return str(EMBEDDED_CHECKPOINT), None
+    if Path(settings.checkpoint).is_dir():
+        if not (Path(settings.checkpoint) / "model_index.json").is_file():
+            raise ModelError(
+                f"{settings.checkpoint}: no model_index.json; a folder in diffusers format holds "
+                "it beside unet, vae, text_encoder, tokenizer and scheduler"
+            )
+        return settings.checkpoint, None
+    if settings.checkpoint.count("/") != 1 or settings.checkpoint.startswith((".", "/", "~")):
+        raise ModelError(f"{settings.checkpoint}: no such folder")
+    if settings.revision is None:
+        raise ModelError(
+            f"{settings.checkpoint}: set layer1.surrogate.revision to a commit hash of the hub, "
+            "so that the weights stay the same; or give a local folder"
+        )
+    return settings.checkpoint, settings.revision
+
+
+def _load_part(part: Any, source: str, subfolder: str, revision: str | None) -> Any:
+    is_model = part not in (CLIPTokenizer, DDPMScheduler)
+    options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32} if is_model else {}
+    try:
+        with _without_progress_bars():
+            return part.from_pretrained(source, subfolder=subfolder, revision=revision, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"{source}: its {subfolder} cannot be loaded as {part.__name__} (safetensors only): "
+            f"{error}"
+        ) from error
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Who shows progress is the caller's business; the library's own setting comes back."""
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers_logging.enable_progress_bar()
+
+
+def _is_tiny_vae(source: str, revision: str | None) -> bool:
+    try:
+        config = AutoencoderKL.load_config(source, subfolder="vae", revision=revision)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source}: its vae has no readable configuration: {error}") from error
+    return bool(config.get("_class_name") == "AutoencoderTiny")
+
+
+def _read_face_template(source: str) -> FaceTemplate | None:
+    landmarks = _read_json(Path(source) / "face_template.json").get("landmarks")
+    if landmarks is None:
+        return None
+    try:
+        template = torch.tensor(landmarks, dtype=torch.float32)
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{source}: face_template.json: not numbers: {error}") from error
+    if template.shape != (5, 2):
+        raise ModelError(
+            f"{source}: face_template.json: expected five (x, y) under 'landmarks', got shape "
+            f"{tuple(template.shape)}"
+        )
+    return template
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ModelError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: expected an object, got {type(content).__name__}")
+    return content

@@ -1,0 +1,342 @@
+"""Layer 1: dual surrogates (DSUR) and alternating dynamic fine-tuning (ADFT).
+
+Section 3 of the paper (arXiv:2511.19910). Knows the photos of one person and a checkpoint; knows
+no faces' identity and nothing of layer 2 beyond a fixed perturbation that it may have to bear.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from dladiff.config import Layer1Settings
+from dladiff.diffusion.attention_maps import AttentionReader, attention_layers
+from dladiff.diffusion.checkpoint import DiffusionModel, Latents
+from dladiff.diffusion.fine_tuning import FineTuner
+from dladiff.diffusion.surrogates import Surrogates, open_surrogates
+from dladiff.image_values import levels_to_unit
+from dladiff.layer1.image_gradients import LatentGradient, draw_step, perturbation_gradients
+from dladiff.layer1.losses import (
+    Layer1Losses,
+    SurrogateLosses,
+    gradient_by_timestep,
+    measure_losses,
+)
+from dladiff.layer1.photo_latents import PhotoEncoder
+from dladiff.layer1.probe import Probe, StopRule
+from dladiff.layer1.views import InstancePhoto, NativePhoto, carry_to_native, instance_photo
+from dladiff.projected_gradient import (
+    accumulate,
+    dead_gradient,
+    require_live_gradient,
+    signed_step,
+)
+from dladiff.randomness import derive_seed, keyed_generator
+from dladiff.results import Cost, Face, SetResult
+from dladiff.stopwatch import timed
+from dladiff.transforms import resize_antialiased
+
+NUM_TIMESTEP_BINS = 10
+"""Of timestep choice ``gradient``."""
+
+OnProgress = Callable[[str, float], None]
+"""Called between steps with a stage name and the fraction done."""
+
+
+@dataclass(frozen=True)
+class Layer1Metrics:
+    """What layer 1 reached, on the photos as an attacker would see them."""
+
+    num_epochs: int
+    stop_reason: str
+    losses_before: Layer1Losses
+    """Of the final surrogates on the clean photos."""
+    losses_after: Layer1Losses
+    """Of the same surrogates at the same (t, e) on the perturbed photos."""
+    learned_fraction: float | None = None
+    """See ``Probe``; None: not measured, or the clean photos taught nothing."""
+
+    def write_to(self, result: SetResult) -> None:
+        """Enters the numbers into a set's result."""
+        result.learned_fraction = self.learned_fraction
+        result.layer1_stop_reason = self.stop_reason
+        result.attention_loss_before = self.losses_before.attention
+        result.attention_loss_after = self.losses_after.attention
+        result.denoising_loss_before = self.losses_before.denoising
+        result.denoising_loss_after = self.losses_after.denoising
+
+
+@dataclass(frozen=True, eq=False)
+class Layer1Result:
+    """One perturbation per photo at the photo's own size, and what was reached."""
+
+    perturbations: list[NativePhoto]
+    metrics: Layer1Metrics
+    counters: Cost
+
+
+def defend_finetuning(
+    photos: Sequence[NativePhoto],
+    faces: Sequence[Sequence[Face]],
+    keys: Sequence[str],
+    references: Sequence[NativePhoto],
+    diffusion_model: DiffusionModel,
+    settings: Layer1Settings,
+    seed: int,
+    micro_batch: int = 8,
+    on_progress: OnProgress | None = None,
+) -> Layer1Result:
+    """Perturbs photos of one person so that fine-tuning on them teaches little.
+
+    Args:
+        photos: Clean photos, batches of one at their own sizes, in [0, 1], on the device.
+        faces: The faces of each photo; empty where none was found.
+        keys: Stable names that key each photo's draws.
+        references: More clean photos of the person, for Step 0 only.
+        diffusion_model: The checkpoint; bit-identical afterwards.
+        settings: Budget, steps, surrogates, stop rule.
+        seed: Of all draws, together with the keys.
+        micro_batch: Images per forward pass.
+        on_progress: Told how far the work is.
+
+    Raises:
+        GradientError: If a photo's gradient was zero or not finite.
+    """
+    instances = [instance_photo(k, x, f) for k, x, f in zip(keys, photos, faces, strict=True)]
+    extra = [instance_photo(f"reference-{n}", x, ()) for n, x in enumerate(references)]
+    with open_finetuning_defense(
+        instances, extra, diffusion_model, settings, seed, micro_batch
+    ) as defense:
+        return defense.run(on_progress)
+
+
+@contextmanager
+def open_finetuning_defense(
+    photos: Sequence[InstancePhoto],
+    references: Sequence[InstancePhoto],
+    diffusion: DiffusionModel,
+    settings: Layer1Settings,
+    seed: int,
+    micro_batch: int = 8,
+    cost: Cost | None = None,
+) -> Iterator["FinetuningDefense"]:
+    """Holds the surrogates of one person for as long as layer 2's interplay may need them."""
+    seed = derive_seed(seed, "layer1", *[photo.key for photo in photos])
+    names = ("static", "dynamic", "probe") if settings.probe.enabled else ("static", "dynamic")
+    with open_surrogates(diffusion, settings.surrogate, names, seed) as surrogates:
+        yield FinetuningDefense(
+            photos, references, diffusion, surrogates, settings, seed, micro_batch, cost or Cost()
+        )
+
+
+@dataclass(frozen=True)
+class AdftSchedule:
+    """Steps of an epoch after the ablation switches, at equal signed steps."""
+
+    attention_steps: int
+    denoising_steps: int
+    surrogate_steps: int
+
+    @classmethod
+    def of(cls, settings: Layer1Settings) -> "AdftSchedule":
+        """No DSUR: K1's steps go to K2. No ADFT: K3 = 0, theta_d stays theta_pre."""
+        k1, k2 = settings.attention_steps, settings.denoising_steps
+        if not settings.dual_surrogates:
+            k1, k2 = 0, k1 + k2
+        return cls(k1, k2, settings.surrogate_steps if settings.dynamic_fine_tuning else 0)
+
+
+@dataclass
+class FinetuningDefense:
+    """Layer 1 at work on one person; use through ``open_finetuning_defense``."""
+
+    photos: Sequence[InstancePhoto]
+    references: Sequence[InstancePhoto]
+    diffusion: DiffusionModel
+    surrogates: Surrogates
+    settings: Layer1Settings
+    seed: int
+    micro_batch: int
+    cost: Cost = field(default_factory=Cost)
+
+    def __post_init__(self) -> None:
+        settings, diffusion = self.settings, self.diffusion
+        unet, side = diffusion.unet, diffusion.resolution // diffusion.vae_scale_factor
+        layers = attention_layers(unet, side, settings.include_largest_maps)
+        self.dynamic_tuner = FineTuner(
+            self.surrogates["dynamic"], diffusion, settings.surrogate, self.cost
+        )
+        self.losses = SurrogateLosses(
+            static=self.surrogates["static"],
+            dynamic=self.surrogates["dynamic"],
+            reader=AttentionReader(unet, layers, settings.drop_bos),
+            diffusion=diffusion,
+            cost=self.cost,
+        )
+        self.encoder = PhotoEncoder(diffusion, settings, self.seed, self.micro_batch, self.cost)
+        self.instances = [self.encoder.begin(photo) for photo in self.photos]
+        self.epoch = self.step = 0
+        self.timestep_weights: torch.Tensor | None = None
+
+    def run(self, on_progress: OnProgress | None = None) -> Layer1Result:
+        """Step 0, then ADFT epochs until the probe says stop or all are done."""
+        report = on_progress or (lambda stage, fraction: None)
+        settings = self.settings
+        with timed(self.cost, "step0", self.diffusion.device):
+            self.train_static_surrogate()
+            self._weigh_timesteps()
+        probe = self.open_probe()
+        rule, learned, reason, epoch = StopRule(settings.probe), None, "all_epochs", 0
+        for epoch in range(1, settings.num_epochs + 1):
+            with timed(self.cost, "layer1", self.diffusion.device):
+                self.alternate()
+            report("layer1", epoch / settings.num_epochs)
+            is_last = epoch == settings.num_epochs
+            if probe and (is_last or epoch % settings.probe.every_epochs == 0):
+                with timed(self.cost, "probe", self.diffusion.device):
+                    learned = probe.learned_fraction(self.probed_latents(perturbed=True))
+                if not is_last and (found := rule.reason_to_stop(learned)):
+                    reason = found
+                    break
+        return Layer1Result(
+            perturbations=self.native_perturbations(),
+            metrics=Layer1Metrics(
+                num_epochs=epoch,
+                stop_reason=reason,
+                losses_before=self.measure(perturbed=False),
+                losses_after=self.measure(perturbed=True),
+                learned_fraction=learned,
+            ),
+            counters=self.cost,
+        )
+
+    def alternate(self, train: bool = True) -> None:
+        """One ADFT epoch: raise L_att, raise L_den(theta_d), lower L_den(theta_d) by training.
+
+        Args:
+            train: False leaves theta_d as it is, so that losses stay comparable.
+
+        Raises:
+            GradientError: If a photo's gradient was zero or not finite in any of the steps.
+        """
+        settings, schedule = self.settings, AdftSchedule.of(self.settings)
+        self.epoch += 1
+        reset = settings.dynamic_reset_epochs
+        if train and reset is not None and self.epoch > 1 and (self.epoch - 1) % reset == 0:
+            self.dynamic_tuner.reset()
+        if settings.joint_steps:
+            # Without DSUR there are no static maps: momentum stays, so that ablations compare.
+            dual = settings.dual_surrogates
+            gradient = self.losses.joint_gradient if dual else self.losses.denoising_gradient
+            for _ in range(schedule.attention_steps + schedule.denoising_steps):
+                self.ascend(gradient, settings.joint_momentum)
+        else:
+            for _ in range(schedule.attention_steps):
+                self.ascend(self.losses.attention_gradient)
+            for _ in range(schedule.denoising_steps):
+                self.ascend(self.losses.denoising_gradient)
+        if train and schedule.surrogate_steps:
+            generator = keyed_generator(self.seed, "dynamic", self.epoch)
+            latents = self.encoder.one_view_each(self.instances, self.epoch)
+            self.dynamic_tuner.train(latents, schedule.surrogate_steps, generator)
+        for instance in self.instances:
+            require_live_gradient(instance.num_dead_steps, f"layer 1, epoch {self.epoch}")
+
+    def ascend(self, latent_gradient: LatentGradient, momentum: float = 0.0) -> None:
+        """One signed step of every photo that raises a loss, within eta_ft around x."""
+        draws = [
+            draw_step(
+                instance, self.settings, self.diffusion, self.seed, self.step, self.timestep_weights
+            )
+            for instance in self.instances
+        ]
+        gradients = perturbation_gradients(
+            self.instances, draws, latent_gradient, self.diffusion, self.micro_batch, self.cost
+        )
+        for instance, gradient in zip(self.instances, gradients, strict=True):
+            instance.num_dead_steps += dead_gradient(gradient)
+            direction = gradient
+            if momentum:
+                former = (
+                    torch.zeros_like(gradient) if instance.momentum is None else instance.momentum
+                )
+                direction = instance.momentum = accumulate(former, gradient, momentum)
+            instance.perturbation = signed_step(
+                instance.perturbation,
+                direction,
+                instance.base,
+                levels_to_unit(self.settings.step_size_levels),
+                levels_to_unit(self.settings.epsilon_levels),
+            )
+        self.step += 1
+
+    def measure(self, perturbed: bool) -> Layer1Losses:
+        """L_att and L_den of the surrogates as they are, at fixed (t, e)."""
+        clean = self.encoder.attackers_latents(self.instances, perturbed=False)
+        latents = (
+            self.encoder.attackers_latents(self.instances, perturbed=True) if perturbed else clean
+        )
+        return measure_losses(
+            self.losses,
+            latents,
+            clean,
+            self.settings.probe.num_eval_pairs,
+            self.seed,
+            self.micro_batch,
+        )
+
+    def bear(self, fixed: Sequence[NativePhoto | None]) -> None:
+        """Makes every loss see layer 2's perturbations (at native size); None: none."""
+        for instance, perturbation in zip(self.instances, fixed, strict=True):
+            height, width = instance.photo.clean.shape[-2:]
+            instance.fixed = (
+                None if perturbation is None else resize_antialiased(perturbation, height, width)
+            )
+
+    def native_perturbations(self) -> list[NativePhoto]:
+        """delta_ft at each photo's own size."""
+        return [
+            carry_to_native(instance.perturbation, instance.photo.native_size)
+            for instance in self.instances
+        ]
+
+    def train_static_surrogate(self) -> None:
+        """Step 0: theta_s learns the clean photos and references; then it stays as it is."""
+        if not self.settings.dual_surrogates:
+            return
+        encoder, surrogate = self.encoder, self.settings.surrogate
+        latents = [instance.clean_latents for instance in self.instances]
+        latents += [encoder.encode(photo.clean, encoder.views(photo)) for photo in self.references]
+        tuner = FineTuner(self.surrogates["static"], self.diffusion, surrogate, self.cost)
+        generator = keyed_generator(self.seed, "static")
+        tuner.train(torch.cat(latents), surrogate.step0_steps, generator)
+
+    def _weigh_timesteps(self) -> None:
+        """SimAC's choice of timesteps, measured once on the clean photos."""
+        if self.settings.timestep_choice == "gradient":
+            latents = self.encoder.attackers_latents(self.instances, perturbed=False)
+            self.timestep_weights = gradient_by_timestep(
+                self.losses, latents, NUM_TIMESTEP_BINS, self.seed, self.micro_batch
+            )
+
+    def probed_latents(self, perturbed: bool) -> Latents:
+        """What the probe trains on: the first photos, as an attacker sees them."""
+        probed = self.instances[: self.settings.probe.max_photos]
+        return self.encoder.attackers_latents(probed, perturbed)
+
+    def open_probe(self) -> Probe | None:
+        """The probe of these photos, with what the clean ones teach already measured."""
+        if not self.settings.probe.enabled:
+            return None
+        with timed(self.cost, "probe", self.diffusion.device):
+            return Probe(
+                surrogates=self.surrogates,
+                diffusion=self.diffusion,
+                clean_latents=self.probed_latents(perturbed=False),
+                surrogate_settings=self.settings.surrogate,
+                settings=self.settings.probe,
+                seed=self.seed,
+                micro_batch=self.micro_batch,
+                cost=self.cost,
+            )

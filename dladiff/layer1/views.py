@@ -1,0 +1,213 @@
+"""How a diffusion model's user would see a photo: crops, face squares, aligned faces.
+
+Knows geometry: which part of a photo at its own size ends up in the checkpoint's square input.
+The perturbation lives on the photo; every loss looks through a view, differentiably.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from dladiff.diffusion.checkpoint import FaceTemplate
+from dladiff.faces import (
+    Matrix,
+    crop_from_photo,
+    face_square,
+    rescaled,
+    warp_prefiltered,
+)
+from dladiff.image_values import Images
+from dladiff.results import Face
+from dladiff.transforms import resize_antialiased
+
+NativePhoto = Float[Tensor, "1 3 _ _"]
+"""One photo at its own size, or a perturbation of it; photos of a list differ in size."""
+
+MAX_GRID_SIDE = 1536
+"""Long side in pixels above which a perturbation lives on a coarser grid than its photo."""
+ATTACKERS_FACE_SCALE = 1.6
+"""Side of the face square that measurements crop, relative to the face box."""
+
+ViewKind = Literal["whole", "face", "template"]
+
+
+@dataclass(frozen=True, eq=False)
+class InstancePhoto:
+    """One clean photo of the person on the grid on which its perturbation lives."""
+
+    key: str
+    """Keys this photo's draws."""
+    clean: Images
+    """A batch of one in [0, 1]: the photo itself, or its copy of ``MAX_GRID_SIDE`` pixels."""
+    faces: Sequence[Face]
+    """In pixels of ``clean``."""
+    native_size: tuple[int, int]
+    """Height and width of the photo itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One way in which a photo becomes a square input; a whole square or an aligned face."""
+
+    kind: ViewKind
+    square: tuple[int, int, int] | None = None
+    """Left, top and side in pixels of the photo; None for ``template``."""
+    photo_from_view: Matrix | None = None
+    """Only for ``template``: pixels of the view to pixels of the photo."""
+    flip: bool = False
+
+    def look(self, images: Images, side: int) -> Float[Tensor, "batch 3 side side"]:
+        """The view of one photo at ``side`` pixels, antialiased and differentiable."""
+        if self.square is not None:
+            left, top, size = self.square
+            seen = images[..., top : top + size, left : left + size]
+            seen = resize_antialiased(seen, side, side)
+        else:
+            assert self.photo_from_view is not None
+            seen = warp_prefiltered(images, self.photo_from_view, side)
+        return seen.flip(-1) if self.flip else seen
+
+
+def instance_photo(key: str, images: Images, faces: Sequence[Face]) -> InstancePhoto:
+    """Puts a photo (a batch of one) on the grid of its perturbation.
+
+    Raises:
+        ValueError: If the batch does not hold exactly one photo.
+    """
+    if images.shape[0] != 1:
+        raise ValueError(f"expected a batch of one photo, got {images.shape[0]}")
+    height, width = images.shape[-2:]
+    scale = MAX_GRID_SIDE / max(height, width)
+    if scale >= 1:
+        return InstancePhoto(key, images, tuple(faces), (height, width))
+    small = resize_antialiased(images, round(height * scale), round(width * scale)).clamp(0, 1)
+    return InstancePhoto(
+        key, small, tuple(rescaled(face, scale) for face in faces), (height, width)
+    )
+
+
+def carry_to_native(perturbation: NativePhoto, native_size: tuple[int, int]) -> NativePhoto:
+    """Carries a perturbation from its grid to the photo's own size, bilinearly.
+
+    Each value becomes a weighted mean of its neighbours, so no bound is exceeded.
+    """
+    if perturbation.shape[-2:] == native_size:
+        return perturbation
+    return functional.interpolate(
+        perturbation, size=native_size, mode="bilinear", align_corners=False
+    )
+
+
+def training_views(
+    photo: InstancePhoto,
+    count: int,
+    shares: tuple[float, float, float],
+    template: FaceTemplate | None,
+    resolution: int,
+    generator: torch.Generator,
+) -> tuple[View, ...]:
+    """The fixed views of one photo through which a perturbation is made.
+
+    Args:
+        photo: With its faces; without any, all views are of the whole photo.
+        count: How many.
+        shares: Of whole, face and template views; what a photo cannot have goes to the others.
+        template: Where a checkpoint made for aligned faces expects the landmarks, if it does.
+        resolution: Side of the checkpoint's input.
+        generator: Draws crops, scales and flips.
+    """
+    whole, face, aligned = shares
+    has_face = bool(photo.faces)
+    weights = (whole, face * has_face, aligned * (has_face and template is not None))
+    kinds = _allot(weights if sum(weights) > 0 else (1.0, 0.0, 0.0), count)
+    views = []
+    for number, kind in enumerate(kinds):
+        is_first = kind not in kinds[:number]
+        seen = photo.faces[number % len(photo.faces)] if has_face and not is_first else None
+        if kind == "whole":
+            view = _whole(photo, None if is_first else generator)
+        elif kind == "face":
+            view = _face(photo, seen or photo.faces[0], None if is_first else generator)
+        else:
+            assert template is not None
+            jitter = None if is_first else generator
+            view = _template(seen or photo.faces[0], template, resolution, jitter)
+        flip = bool(torch.rand((), generator=generator) < 0.5) and not is_first
+        views.append(replace(view, flip=flip))
+    return tuple(views)
+
+
+def attackers_views(
+    photo: InstancePhoto, template: FaceTemplate | None, resolution: int
+) -> tuple[View, ...]:
+    """The views through which success is measured: what an attacker would train on.
+
+    The aligned face where the checkpoint is made for it, else the whole photo and the square of
+    1.6 times the face box; see "How protection is measured".
+    """
+    if photo.faces and template is not None:
+        return (_template(photo.faces[0], template, resolution, None),)
+    whole = _whole(photo, None)
+    return (whole, _face(photo, photo.faces[0], None)) if photo.faces else (whole,)
+
+
+def _allot(weights: tuple[float, float, float], count: int) -> list[ViewKind]:
+    """Shares out ``count`` views, largest remainders first, never at random."""
+    kinds: tuple[ViewKind, ...] = ("template", "face", "whole")
+    exact = np.array(weights[::-1]) / sum(weights) * count
+    counts = np.floor(exact + 1e-9).astype(int)
+    for index in np.argsort(counts - exact, kind="stable")[: count - counts.sum()]:
+        counts[index] += 1
+    return [kind for kind, times in zip(kinds, counts, strict=True) for _ in range(times)]
+
+
+def _whole(photo: InstancePhoto, generator: torch.Generator | None) -> View:
+    """The largest square: in the middle, or anywhere along the long side."""
+    height, width = photo.clean.shape[-2:]
+    side = min(height, width)
+    share = 0.5 if generator is None else float(torch.rand((), generator=generator))
+    return View(
+        "whole", square=(round((width - side) * share), round((height - side) * share), side)
+    )
+
+
+def _face(photo: InstancePhoto, face: Face, generator: torch.Generator | None) -> View:
+    """A square of 1.4 to 3 times the face box, moved inside the photo where it reaches over."""
+    height, width = photo.clean.shape[-2:]
+    scale = ATTACKERS_FACE_SCALE
+    if generator is not None:
+        scale = 1.4 + 1.6 * float(torch.rand((), generator=generator))
+    left, top, right, _ = face_square(face, scale)
+    side = min(max(round(right - left), 16), height, width)
+    left = (left + right - side) / 2
+    return View(
+        "face",
+        square=(
+            round(min(max(left, 0), width - side)),
+            round(min(max(top, 0), height - side)),
+            side,
+        ),
+    )
+
+
+def _template(
+    face: Face, template: FaceTemplate, resolution: int, generator: torch.Generator | None
+) -> View:
+    """The face as the checkpoint's own training crops show it; jittered by a few percent.
+
+    An attacker finds the landmarks on the protected file, hence never exactly ours.
+    """
+    points = template.numpy().astype(np.float64) * resolution
+    if generator is not None:
+        draw: Float[Tensor, " 3"] = torch.rand(3, generator=generator, dtype=torch.float64) - 0.5
+        size, shift_x, shift_y = (draw * torch.tensor([0.1, 0.04, 0.04])).tolist()
+        centre = points.mean(axis=0)
+        shift = np.array([shift_x, shift_y]) * resolution
+        points = (points - centre) * (1 + size) + centre + shift
+    return View("template", photo_from_view=np.linalg.inv(crop_from_photo(face, points)))

@@ -1,0 +1,284 @@
+"""Layer 2: a perturbation per face that moves its identity embedding away from the clean one.
+
+Section 3 of the paper (arXiv:2511.19910), over an ensemble of encoders and through random warps
+and handling. Knows faces, encoders and the budget; knows no diffusion model and no files.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dladiff.config import Layer2Settings
+from dladiff.encoders.identity_encoders import IdentityEncoder, UnitEmbeddings
+from dladiff.image_values import Crops, Image, Images, Perturbation, levels_to_unit
+from dladiff.layer2.face_canvas import FaceCanvas, FacePerturbation, crop_canvas, image_canvas
+from dladiff.layer2.face_views import View, draw_view, still_view
+from dladiff.projected_gradient import (
+    accumulate,
+    dead_gradient,
+    project,
+    random_start,
+    require_live_gradient,
+    signed_step,
+)
+from dladiff.randomness import keyed_generator
+from dladiff.results import Face
+
+
+@dataclass(frozen=True, eq=False)
+class FacesOfPhoto:
+    """One photo as layer 2 sees it."""
+
+    key: str
+    """Keys this photo's draws."""
+    clean: Image
+    faces: Sequence[Face]
+    perturbation: Perturbation | None = None
+    """What layer 1 gave, at the photo's size; layer 2 builds on it."""
+
+
+@dataclass(eq=False)
+class FaceAttack:
+    """The running state of one face's projected gradient."""
+
+    key: str
+    """The photo's."""
+    index: int
+    """Of the face in its photo."""
+    canvas: FaceCanvas
+    clean_embeds: dict[str, UnitEmbeddings]
+    perturbation: Perturbation
+    momentum: Perturbation
+    num_dead_steps: Float[Tensor, " 1"]
+    largest_cosine: float = 1.0
+    stopped: bool = False
+
+
+@dataclass
+class IdentityDefense:
+    """What layer 2 found, photo by photo."""
+
+    faces: list[list[Face]]
+    """As given, with ``mask_extent``."""
+    perturbations: list[list[FacePerturbation]]
+    """One per face."""
+    stop_reasons: list[str]
+    """Per photo: ``stop_cosine`` if all its faces reached it, else ``num_steps``."""
+    encoder_passes: int = 0
+    """Crops that went forward and backward through an encoder."""
+
+    def add(self, photo: int, face: Face, attack: FaceAttack) -> None:
+        """Takes over a finished face."""
+        placement = attack.canvas.placement
+        self.faces[photo].append(replace(face, mask_extent=placement.extent))
+        self.perturbations[photo].append(FacePerturbation(attack.perturbation, placement))
+        if not attack.stopped:
+            self.stop_reasons[photo] = "num_steps"
+
+
+def defend_identity(
+    photos: Sequence[FacesOfPhoto],
+    encoders: Sequence[IdentityEncoder],
+    settings: Layer2Settings,
+    *,
+    seed: int,
+    micro_batch: int,
+    device: torch.device | str = "cpu",
+    on_progress: Callable[[float], None] | None = None,
+) -> IdentityDefense:
+    """Raises ``1 - sum_i w_i cos(IE_i(crop_M'(x + delta)), IE_i(crop_M(x)))`` within eta_zs.
+
+    Args:
+        photos: Clean photos with their faces; a photo without a face gets no perturbation.
+        encoders: Those marked ``held_out`` are left out here.
+        settings: Mode, budget, steps and augmentation.
+        seed: Every draw is keyed by it, the photo, the face and the step, so that neither the
+            company of other photos nor ``micro_batch`` changes what is drawn.
+        micro_batch: Crops per forward pass.
+        device: Where the encoders live.
+        on_progress: Called after each step with the fraction done.
+
+    Raises:
+        GradientError: If the gradient of a face was zero or not finite.
+    """
+    white_boxes = [encoder for encoder in encoders if not encoder.held_out]
+    whose = [
+        (index, face) for index, photo in enumerate(photos) for face in range(len(photo.faces))
+    ]
+    defense = _nothing_yet(len(photos))
+    faces_at_once = max(1, micro_batch // settings.crops_per_step)
+    for first in range(0, len(whose), faces_at_once):
+        # All steps of a few faces, then the next: only these few hold their pixels in memory.
+        batch = whose[first : first + faces_at_once]
+        attacks = [
+            begin_attack(photos[index], face, white_boxes, settings, seed, device)
+            for index, face in batch
+        ]
+        for step in range(settings.num_steps):
+            active = [attack for attack in attacks if not attack.stopped]
+            if not active:
+                break
+            gradients = ensemble_gradients(active, white_boxes, settings, seed, step)
+            defense.encoder_passes += len(active) * settings.crops_per_step * len(white_boxes)
+            for attack, gradient in zip(active, gradients, strict=True):
+                _step(attack, gradient, settings)
+            if on_progress is not None:
+                fraction = (step + 1) / settings.num_steps
+                on_progress((first + len(batch) * fraction) / len(whose))
+        for (index, face), attack in zip(batch, attacks, strict=True):
+            require_live_gradient(attack.num_dead_steps, f"layer 2, photo {photos[index].key}")
+            defense.add(index, photos[index].faces[face], attack)
+    return defense
+
+
+def _nothing_yet(num_photos: int) -> IdentityDefense:
+    return IdentityDefense(
+        faces=[[] for _ in range(num_photos)],
+        perturbations=[[] for _ in range(num_photos)],
+        stop_reasons=["stop_cosine"] * num_photos,
+    )
+
+
+def begin_attack(
+    photo: FacesOfPhoto,
+    face_index: int,
+    encoders: Sequence[IdentityEncoder],
+    settings: Layer2Settings,
+    seed: int,
+    device: torch.device | str,
+) -> FaceAttack:
+    """The face's canvas, its clean embeddings and a random start (delta = 0 has no gradient)."""
+    make_canvas = image_canvas if settings.mode == "image" else crop_canvas
+    face = photo.faces[face_index]
+    clean_canvas = make_canvas(photo.clean, None, face, settings, device)
+    canvas = clean_canvas
+    if photo.perturbation is not None:
+        canvas = make_canvas(photo.clean, photo.perturbation, face, settings, device)
+    nothing = torch.zeros_like(canvas.base)
+    with torch.no_grad():
+        clean_embeds = {
+            encoder.name: encoder.embed(still_view(clean_canvas, nothing, encoder))
+            for encoder in encoders
+        }
+    step_size = levels_to_unit(settings.step_size_levels)
+    epsilon = levels_to_unit(settings.epsilon_levels)
+    generator = keyed_generator(seed, photo.key, "layer2", face_index, "start")
+    return FaceAttack(
+        key=photo.key,
+        index=face_index,
+        canvas=canvas,
+        clean_embeds=clean_embeds,
+        perturbation=random_start(canvas.base, min(step_size, epsilon), generator),
+        momentum=torch.zeros_like(canvas.base),
+        num_dead_steps=torch.zeros(1, device=canvas.base.device),
+    )
+
+
+def ensemble_gradients(
+    attacks: Sequence[FaceAttack],
+    encoders: Sequence[IdentityEncoder],
+    settings: Layer2Settings,
+    seed: int,
+    step: int,
+) -> list[Perturbation]:
+    """The gradient of the loss to each face's perturbation, summed over its crops.
+
+    Each encoder's gradient is brought to unit length at the crop, so that none drowns the
+    others; one backward pass then carries their weighted sum through the warps.
+    """
+    perturbations = [attack.perturbation.detach().requires_grad_(True) for attack in attacks]
+    views = [_views(attack, settings, seed, step) for attack in attacks]
+    all_crops: list[Crops] = []
+    all_gradients: list[Crops] = []
+    all_cosines: list[Float[Tensor, "faces crops"]] = []
+    for group in _by_geometry(encoders):
+        crops = torch.cat(
+            [
+                view.crop(attack.canvas, perturbation, group[0])
+                for attack, perturbation, drawn in zip(attacks, perturbations, views, strict=True)
+                for view in drawn
+            ]
+        )
+        gradients = torch.zeros_like(crops)
+        for encoder in group:
+            targets = torch.cat([attack.clean_embeds[encoder.name] for attack in attacks])
+            targets = targets.repeat_interleave(settings.crops_per_step, dim=0)
+            gradient, cosines = _away_from(encoder, crops.detach(), targets)
+            gradients += encoder.weight * gradient
+            all_cosines.append(cosines.reshape(len(attacks), -1))
+        all_crops.append(crops)
+        all_gradients.append(gradients)
+    if settings.stop_cosine is not None:
+        largest = torch.cat(all_cosines, dim=1).amax(dim=1).tolist()
+        for attack, cosine in zip(attacks, largest, strict=True):
+            attack.largest_cosine = cosine
+    return list(torch.autograd.grad(all_crops, perturbations, all_gradients))
+
+
+def _by_geometry(encoders: Sequence[IdentityEncoder]) -> list[list[IdentityEncoder]]:
+    """Encoders that can read the same crops, together."""
+    groups: dict[tuple[int, bytes], list[IdentityEncoder]] = defaultdict(list)
+    for encoder in encoders:
+        groups[encoder.side, encoder.template.tobytes()].append(encoder)
+    return list(groups.values())
+
+
+def _away_from(
+    encoder: IdentityEncoder, crops: Images, targets: UnitEmbeddings
+) -> tuple[Images, Float[Tensor, " batch"]]:
+    """The gradient of ``1 - cos`` to each crop, at unit length, and the cosines."""
+    crops = crops.requires_grad_(True)
+    cosines = (encoder.embed(crops) * targets).sum(dim=1)
+    (gradient,) = torch.autograd.grad(-cosines.sum(), crops)
+    length = gradient.flatten(1).norm(dim=1).clamp_min(1e-30).reshape(-1, 1, 1, 1)
+    return gradient / length, cosines.detach()
+
+
+def _views(attack: FaceAttack, settings: Layer2Settings, seed: int, step: int) -> list[View]:
+    """The crops of a face at one step; their draws depend on nothing else."""
+    return [
+        draw_view(
+            settings,
+            keyed_generator(seed, attack.key, "layer2", attack.index, step, crop),
+        )
+        for crop in range(settings.crops_per_step)
+    ]
+
+
+def _step(attack: FaceAttack, gradient: Perturbation, settings: Layer2Settings) -> None:
+    """One signed step with momentum, unless the face has reached its stop rule."""
+    if settings.stop_cosine is not None and attack.largest_cosine < settings.stop_cosine:
+        attack.stopped = True
+        return
+    attack.num_dead_steps += dead_gradient(gradient)
+    attack.momentum = accumulate(attack.momentum, gradient, settings.momentum)
+    attack.perturbation = signed_step(
+        attack.perturbation,
+        attack.momentum,
+        attack.canvas.base,
+        levels_to_unit(settings.step_size_levels),
+        levels_to_unit(settings.epsilon_levels),
+    )
+
+
+def add_to_photo(
+    clean: Images, base: Perturbation | None, added: Sequence[FacePerturbation], epsilon: float
+) -> Images:
+    """``clip01(clean + delta_ft + delta_zs)``; overlapping faces share one budget.
+
+    Args:
+        clean: One photo, in [0, 1].
+        base: Layer 1's perturbation, or None.
+        added: Layer 2's, one per face.
+        epsilon: eta_zs on the [0, 1] scale, for the sum of all faces.
+    """
+    total = torch.zeros_like(clean)
+    for face in added:
+        left, top, right, bottom = face.placement.extent
+        total[..., top:bottom, left:right] += face.on_photo().to(clean)
+    images = clean if base is None else (clean + base.to(clean)).clamp(0.0, 1.0)
+    return images + project(total, images, epsilon)

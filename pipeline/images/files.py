@@ -1,0 +1,220 @@
+"""Encoded photos <-> pixels: what a file is, is judged by its content, never by its name.
+
+Knows formats, sizes and defects. Knows nothing of stores, sets or persons. Every trouble is
+a ``PhotoError`` whose text begins with a short code, e.g. ``truncated: ...``.
+"""
+
+import io
+import re
+import warnings
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pillow_heif
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from PIL import PngImagePlugin, UnidentifiedImageError
+
+from dladiff.errors import PhotoError
+from pipeline.config import OperationSettings
+from pipeline.images.colours import to_srgb
+from pipeline.images.metadata import read_metadata, upright
+
+pillow_heif.register_heif_opener()
+
+Image = NDArray[np.uint8]
+"""RGB, HWC, uint8 (``dladiff.image_values.Image``, without importing torch)."""
+
+_FORMATS = {
+    "JPEG": "jpeg",
+    "MPO": "jpeg",  # what several phones write: a JPEG with more pictures behind the first
+    "PNG": "png",
+    "WEBP": "webp",
+    "HEIF": "heif",
+    "AVIF": "avif",
+    "BMP": "bmp",
+    "TIFF": "tiff",
+    "GIF": "gif",
+}
+_OPENERS = tuple(name for name in _FORMATS if name != "MPO")  # Pillow opens MPO as JPEG first
+_ANIMATED_FORMATS = {"PNG", "WEBP", "AVIF", "TIFF", "GIF"}
+_SIGNATURE = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|....ftyp(?:hei|hev|mif|msf|avi)|BM"
+    rb"|II\*\x00|MM\x00\*|GIF8[79]a",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class PhotoLimits:
+    """Sizes beyond which a photo is not decoded."""
+
+    max_bytes: int = 64 * 1024**2
+    max_pixels: int = 64_000_000
+    """Above 178 million, Pillow's own limit against decompression bombs holds."""
+    min_side_px: int = 32
+
+    @classmethod
+    def of(cls, operation: OperationSettings) -> Self:
+        return cls(
+            max_bytes=operation.max_photo_bytes,
+            max_pixels=int(operation.max_photo_megapixels * 1e6),
+            min_side_px=operation.min_photo_side_px,
+        )
+
+
+@dataclass(frozen=True)
+class DecodedPhoto:
+    """Pixels of a photo and what is worth knowing of its file."""
+
+    image: Image
+    """RGB, HWC, uint8, upright, sRGB."""
+    format: str
+    """``jpeg``, ``png``, ``webp``, ``heif``, ``avif``, ``bmp``, ``tiff`` or ``gif``."""
+    copyright: str | None = None
+    """Copyright notice of the file, one line; None: it has none."""
+    notes: tuple[str, ...] = ()
+    """What was changed or ignored: ``first_frame``, ``alpha_flattened``, ``converted_to_srgb``,
+    ``colour_profile_ignored``, ``sixteen_bits_rounded``, ``exif_ignored``."""
+
+
+def reason_code(reason: str) -> str:
+    """The short code with which a reason begins."""
+    return reason.partition(":")[0]
+
+
+def decode_photo(content: bytes, limits: PhotoLimits) -> DecodedPhoto:
+    """Decodes one photo to upright sRGB pixels.
+
+    The size in the header is checked before any pixel is decoded. Of an animation the first
+    frame is taken. Metadata other than a copyright notice is dropped here.
+
+    Raises:
+        PhotoError: Text ``code: explanation`` with one of the codes ``empty_file``,
+            ``too_many_bytes``, ``not_an_image``, ``too_many_pixels``, ``too_small``,
+            ``unsupported_mode``, ``truncated``, ``corrupt``.
+    """
+    require_byte_limits(len(content), limits.max_bytes)
+    with warnings.catch_warnings():
+        # Pillow warns of much that we judge ourselves: large pictures, odd EXIF.
+        warnings.simplefilter("ignore")
+        try:
+            with PillowImage.open(io.BytesIO(content), formats=_OPENERS) as picture:
+                _require_size_limits(picture.size, limits)
+                return _decode(picture)
+        except (PhotoError, MemoryError):
+            raise
+        except PillowImage.DecompressionBombError:
+            raise PhotoError("too_many_pixels: more than a photo can have") from None
+        except Exception as error:
+            # Hostile bytes make the decoders raise almost anything (struct.error, KeyError,
+            # zlib.error...); whatever it is, it is this photo's trouble.
+            raise PhotoError(_explain(content, error)) from error
+
+
+def require_byte_limits(num_bytes: int, max_bytes: int) -> None:
+    """Refuses empty and oversized files.
+
+    Raises:
+        PhotoError: ``empty_file`` or ``too_many_bytes``.
+    """
+    if num_bytes == 0:
+        raise PhotoError("empty_file: the file has no content")
+    if num_bytes > max_bytes:
+        raise PhotoError(f"too_many_bytes: {num_bytes} bytes, at most {max_bytes} are read")
+
+
+def encode_png(image: Image, copyright: str | None = None) -> bytes:
+    """Encodes RGB pixels losslessly; the same pixels always give the same bytes.
+
+    The file says that it is sRGB, and holds no metadata but the copyright notice.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"expected uint8 HWC RGB, got {image.dtype} {image.shape}")
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add(b"sRGB", b"\x00")  # rendering intent: perceptual
+    if copyright is not None:
+        chunks.add_itxt("Copyright", copyright)
+    buffer = io.BytesIO()
+    picture = PillowImage.fromarray(np.ascontiguousarray(image))
+    picture.save(buffer, "PNG", pnginfo=chunks, compress_level=4)
+    return buffer.getvalue()
+
+
+def decode_png(content: bytes) -> Image:
+    """Reads back what ``encode_png`` wrote.
+
+    Raises:
+        ValueError: If it is no whole 8-bit RGB PNG.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
+            with PillowImage.open(io.BytesIO(content), formats=("PNG",)) as picture:
+                mode, image = picture.mode, np.array(picture)
+    except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
+        raise ValueError(f"no readable PNG: {error}") from error
+    if mode != "RGB" or image.dtype != np.uint8:
+        raise ValueError(f"expected an 8-bit RGB PNG, got mode {mode}")
+    return image
+
+
+def _require_size_limits(size: tuple[int, int], limits: PhotoLimits) -> None:
+    width, height = size
+    if width * height > limits.max_pixels:
+        raise PhotoError(
+            f"too_many_pixels: {width} x {height}, at most {limits.max_pixels / 1e6:g} megapixels"
+        )
+    if min(width, height) < limits.min_side_px:
+        raise PhotoError(
+            f"too_small: {width} x {height}, each side needs {limits.min_side_px} pixels"
+        )
+
+
+def _decode(picture: PillowImage.Image) -> DecodedPhoto:
+    file_format = str(picture.format)
+    notes = []
+    if file_format in _ANIMATED_FORMATS and getattr(picture, "n_frames", 1) > 1:
+        notes.append("first_frame")
+        picture.seek(0)
+    picture.load()
+    metadata = read_metadata(picture)
+    if not metadata.readable:
+        notes.append("exif_ignored")
+    rgb, colour_notes = to_srgb(picture)
+    return DecodedPhoto(
+        image=np.array(upright(rgb, metadata.orientation)),
+        format=_FORMATS[file_format],
+        copyright=metadata.copyright,
+        notes=(*notes, *colour_notes),
+    )
+
+
+def _explain(content: bytes, error: Exception) -> str:
+    if not _SIGNATURE.match(content):
+        return "not_an_image: the content is of no supported image format"
+    text = str(error).lower()
+    if (
+        isinstance(error, EOFError)
+        or any(words in text for words in ("truncat", "end of file", "outside of file"))
+        or _declared_bytes(content) > len(content)
+    ):
+        return "truncated: the file ends too early"
+    if isinstance(error, UnidentifiedImageError):
+        return "corrupt: the header cannot be read"
+    return "corrupt: the pixels cannot be decoded"
+
+
+def _declared_bytes(content: bytes) -> int:
+    """How long a WebP, HEIF or AVIF file says that it is, as far as its boxes can be followed."""
+    if content.startswith(b"RIFF"):
+        return int.from_bytes(content[4:8], "little") + 8
+    position = 0
+    if content[4:8] == b"ftyp":
+        while position + 8 <= len(content):
+            size = int.from_bytes(content[position : position + 4], "big")
+            if size < 8:  # 0: to the end; 1: a 64-bit size, which no photo needs
+                break
+            position += size
+    return position

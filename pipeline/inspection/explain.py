@@ -1,0 +1,229 @@
+"""``dladiff explain``: why a photo is or is not protected, in plain sentences. Reads only."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import ConfigurationError, EnvironmentTrouble
+from pipeline.output.ledger import Ledger
+from pipeline.output.manifest import SourceState, newest_state, rows_of_source
+from pipeline.output.runs import is_finished, list_runs, read_plan
+from pipeline.records import PROTECTED_STATUSES, PhotoSet
+from pipeline.storage.store import Store, normalise_uri, open_store
+
+_MAX_CANDIDATES = 10
+
+_REASONS = {
+    "no_face": "no face was found in it, and layer 2 protects faces only",
+    "empty_file": "the file is empty",
+    "not_an_image": "its content is no image, whatever its name says",
+    "truncated": "the file ends too early: it was probably not copied whole",
+    "corrupt": "the file is damaged",
+    "too_many_bytes": "the file is larger than operation.max_photo_bytes",
+    "too_many_pixels": "it has more pixels than operation.max_photo_megapixels",
+    "too_small": "a side is shorter than operation.min_photo_side_px",
+    "unsupported_mode": "its kind of pixels is not supported",
+    "missing": "the catalog names it but there is no such file",
+    "unreadable": "it could not be read",
+    "staged_data_lost": "its finished data vanished from OUTPUT before it was published",
+}
+
+
+def explain_photo(store: Store, photo: str) -> list[str]:
+    """Everything OUTPUT knows of one photo, newest first.
+
+    Args:
+        store: OUTPUT.
+        photo: Path or URI of the original, URI or key of its protected file, or the end of one
+            of these where it fits a single photo.
+
+    Raises:
+        ConfigurationError: If there is no OUTPUT, or several photos fit.
+    """
+    if not store.root_exists():
+        raise ConfigurationError(f"there is no OUTPUT at {store.uri}")
+    states = newest_state(store)
+    planned = _planned_photos(store)
+    uri = _find(store, photo, states, planned)
+    if uri is None:
+        return _unknown(store, photo)
+    lines = [uri]
+    if uri in states:
+        lines += _explain_state(store, uri, states[uri])
+    lines += _explain_history(rows_of_source(store, uri), has_state=uri in states)
+    for run_id, photo_set in planned.get(uri, ()):
+        lines += _explain_open_run(store, run_id, photo_set, uri)
+    return lines
+
+
+def _planned_photos(store: Store) -> dict[str, list[tuple[str, PhotoSet]]]:
+    """Photo sets of unfinished runs, by the URIs of their photos."""
+    planned: dict[str, list[tuple[str, PhotoSet]]] = {}
+    for run_id in list_runs(store):
+        if is_finished(store, run_id):
+            continue
+        try:
+            texts = read_plan(store, run_id)["photo_set"].to_pylist()
+        except FileNotFoundError:
+            continue  # stopped before it had planned
+        for photo_set in map(PhotoSet.from_json, texts):
+            for photo in photo_set.photos:
+                planned.setdefault(photo.uri, []).append((run_id, photo_set))
+    return planned
+
+
+def _find(
+    store: Store,
+    photo: str,
+    states: Mapping[str, SourceState],
+    planned: Mapping[str, list[tuple[str, PhotoSet]]],
+) -> str | None:
+    """The source URI that a person means."""
+    by_output = {state.output_key: uri for uri, state in states.items() if state.output_key}
+    known = states.keys() | planned.keys()
+    try:
+        uri = normalise_uri(photo)
+    except ConfigurationError:
+        uri = photo
+    if uri in known:
+        return uri
+    key = uri.removeprefix(store.uri.rstrip("/") + "/")
+    for candidate in (key, photo):
+        if candidate in by_output:
+            return by_output[candidate]
+    ending = "/" + photo.lstrip("./")
+    fitting = sorted(known_uri for known_uri in known if known_uri.endswith(ending))
+    if len(fitting) > 1:
+        shown = "\n  ".join(fitting[:_MAX_CANDIDATES])
+        raise ConfigurationError(f"{len(fitting)} photos fit {photo!r}, name one:\n  {shown}")
+    return fitting[0] if fitting else None
+
+
+def _unknown(store: Store, photo: str) -> list[str]:
+    lines = [f"OUTPUT {store.uri} knows nothing of {photo}: no run has planned it."]
+    lines.append(
+        "Either it came after the last run (`dladiff protect` takes it up), or no run takes it "
+        "for a photo of INPUT: hidden files, other file types and links that leave INPUT are "
+        "passed over."
+    )
+    return lines
+
+
+def _explain_state(store: Store, uri: str, state: SourceState) -> list[str]:
+    """The newest decision, whether it still fits the original, and what to do."""
+    lines = [f"{_verdict(state)} (run {state.run_id}, {state.committed_at[:19]} UTC)."]
+    if state.output_key is not None:
+        there = "is there" if store.exists(state.output_key) else "is MISSING: see `dladiff verify`"
+        lines.append(f"Its protected file {store.uri_of(state.output_key)} {there}.")
+    if state.status == "source_gone":
+        return lines
+    changed = _has_changed(uri, state)
+    if changed:
+        lines.append("The original has changed since: the next run decides anew.")
+    elif changed is None:
+        lines.append("The original cannot be found where it was.")
+    return lines
+
+
+def _verdict(state: SourceState) -> str:
+    reason = _reason_text(state.reason)
+    if state.status == "protected":
+        return "It is protected"
+    if state.status in PROTECTED_STATUSES:
+        layer = "layer 1" if state.status == "layer1_only" else "layer 2"
+        return f"It is protected by {layer} only: {reason}"
+    if state.status == "skipped":
+        return f"It is not protected: {reason}"
+    if state.status == "failed":
+        return (
+            f"It is not protected: the work on its photo set failed ({reason}); "
+            "`--retry-failed` tries again"
+        )
+    if state.status == "quarantined":
+        return (
+            f"It is not protected: work on its photo set ended its process ({reason}), so no run "
+            "tries it any more; `--retry-quarantined` does"
+        )
+    return "Its original was gone from INPUT at the last run; the protected file was kept"
+
+
+def _reason_text(reason: str | None) -> str:
+    """A reason in words; its details follow the code after a colon."""
+    if not reason:
+        return "no reason was recorded"
+    code, _, details = reason.partition(":")
+    text = _REASONS.get(code, code.replace("_", " "))
+    return f"{text} ({details.strip()})" if details.strip() else text
+
+
+def _has_changed(uri: str, state: SourceState) -> bool | None:
+    """Whether the original is another version now; None: it cannot be found."""
+    folder, _, name = uri.rpartition("/")
+    try:
+        info = open_store(folder).info(name)
+    except (EnvironmentTrouble, ConfigurationError):
+        return None
+    return None if info is None else info.version != state.version
+
+
+def _explain_history(rows: list[dict[str, Any]], has_state: bool) -> list[str]:
+    """What the newest row measured, and the rows before it."""
+    decided = [row for row in rows if row["status"] != "deferred"]
+    lines = _explain_measures(decided[-1]) if has_state and decided else []
+    later = rows[rows.index(decided[-1]) + 1 :] if decided else rows
+    for row in later:
+        lines.append(
+            f"Run {row['run_id']} put it off: the environment was at fault "
+            f"({row['reason'] or 'unknown cause'}); run `dladiff protect` again."
+        )
+    for row in reversed(decided[:-1]):
+        why = f" ({row['reason']})" if row["reason"] else ""
+        lines.append(
+            f"Earlier: {row['status']}{why} in run {row['run_id']}, {row['committed_at'][:19]} UTC."
+        )
+    return lines
+
+
+def _explain_measures(row: Mapping[str, Any]) -> list[str]:
+    if row["status"] not in PROTECTED_STATUSES:
+        return []
+    lines = [
+        f"Faces: {row['num_faces']}. Largest change: {row['max_change_levels']} of 255 levels, "
+        f"{row['max_change_levels_outside_faces']} outside faces; "
+        f"PSNR {_number(row['psnr_db'], 1)} dB."
+    ]
+    for cosine in row["identity_cosines"] or ():
+        kind = "held out" if cosine["held_out"] else "attacked"
+        lines.append(
+            f"Likeness to the original for {cosine['encoder']} ({kind}): "
+            f"{_number(cosine['after'], 2)}, after JPEG and resizing "
+            f"{_number(cosine['after_handling'], 2)} (1 = same picture)."
+        )
+    if row["target_met"] is False:
+        lines.append("The target likeness was not reached: it is protected less than asked for.")
+    return lines
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "not measured" if value is None else f"{value:.{digits}f}"
+
+
+def _explain_open_run(store: Store, run_id: str, photo_set: PhotoSet, uri: str) -> list[str]:
+    """What an unfinished run did with the photo's set so far."""
+    ledger = Ledger(store, run_id)
+    commit = ledger.read_commit(photo_set.key, photo_set.generation)
+    if commit is not None:
+        statuses = [row["status"] for row in commit.rows if row["source_uri"] == uri]
+        return [
+            f"Run {run_id} is not finished; it decided {statuses[0] if statuses else 'nothing'} "
+            "for this photo, which counts once the next `dladiff protect` has finished that run."
+        ]
+    states = [
+        ledger.state_of(attempt) for attempt in ledger.attempts(photo_set.key, photo_set.generation)
+    ]
+    if not states:
+        return [f"Run {run_id} is not finished; it planned this photo and has not begun with it."]
+    tried = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    return [
+        f"Run {run_id} is not finished; its work on this photo's set began {len(states)} times "
+        f"({tried}) without a decision yet."
+    ]

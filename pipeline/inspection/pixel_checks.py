@@ -1,0 +1,67 @@
+"""Does a protected photo keep to its budgets? Measured on the re-read pixels, in 8-bit levels.
+
+Knows two images and a manifest row; knows no files.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.images.files import Image
+
+
+def budget_findings(original: Image, protected: Image, row: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a protected photo, one sentence each; empty if nothing is.
+
+    Layer 1 may change every pixel by ``epsilon_finetune_levels``; inside the faces' mask extents
+    layer 2 adds ``epsilon_zeroshot_levels``. Outside of them nothing else may change.
+
+    Args:
+        original: Upright pixels as the worker decoded them.
+        protected: Pixels of the published file.
+        row: Its manifest row.
+    """
+    if original.shape != protected.shape:
+        return [f"the original has {_size(original)} pixels, the output {_size(protected)}"]
+    change = np.abs(original.astype(np.int16) - protected.astype(np.int16)).max(axis=2)
+    faces = face_mask(change.shape, row["faces"] or ())
+    outside, inside = _largest(change[~faces]), _largest(change[faces])
+    allowed_outside = _allowed(row["epsilon_finetune_levels"])
+    allowed_inside = _allowed(row["epsilon_finetune_levels"], row["epsilon_zeroshot_levels"])
+    findings = []
+    if outside > allowed_outside:
+        findings.append(f"changed by {outside} levels outside faces, {allowed_outside} allowed")
+    if inside > allowed_inside:
+        findings.append(f"changed by {inside} levels inside faces, {allowed_inside} allowed")
+    recorded = row["max_change_levels"]
+    if recorded is not None and recorded != max(outside, inside):
+        findings.append(
+            f"largest change is {max(outside, inside)} levels, the manifest says {recorded}"
+        )
+    return findings
+
+
+def face_mask(shape: tuple[int, ...], faces: Sequence[Mapping[str, Any]]) -> NDArray[np.bool_]:
+    """True inside the mask extents of the faces, shape (height, width)."""
+    mask = np.zeros(shape, dtype=np.bool_)
+    for face in faces:
+        if face["mask_extent"]:
+            left, top, right, bottom = (max(0, edge) for edge in face["mask_extent"])
+            mask[top:bottom, left:right] = True
+    return mask
+
+
+def _allowed(*budgets_levels: float | None) -> int:
+    """Whole levels that a budget allows after rounding to 8 bits."""
+    return math.floor(sum(budget or 0.0 for budget in budgets_levels) + 0.5)
+
+
+def _largest(change: NDArray[np.int16]) -> int:
+    return int(change.max(initial=0))
+
+
+def _size(image: Image) -> str:
+    return f"{image.shape[1]} x {image.shape[0]}"

@@ -1,0 +1,137 @@
+"""``dladiff plan``: what a run would do and what it would cost; writes nothing."""
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.catalog.folder import check_paths, read_catalog
+from pipeline.config import RunConfig, method_digest
+from pipeline.models.registry import weights_sha256
+from pipeline.options import RunOptions
+from pipeline.output.manifest import newest_state, read_manifest
+from pipeline.output.runs import read_run, unfinished_runs
+from pipeline.planning.estimate import MEASURED_COLUMNS, estimate, measured_seconds_per_photo
+from pipeline.planning.plan import make_plan
+from pipeline.reporting.words import format_bytes, format_count, format_duration
+from pipeline.storage.store import Store, open_store
+
+
+@dataclass
+class Preview:
+    """What a run would do, in numbers; carries no names."""
+
+    num_photos: int
+    num_sets: int
+    num_identities: int
+    num_bytes: int
+    photos: dict[str, int]
+    """Photos found, by what the plan decided for them."""
+    ignored: dict[str, int]
+    """Files of INPUT that are no photos, by reason."""
+    method_digest: str
+    workers: int
+    """As configured, else as many as this machine's CPUs allow."""
+    seconds_per_photo: float | None
+    """Of one worker; None: nothing is known yet."""
+    worker_hours: float | None
+    wall_hours: float | None
+    basis: str
+    """Where the seconds per photo come from."""
+    notes: list[str] = field(default_factory=list)
+
+
+def preview_run(
+    input_uri: str,
+    output_uri: str,
+    config: RunConfig,
+    options: RunOptions,
+    seconds_per_photo: float | None = None,
+) -> Preview:
+    """Plans as a run would, with the same refusals.
+
+    Args:
+        seconds_per_photo: Of one worker; None: as measured in OUTPUT, else the preset's default.
+
+    Raises:
+        ConfigurationError: As for a run.
+    """
+    input_uri, output_uri = check_paths(input_uri, output_uri)
+    store = open_store(output_uri)
+    digest = method_digest(config.method, weights_sha256(config.method))
+    is_new = not store.root_exists()
+    plan = make_plan(
+        read_catalog(input_uri, config.operation, output_uri),
+        {} if is_new else newest_state(store),
+        config,
+        digest,
+        output_uri=store.uri,
+        on_method_change=options.on_method_change,
+        retry_failed=options.retry_failed,
+        retry_quarantined=options.retry_quarantined,
+        method_of_run=lambda run_id: method_of_run(store, run_id),
+    )
+    measured = seconds_per_photo
+    if measured is None and not is_new:
+        measured = measured_seconds_per_photo(read_manifest(store, MEASURED_COLUMNS), digest)
+    expected = estimate(plan, config, measured)
+    threads = config.method.threads
+    workers = config.operation.workers or max(1, (os.cpu_count() or 1) // threads)
+    summary = plan.summary()
+    return Preview(
+        num_photos=summary.num_photos,
+        num_sets=summary.num_sets,
+        num_identities=summary.num_identities,
+        num_bytes=summary.num_bytes,
+        photos={name: n for name, n in dataclasses.asdict(plan.counts).items() if n},
+        ignored=dict(plan.catalog_report.ignored),
+        method_digest=digest,
+        workers=workers,
+        seconds_per_photo=expected.seconds_per_photo,
+        worker_hours=expected.worker_hours,
+        wall_hours=expected.wall_hours(workers),
+        basis=expected.basis if seconds_per_photo is None else "as given",
+        notes=[] if is_new else _notes(store),
+    )
+
+
+def method_of_run(store: Store, run_id: str) -> dict[str, Any] | None:
+    """The ``method`` settings of an earlier run, to show what changed; None: not known."""
+    record = read_run(store, run_id)
+    return None if record is None else (record.get("config") or {}).get("method")
+
+
+def preview_lines(preview: Preview) -> list[str]:
+    """The same for a person."""
+    found = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in preview.photos.items())
+    lines = [f"photos      {found or 'none found'}"]
+    if preview.ignored:
+        ignored = ", ".join(f"{name} {n:,}" for name, n in sorted(preview.ignored.items()))
+        lines.append(f"no photos   {ignored}")
+    lines += [f"note        {note}" for note in preview.notes]
+    if not preview.num_photos:
+        return [*lines, "to do       nothing"]
+    lines.append(
+        f"to do       {format_count(preview.num_photos, 'photo')} of "
+        f"{format_count(preview.num_identities, 'identity', 'identities')} in "
+        f"{format_count(preview.num_sets, 'set')}, {format_bytes(preview.num_bytes)} to read"
+    )
+    if preview.worker_hours is None or preview.wall_hours is None:
+        return [*lines, f"cost        {preview.basis}"]
+    lines.append(
+        f"cost        about {format_duration(preview.worker_hours * 3600)} of work, "
+        f"{format_duration(preview.wall_hours * 3600)} with "
+        f"{format_count(preview.workers, 'worker')} "
+        f"({preview.seconds_per_photo:.3g} s per photo: {preview.basis})"
+    )
+    return lines
+
+
+def _notes(store: Store) -> list[str]:
+    unfinished = unfinished_runs(store)
+    if not unfinished:
+        return []
+    return [
+        f"{format_count(len(unfinished), 'unfinished run')}: what they decided is folded into the "
+        "manifest first, so less may be left to do"
+    ]

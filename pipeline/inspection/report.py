@@ -1,0 +1,120 @@
+"""``dladiff report``: a page or picture of a few photos, for the eyes of whoever may see INPUT.
+
+Reads OUTPUT and the originals; writes one file, where the user says, never among the outputs.
+"""
+
+import base64
+import html
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dladiff.errors import PhotoError
+from pipeline.config import OperationSettings
+from pipeline.errors import ConfigurationError, EnvironmentTrouble
+from pipeline.images.files import PhotoLimits, decode_photo, decode_png
+from pipeline.inspection.before_after import BeforeAfter, before_after_png
+from pipeline.inspection.summary import SUMMARY_COLUMNS, summary_table
+from pipeline.output.manifest import newest_rows, require_states
+from pipeline.records import PROTECTED_STATUSES
+from pipeline.storage.store import Store, lies_below, normalise_uri, open_store, read_uri
+
+_PROMISE = (
+    "Protection raises the cost of misusing exactly these pictures. It is no guarantee: cleaning "
+    "methods, unprotected copies elsewhere and future models can defeat it. The numbers are what "
+    "was measured on the saved files."
+)
+
+
+def write_report(output_uri: str, target: Path, num_photos: int = 4) -> Path:
+    """Writes a before/after picture (``.png``) or a page with numbers and pictures (``.html``).
+
+    Args:
+        output_uri: OUTPUT with a manifest.
+        target: File to write; replaced if it exists.
+        num_photos: How many photos to show, of as many persons as there are.
+
+    Returns:
+        ``target``.
+
+    Raises:
+        ConfigurationError: If the ending is another, the target lies in OUTPUT, or no protected
+            photo can be compared with its original.
+    """
+    if target.suffix.lower() not in (".png", ".html"):
+        raise ConfigurationError(f"{target}: expected a file name ending in .html or .png")
+    store = open_store(output_uri)
+    if lies_below(normalise_uri(str(target)), store.uri):
+        raise ConfigurationError(
+            f"{target} lies in OUTPUT, whose files may be served: choose another"
+        )
+    states = require_states(store)
+    keys = {uri: state.output_key for uri, state in states.items()}
+    rows = list(newest_rows(store, ("identity", *SUMMARY_COLUMNS)))
+    pairs = _readable_pairs(store, _spread(rows), keys, num_photos)
+    if not pairs:
+        raise ConfigurationError(
+            "no protected photo can be shown beside its original: are the originals where they "
+            "were when they were protected?"
+        )
+    picture = before_after_png(pairs)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.suffix.lower() == ".png":
+        target.write_bytes(picture)
+    else:
+        target.write_text(_page(summary_table(rows), picture), encoding="utf-8")
+    return target
+
+
+def _spread(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Protected rows, one of each person in turn, in a fixed order."""
+    by_identity: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: row["source_uri"]):
+        if row["status"] in PROTECTED_STATUSES:
+            by_identity.setdefault(row["identity"], []).append(row)
+    turns = [(turn, row) for of_one in by_identity.values() for turn, row in enumerate(of_one)]
+    return [row for _, row in sorted(turns, key=lambda pair: pair[0])]
+
+
+def _readable_pairs(
+    store: Store, rows: Iterable[dict[str, Any]], keys: dict[str, str | None], num_photos: int
+) -> list[BeforeAfter]:
+    limits = PhotoLimits.of(OperationSettings())
+    pairs: list[BeforeAfter] = []
+    for row in rows:
+        key = keys[row["source_uri"]]
+        if len(pairs) == num_photos or key is None:
+            break
+        try:
+            original = decode_photo(read_uri(row["source_uri"]), limits).image
+            protected = decode_png(store.read(key))
+        except (FileNotFoundError, ValueError, PhotoError, EnvironmentTrouble):
+            continue  # `verify` is the command that complains
+        if original.shape == protected.shape:
+            caption = f"at most {row['max_change_levels']} levels changed"
+            pairs.append(BeforeAfter(original, protected, caption))
+    return pairs
+
+
+def _page(table: Sequence[tuple[str, str]], picture: bytes) -> str:
+    """One self-contained page: no scripts, nothing loaded from elsewhere."""
+    cells = "\n".join(
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>"
+        for name, value in table
+    )
+    encoded = base64.b64encode(picture).decode()
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>DLADiff report</title>
+<style>
+body {{ font-family: sans-serif; margin: 2rem; max-width: 70rem; }}
+td {{ padding: 0.2rem 1.5rem 0.2rem 0; }}
+img {{ max-width: 100%; }}
+</style></head><body>
+<h1>DLADiff report</h1>
+<p>{html.escape(_PROMISE)}</p>
+<table>
+{cells}
+</table>
+<img alt="Photos before and after, and the change" src="data:image/png;base64,{encoded}">
+</body></html>
+"""

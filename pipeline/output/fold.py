@@ -1,0 +1,119 @@
+"""Commit records become the manifest: one row per decided photo, appended, never changed.
+
+The newest row of a source is its state; that is all OUTPUT remembers. Images are published before
+their rows appear. How rows become files stands in ``manifest_parts``.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from pipeline.clock import utc_now
+from pipeline.output.ledger import Ledger
+from pipeline.output.lock import LockLostError
+from pipeline.output.manifest_parts import create_part, part_key, parts_so_far
+from pipeline.output.publish import StagedDataLost, publish_commit
+from pipeline.output.rows import STAGED_KEY
+from pipeline.records import CommitRecord
+from pipeline.storage.store import Store
+
+_log = logging.getLogger("dladiff.manifest")
+
+COMMITS_PER_PART = 500
+"""Commits folded into one part: bounds memory and what a killed fold does again."""
+
+_LOST = {
+    "status": "failed",
+    "reason": "staged_data_lost",
+    "output_uri": None,
+    "output_sha256": None,
+    STAGED_KEY: None,
+}
+
+
+@dataclass
+class FoldResult:
+    """What one fold added to the manifest."""
+
+    num_commits: int = 0
+    num_published: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    """Rows by status."""
+
+
+def fold_run(
+    store: Store, run_id: str, may_publish: Callable[[], bool] = lambda: True
+) -> FoldResult:
+    """Publishes and records every commit of a run that the manifest does not have yet.
+
+    Killed anywhere and done again, by this run or another, it loses no row and repeats none:
+    each part names the commits in it, and parts are numbered and created exclusively, so that
+    of two folds that know the same parts only one adds the next.
+
+    Args:
+        may_publish: ``OutputLock.may_publish``.
+
+    Raises:
+        LockLostError: If the lock was lost; what is in the manifest stays right.
+    """
+    ledger, result = Ledger(store, run_id), FoldResult()
+    while True:
+        folded, number = parts_so_far(store, run_id)
+        pending = (name for name in ledger.commit_names() if name not in folded)
+        names = [*islice(pending, COMMITS_PER_PART)]
+        if not names:
+            return result
+        rows: list[dict[str, Any]] = []
+        for set_key, generation in names:
+            record = ledger.read_commit(set_key, generation)
+            if record is not None:
+                rows += _published_rows(store, record, may_publish, result)
+        if not may_publish():
+            raise LockLostError("OUTPUT's lock is lost or was not renewed: folding stops")
+        if create_part(store, run_id, number, rows, names):
+            result.num_commits += len(names)
+            result.statuses.update(row["status"] for row in rows)
+
+
+def write_part(store: Store, run_id: str, rows: Sequence[dict[str, Any]]) -> str | None:
+    """Appends rows that no commit decided: ``source_gone``, ``deferred``, skipped unread.
+
+    Args:
+        rows: As ``rows.photo_row`` makes them; ``run_id`` and ``committed_at`` are filled in.
+
+    Returns:
+        Key of the new part, None if there were no rows.
+
+    Raises:
+        ValueError: For a row with a field that is no column.
+    """
+    if not rows:
+        return None
+    now = utc_now()
+    full = [
+        {**row, "run_id": run_id, "committed_at": row.get("committed_at") or now} for row in rows
+    ]
+    while True:
+        _, number = parts_so_far(store, run_id)
+        if create_part(store, run_id, number, full, ()):
+            return part_key(run_id, number)
+
+
+def _published_rows(
+    store: Store, record: CommitRecord, may_publish: Callable[[], bool], result: FoldResult
+) -> list[dict[str, Any]]:
+    """A commit's rows for the manifest, after its images are where the rows say."""
+    try:
+        result.num_published += publish_commit(store, record, may_publish)
+    except StagedDataLost as error:
+        # Somebody deleted data of this run. It must not block OUTPUT for ever: these photos are
+        # failed, which a person sees and `--retry-failed` repairs.
+        _log.error("%s", error)
+        return [
+            {**row, **_LOST} if row.get(STAGED_KEY) in error.staged_keys else row
+            for row in record.rows
+        ]
+    return record.rows

@@ -1,0 +1,140 @@
+"""What the manifest says: every row, the newest row of each source, and its short form.
+
+Reads only. Rows get there by ``fold``; how they become files stands in ``manifest_parts``.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from sys import intern
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import ConfigurationError
+from pipeline.output.manifest_parts import part_keys, read_part
+from pipeline.records import MANIFEST_SCHEMA
+from pipeline.storage.store import Store
+
+_BATCH_ROWS = 1000
+"""Rows that are Python objects at a time."""
+
+
+_STATE_COLUMNS = [
+    "identity", "source_uri", "source_version", "source_sha256", "output_uri", "output_sha256",
+    "status", "reason", "method_digest", "run_id", "committed_at",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """What OUTPUT remembers of a source photo: its newest decision."""
+
+    identity: str
+    version: str
+    """Source version that was decided on."""
+    sha256: str | None
+    """Of the original, None where it was never read."""
+    method_digest: str | None
+    status: str
+    reason: str | None
+    output_key: str | None
+    """Key below OUTPUT of the protected photo, None if there is none."""
+    output_sha256: str | None
+    run_id: str
+    committed_at: str
+
+
+def read_manifest(store: Store, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows of all runs, oldest decision first, with ``output_uri`` below this store's root.
+
+    Args:
+        columns: Names to read, None for all.
+
+    Raises:
+        PipelineError: If a part was written by a newer version.
+    """
+    schema = MANIFEST_SCHEMA
+    if columns is not None:
+        schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in columns])
+    tables = [read_part(store, key, schema) for key in part_keys(store)]
+    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    return table.sort_by("committed_at") if "committed_at" in schema.names else table
+
+
+def newest_state(store: Store) -> dict[str, SourceState]:
+    """The newest decision on every source photo, by ``source_uri``.
+
+    ``deferred`` rows decide nothing and never hide a decision.
+    """
+    states: dict[str, SourceState] = {}
+    schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in _STATE_COLUMNS])
+    root = store.uri.rstrip("/") + "/"
+    for key in part_keys(store):
+        for row in read_part(store, key, schema).to_pylist():
+            known = states.get(row["source_uri"])
+            is_older = known is not None and row["committed_at"] < known.committed_at
+            if row["status"] != "deferred" and not is_older:
+                states[row["source_uri"]] = _state(row, root)
+    return states
+
+
+def _state(row: dict[str, Any], images_root: str) -> SourceState:
+    uri = row["output_uri"]
+    return SourceState(
+        identity=intern(row["identity"]),
+        version=row["source_version"],
+        sha256=row["source_sha256"],
+        method_digest=_intern(row["method_digest"]),
+        status=intern(row["status"]),
+        reason=_intern(row["reason"]),
+        output_key=uri[len(images_root) :] if uri and uri.startswith(images_root) else None,
+        output_sha256=row["output_sha256"],
+        run_id=intern(row["run_id"]),
+        committed_at=row["committed_at"],
+    )
+
+
+def _intern(text: str | None) -> str | None:
+    """Millions of states share few such texts."""
+    return None if text is None else intern(text)
+
+
+def require_states(store: Store) -> dict[str, SourceState]:
+    """``newest_state`` of an OUTPUT that has a manifest.
+
+    Raises:
+        ConfigurationError: If there is no OUTPUT here, or nothing was ever decided in it.
+    """
+    if not store.root_exists():
+        raise ConfigurationError(f"there is no OUTPUT at {store.uri}")
+    states = newest_state(store)
+    if not states:
+        raise ConfigurationError(
+            f"{store.uri} holds no manifest rows: nothing was protected here, or a stopped run "
+            "still has to be finished by `dladiff protect`"
+        )
+    return states
+
+
+def newest_rows(store: Store, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The newest decision on every source, as rows; ``deferred`` rows decide nothing.
+
+    Args:
+        columns: Names to read, None for all.
+    """
+    needed = {"source_uri", "status", "committed_at", *(columns or MANIFEST_SCHEMA.names)}
+    names = [name for name in MANIFEST_SCHEMA.names if name in needed]
+    table = read_manifest(store, names)
+    table = table.filter(pc.not_equal(table["status"], "deferred"))
+    newest = {uri: index for index, uri in enumerate(table["source_uri"].to_pylist())}
+    indices = pa.array(sorted(newest.values()), pa.int64())
+    for batch in table.take(indices).to_batches(max_chunksize=_BATCH_ROWS):
+        yield from batch.to_pylist()
+
+
+def rows_of_source(store: Store, source_uri: str) -> list[dict[str, Any]]:
+    """Every row on one source, oldest first, deferred ones included."""
+    table = read_manifest(store)
+    rows: list[dict[str, Any]] = table.filter(pc.equal(table["source_uri"], source_uri)).to_pylist()
+    return rows

@@ -1,0 +1,121 @@
+"""The manifest's files: ``manifest/run=<id>/part-<number>.parquet``, each written once.
+
+A part names the commits in it; parts of a run are numbered and created exclusively. Knows columns
+and files. Knows nothing of what a row means.
+"""
+
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import PipelineError
+from pipeline.output.rows import OUTPUT_KEY, STAGED_KEY, check_fields
+from pipeline.output.runs import check_run_id
+from pipeline.records import MANIFEST_SCHEMA, RECORD_VERSION
+from pipeline.storage.store import Store
+
+_PART = re.compile(r"manifest/run=([^/]+)/part-(\d{6})\.parquet")
+_COLUMNS = frozenset(MANIFEST_SCHEMA.names)
+_COMMITS, _OUTPUT, _VERSION = b"dladiff_commits", b"dladiff_output", b"dladiff_record_version"
+
+
+def create_part(
+    store: Store,
+    run_id: str,
+    number: int,
+    rows: Iterable[dict[str, Any]],
+    commits: Iterable[tuple[str, int]],
+) -> bool:
+    """Writes part ``number`` unless it exists; says whether it has these rows."""
+    schema = MANIFEST_SCHEMA.with_metadata(
+        {
+            **(MANIFEST_SCHEMA.metadata or {}),
+            _OUTPUT: store.uri,
+            _COMMITS: json.dumps([*commits]),
+        }
+    )
+    table = pa.Table.from_pylist([_manifest_row(store, row) for row in rows], schema)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return store.create_exclusive(part_key(run_id, number), buffer.getvalue())
+
+
+def parts_so_far(store: Store, run_id: str) -> tuple[set[tuple[str, int]], int]:
+    """Commits that the run's parts hold, and the number of its next part."""
+    folded: set[tuple[str, int]] = set()
+    number = 0
+    for key in part_keys(store, run_id):
+        metadata = pq.read_schema(pa.BufferReader(store.read(key))).metadata or {}
+        folded.update((name, g) for name, g in json.loads(metadata.get(_COMMITS, b"[]")))
+        number = max(number, _part_number(key) + 1)
+    return folded, number
+
+
+def part_keys(store: Store, run_id: str | None = None) -> Iterator[str]:
+    """Keys of one run's parts, or of all runs', in the order in which each run wrote them."""
+    prefix = "manifest/" if run_id is None else f"manifest/run={check_run_id(run_id)}/"
+    for info in store.list(prefix):
+        if _PART.fullmatch(info.key):
+            yield info.key
+
+
+def part_key(run_id: str, number: int) -> str:
+    """Key of a run's part."""
+    return f"manifest/run={run_id}/part-{number:06d}.parquet"
+
+
+def read_part(store: Store, key: str, schema: pa.Schema) -> pa.Table:
+    """The columns of ``schema``; one that an older part lacks is null."""
+    file = pq.ParquetFile(pa.BufferReader(store.read(key)))
+    metadata = file.schema_arrow.metadata or {}
+    version = int(metadata.get(_VERSION, b"0"))
+    if version > RECORD_VERSION:
+        raise PipelineError(
+            f"{store.uri_of(key)} has record version {version}, this program knows "
+            f"{RECORD_VERSION}: use the dladiff version that wrote it"
+        )
+    names = [name for name in schema.names if name in file.schema_arrow.names]
+    # A thread of Arrow's pool that lets go of Python bytes while the interpreter ends aborts it.
+    table = file.read(columns=names, use_threads=False)
+    columns = [
+        table[column.name].cast(column.type)
+        if column.name in table.column_names
+        else pa.nulls(len(table), column.type)
+        for column in schema
+    ]
+    table = pa.table(columns, schema=schema.remove_metadata())
+    return _moved(table, metadata.get(_OUTPUT, b"").decode(), store.uri)
+
+
+def _part_number(key: str) -> int:
+    match = _PART.fullmatch(key)
+    assert match is not None, "the key comes from part_keys"
+    return int(match.group(2))
+
+
+def _manifest_row(store: Store, row: dict[str, Any]) -> dict[str, Any]:
+    """Without the two extra fields of commit records; their place takes ``output_uri``."""
+    check_fields(row)
+    columns = {name: value for name, value in row.items() if name in _COLUMNS}
+    if row.get(STAGED_KEY):
+        columns["output_uri"] = store.uri_of(row[OUTPUT_KEY])
+    return columns
+
+
+def _moved(table: pa.Table, old_root: str, new_root: str) -> pa.Table:
+    """With ``output_uri`` where OUTPUT lies now: people rename and copy whole folders."""
+    if not old_root or old_root == new_root or "output_uri" not in table.column_names:
+        return table
+    old, new = old_root.rstrip("/") + "/", new_root.rstrip("/") + "/"
+    uris = table["output_uri"]
+    moved = pc.binary_join_element_wise(new, pc.utf8_slice_codeunits(uris, len(old)), "")
+    index = table.column_names.index("output_uri")
+    return table.set_column(
+        index, table.schema.field(index), pc.if_else(pc.starts_with(uris, old), moved, uris)
+    )

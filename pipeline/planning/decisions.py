@@ -1,0 +1,75 @@
+"""One photo and what OUTPUT remembers of it -> whether it is to do, and why.
+
+Knows the manifest's statuses. Knows nothing of sets, stores or pixels.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config import OnMethodChange
+from pipeline.output.manifest import SourceState
+from pipeline.records import MISSING_VERSION, PROTECTED_STATUSES, SourcePhoto
+
+Decision = Literal[
+    "unchanged", "new", "changed", "method_changed", "retry", "standing_failure", "refused"
+]
+"""``standing_failure``: failed or quarantined, and not asked for again; ``refused``: made with
+another method, and nobody said what to do about that."""
+
+_FILE_REASONS = frozenset(
+    (
+        "empty_file", "too_many_bytes", "not_an_image", "too_many_pixels", "too_small",
+        "unsupported_mode", "truncated", "corrupt",
+    )
+)  # fmt: skip
+"""Reasons for skipping that other limits, or another version of this program, may lift."""
+_PASSING_REASONS = frozenset(("missing", "unreadable"))
+"""Reasons for skipping that lie in access, not in the content, which nobody has seen."""
+
+
+@dataclass(frozen=True)
+class DecisionRules:
+    """What a person asked for, and the method of this run."""
+
+    method_digest: str
+    on_method_change: OnMethodChange = "refuse"
+    retry_failed: bool = False
+    """Also photos skipped for what their file is, e.g. ``too_many_pixels``: limits may differ."""
+    retry_quarantined: bool = False
+
+    def decide(self, photo: SourcePhoto, state: SourceState | None) -> Decision:
+        """Decides for one photo of the catalog; ``state`` is its newest manifest row."""
+        if state is None:
+            return "new"
+        if state.status == "source_gone":
+            return "unchanged" if photo.version == MISSING_VERSION else "new"
+        if state.method_digest not in (None, self.method_digest):
+            if self.on_method_change == "refuse":
+                return "refused"
+            if self.on_method_change == "reprotect":
+                return "method_changed"
+        if photo.version != state.version:
+            return "changed"
+        return self._decide_again(photo, state)
+
+    def previous_sha256(self, state: SourceState | None) -> str | None:
+        """Content with this sha256 is already protected by this very method; None: none is."""
+        if (
+            state is None
+            or state.status not in PROTECTED_STATUSES
+            or state.method_digest != self.method_digest
+        ):
+            return None
+        return state.sha256
+
+    def _decide_again(self, photo: SourcePhoto, state: SourceState) -> Decision:
+        """Of a photo that is as it was, under a method that stands."""
+        code = (state.reason or "").partition(":")[0]
+        if state.status == "failed":
+            return "retry" if self.retry_failed else "standing_failure"
+        if state.status == "quarantined":
+            return "retry" if self.retry_quarantined else "standing_failure"
+        passing = code in _PASSING_REASONS or (code in _FILE_REASONS and self.retry_failed)
+        if state.status == "skipped" and passing and photo.version != MISSING_VERSION:
+            return "retry"
+        return "unchanged"

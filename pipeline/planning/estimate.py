@@ -1,0 +1,73 @@
+"""What a plan will cost, before it is run: photos, bytes, worker-hours."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.config import RunConfig
+from pipeline.planning.plan import Plan
+from pipeline.records import PROTECTED_STATUSES
+
+MEASURED_COLUMNS = ("status", "method_digest", "seconds")
+"""Columns of the manifest that ``measured_seconds_per_photo`` reads."""
+
+_DEFAULT_SECONDS = {"zero-shot": 2.6}
+"""Seconds per photo of one worker, by preset: measured on 2 CPU cores (144 photos of 250 px, one
+face each). Presets with layer 1 depend on the checkpoint and the device by a factor of a hundred,
+so there is no default for them: a first small run measures it."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected work of a plan."""
+
+    num_photos: int
+    num_bytes: int
+    """Encoded bytes to read, references included."""
+    seconds_per_photo: float | None
+    """Of one worker; None: nothing is known yet."""
+    basis: str
+    """Where ``seconds_per_photo`` comes from, for a person."""
+
+    @property
+    def worker_hours(self) -> float | None:
+        if self.seconds_per_photo is None:
+            return None
+        return self.num_photos * self.seconds_per_photo / 3600
+
+    def wall_hours(self, workers: int) -> float | None:
+        """With so many workers, as long as there are enough photo sets for all."""
+        return None if self.worker_hours is None else self.worker_hours / workers
+
+
+def estimate(plan: Plan, config: RunConfig, measured_s: float | None = None) -> Estimate:
+    """Estimates the work of a plan.
+
+    Args:
+        plan: The work.
+        config: Its preset chooses the default.
+        measured_s: ``measured_seconds_per_photo`` of OUTPUT's manifest.
+    """
+    seconds, basis = measured_s, "measured on this OUTPUT with these settings"
+    if seconds is None:
+        seconds = _DEFAULT_SECONDS.get(config.method.preset)
+        basis = f"default of the preset {config.method.preset}, 2 CPU cores per worker"
+    if seconds is None:
+        basis = "not known before a first run: protect a few photos to measure it"
+    return Estimate(plan.counts.to_do, plan.num_bytes, seconds, basis)
+
+
+def measured_seconds_per_photo(manifest: pa.Table, method_digest: str) -> float | None:
+    """Median seconds per photo that protected photos of a method took; None: there are none.
+
+    Args:
+        manifest: With ``MEASURED_COLUMNS``.
+        method_digest: Of the method that is about to run.
+    """
+    of_method = pc.and_(
+        pc.equal(manifest["method_digest"], method_digest),
+        pc.is_in(manifest["status"], pa.array(sorted(PROTECTED_STATUSES))),
+    )
+    seconds = manifest.filter(of_method)["seconds"].drop_null()
+    return float(pc.quantile(seconds, 0.5)[0].as_py()) if len(seconds) else None

@@ -1,0 +1,219 @@
+"""What is to do: the catalog less what OUTPUT already holds, as photo sets.
+
+Knows the newest manifest row of every source. Reads no photo and writes nothing.
+"""
+
+import dataclasses
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.catalog.folder import find_gone
+from pipeline.catalog.output_keys import assign_output_keys
+from pipeline.catalog.photos import Catalog, CatalogReport
+from pipeline.config import OnMethodChange, RunConfig
+from pipeline.options import PlanCounts
+from pipeline.output.manifest import SourceState
+from pipeline.planning.decisions import Decision, DecisionRules
+from pipeline.planning.form_sets import form_sets
+from pipeline.planning.refusals import refuse_another_method, refuse_vanished_input
+from pipeline.records import MISSING_VERSION, PROTECTED_STATUSES, PhotoSet, SourcePhoto, empty_row
+
+_TO_DO: tuple[Decision, ...] = ("new", "changed", "method_changed", "retry")
+
+
+@dataclass
+class PhotoCounts:
+    """Photos of the catalog by what the plan decided for them."""
+
+    found: int = 0
+    new: int = 0
+    """Never decided on, or gone and back."""
+    changed: int = 0
+    """Another version than the one decided on; the worker may still find the same content."""
+    method_changed: int = 0
+    retry: int = 0
+    unchanged: int = 0
+    """Decided, and nothing to do."""
+    standing_failure: int = 0
+    """Failed or quarantined before, and not asked for again."""
+    ignored: int = 0
+    """Files of INPUT that are no photos."""
+    gone: int = 0
+    """Decided photos that INPUT no longer holds."""
+
+    @property
+    def to_do(self) -> int:
+        return self.new + self.changed + self.method_changed + self.retry
+
+
+@dataclass
+class Plan:
+    """The work of one run."""
+
+    photo_sets: list[PhotoSet]
+    counts: PhotoCounts
+    gone_rows: list[dict[str, Any]]
+    """Manifest rows ``source_gone``, for ``manifest.write_part``."""
+    catalog_report: CatalogReport
+    method_digest: str
+    roots: tuple[str, ...] = ()
+    """``Catalog.roots``, for the reader."""
+    num_bytes: int = 0
+    """Encoded bytes to read, references included."""
+    identities_to_do: frozenset[str] = field(default_factory=frozenset)
+
+    def summary(self) -> PlanCounts:
+        """The same in numbers that a reporter shows; carries no names."""
+        ages = [
+            time.time() - photo.modified_s
+            for photo_set in self.photo_sets
+            for photo in photo_set.photos
+            if photo.modified_s is not None
+        ]
+        return PlanCounts(
+            num_photos=self.counts.to_do,
+            num_sets=len(self.photo_sets),
+            num_unchanged=self.counts.unchanged + self.counts.standing_failure,
+            num_gone=self.counts.gone,
+            num_identities=len(self.identities_to_do),
+            num_bytes=self.num_bytes,
+            oldest_unprotected_age_s=max(ages, default=None),
+        )
+
+
+def make_plan(
+    catalog: Catalog,
+    states: Mapping[str, SourceState],
+    config: RunConfig,
+    method_digest: str,
+    *,
+    output_uri: str,
+    on_method_change: OnMethodChange = "refuse",
+    retry_failed: bool = False,
+    retry_quarantined: bool = False,
+    method_of_run: Callable[[str], Mapping[str, Any] | None] | None = None,
+    generations: Mapping[str, int] | None = None,
+) -> Plan:
+    """Decides for each photo whether it is to do, and forms photo sets of those that are.
+
+    Args:
+        catalog: All photos of INPUT.
+        states: ``manifest.newest_state``: the newest decision by source URI.
+        config: Of this run.
+        method_digest: ``config.method_digest`` of this run.
+        output_uri: OUTPUT, for the URIs of gone photos' outputs.
+        on_method_change: What to do with photos that another method decided on.
+        retry_failed: Do failed photos again, and those whose file could not be used.
+        retry_quarantined: Do quarantined photos again.
+        method_of_run: ``method`` settings of an earlier run by its id, to show the difference.
+        generations: Highest generation by set key that is already decided in the ledger in which
+            this plan will work; a set planned again gets the next one.
+
+    Raises:
+        ConfigurationError: OUTPUT was made with another method and ``refuse`` holds, a catalog's
+            output key is taken, or INPUT lost all its files at once.
+    """
+    gone = find_gone(catalog, _present(states))
+    refuse_vanished_input(catalog, len(gone))
+    rules = DecisionRules(method_digest, on_method_change, retry_failed, retry_quarantined)
+    held = {uri: state.output_key for uri, state in states.items() if state.output_key}
+    photos = assign_output_keys(catalog.photos, held, catalog.given_keys)
+    numbers: Counter[Decision] = Counter()
+    refused: Counter[str] = Counter()
+    to_do: list[SourcePhoto] = []
+    missing = frozenset(gone)  # a catalog file may still name them
+    for photo in photos:
+        if photo.uri in missing:
+            continue
+        state = states.get(photo.uri)
+        decision = rules.decide(photo, state)
+        numbers[decision] += 1
+        if decision == "refused" and state is not None:
+            refused[state.run_id] += 1
+        elif decision in _TO_DO:
+            previous = rules.previous_sha256(state) if decision == "changed" else None
+            to_do.append(dataclasses.replace(photo, previous_sha256=previous))
+    refuse_another_method(refused, config, method_of_run)
+    photo_sets = _form_sets(to_do, photos, states, config, method_digest)
+    return Plan(
+        photo_sets=[_of_generation(each, generations or {}) for each in photo_sets],
+        counts=PhotoCounts(
+            found=len(photos),
+            ignored=catalog.report.num_ignored,
+            gone=len(gone),
+            **{decision: numbers[decision] for decision in numbers if decision != "refused"},
+        ),
+        gone_rows=[_gone_row(uri, states[uri], output_uri) for uri in gone],
+        catalog_report=catalog.report,
+        method_digest=method_digest,
+        roots=catalog.roots,
+        num_bytes=sum(
+            photo.size_bytes
+            for photo_set in photo_sets
+            for photo in (*photo_set.photos, *photo_set.references)
+        ),
+        identities_to_do=frozenset(photo.identity for photo in to_do),
+    )
+
+
+def _present(states: Mapping[str, SourceState]) -> list[str]:
+    return [
+        uri
+        for uri, state in states.items()
+        if state.status != "source_gone" and state.version != MISSING_VERSION
+    ]
+
+
+def _form_sets(
+    to_do: list[SourcePhoto],
+    photos: list[SourcePhoto],
+    states: Mapping[str, SourceState],
+    config: RunConfig,
+    method_digest: str,
+) -> list[PhotoSet]:
+    operation = config.operation
+    originals: defaultdict[str, list[SourcePhoto]] = defaultdict(list)
+    # References only feed layer 1's fine-tuning on the clean photos (Step 0).
+    min_photos = config.method.max_reference_photos if config.method.layer1.enabled else 0
+    if min_photos:
+        identities = {photo.identity for photo in to_do}
+        for photo in photos:
+            state = states.get(photo.uri)
+            usable = state is None or state.status in PROTECTED_STATUSES
+            whole = photo.version != MISSING_VERSION
+            small_enough = photo.size_bytes <= operation.max_photo_bytes
+            if photo.identity in identities and usable and whole and small_enough:
+                originals[photo.identity].append(photo)
+    return form_sets(
+        to_do,
+        originals,
+        method_digest,
+        max_photos=operation.max_set_photos,
+        max_bytes=operation.max_set_bytes,
+        min_photos=min_photos,
+    )
+
+
+def _of_generation(photo_set: PhotoSet, decided: Mapping[str, int]) -> PhotoSet:
+    if photo_set.key not in decided:
+        return photo_set
+    return dataclasses.replace(photo_set, generation=decided[photo_set.key] + 1)
+
+
+def _gone_row(uri: str, state: SourceState, output_uri: str) -> dict[str, Any]:
+    """The output stays where it is and keeps its key, so it stays in the row as well."""
+    key = state.output_key
+    return empty_row() | {
+        "identity": state.identity,
+        "source_uri": uri,
+        "source_version": state.version,
+        "source_sha256": state.sha256,
+        "output_uri": f"{output_uri.rstrip('/')}/{key}" if key else None,
+        "output_sha256": state.output_sha256,
+        "status": "source_gone",
+        "reason": "not in INPUT any more",
+        "method_digest": state.method_digest,
+    }

@@ -1,0 +1,226 @@
+"""What a person sees while a run works: a live display, plain lines, or log lines.
+
+Progress goes to stderr, the closing summary to stdout. Reads counts from a ``Tally``, which never
+sees a name.
+"""
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import Progress
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.options import PlanCounts, RunOutcome
+from pipeline.reporting.reporter import Reporter, Reporters
+from pipeline.reporting.tally import Tally
+from pipeline.reporting.words import format_bytes, format_count, format_duration
+
+_log = logging.getLogger("dladiff.progress")
+
+_STAGES = {
+    "starting": "starting",
+    "recover": "looking at OUTPUT, finishing what earlier runs left",
+    "catalog": "listing INPUT and comparing it with OUTPUT",
+    "workers": "starting workers",
+    "preflight": "loading models and trying them on a built-in photo",
+    "protect": "protecting",
+    "fold": "writing the manifest",
+    "finished": "finished",
+}
+"""Stages of ``run`` for a person; another one is shown by its name."""
+
+_Say = Callable[[str], object]
+"""Takes one line for a person."""
+
+
+@contextmanager
+def open_display(as_log: bool = False, interval_s: float = 10.0) -> Iterator[Reporter]:
+    """The display that fits where stderr goes, closed at the end of the block.
+
+    Args:
+        as_log: Log lines only, e.g. for ``--log-json``.
+        interval_s: Seconds between two progress lines where stderr is no terminal.
+    """
+    tally = Tally()
+    if as_log:
+        with _every(interval_s, lambda: _log.info(progress_line(tally)), tally):
+            yield Reporters(tally, LineReporter(_log.info))
+    elif sys.stderr.isatty():
+        console, summary = Console(stderr=True), list[str]()
+        lines = LineReporter(
+            lambda text: console.print(Text(text)), stages=False, summary=summary.append
+        )
+        picture = _LivePicture(tally)
+        with Live(picture, console=console, refresh_per_second=2, transient=True):
+            yield Reporters(tally, lines)
+        for line in summary:
+            print(line)
+    else:
+        with _every(interval_s, lambda: _print_line(progress_line(tally)), tally):
+            yield Reporters(tally, LineReporter(_print_line, summary=print))
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, nothing elsewhere; yields a function of (done, total)."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def progress_line(tally: Tally) -> str:
+    """One line: stage, photos decided of planned, by status, photos/s and time left."""
+    if tally.plan is None:
+        return f"{_stage_text(tally.stage_name)}, {format_duration(tally.seconds)}"
+    parts = [
+        _stage_text(tally.stage_name),
+        f"{tally.num_photos:,} of {format_count(tally.plan.num_photos, 'photo')}",
+        f"{tally.num_sets:,} of {format_count(tally.plan.num_sets, 'set')}",
+        *(f"{status} {number:,}" for status, number in sorted(tally.statuses.items())),
+        *(f"deferred ({cause}) {number:,}" for cause, number in sorted(tally.causes.items())),
+    ]
+    if tally.photos_per_s:
+        parts.append(f"{tally.photos_per_s:.2g} photos/s")
+    if tally.seconds_left is not None:
+        parts.append(f"about {format_duration(tally.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def plan_line(plan: PlanCounts) -> str:
+    """One line: what a run is about to do."""
+    if not plan.num_photos:
+        return f"nothing to do: {format_count(plan.num_unchanged, 'photo')} up to date" + (
+            f", {plan.num_gone:,} gone" if plan.num_gone else ""
+        )
+    return (
+        f"{format_count(plan.num_photos, 'photo')} of "
+        f"{format_count(plan.num_identities, 'identity', 'identities')} in "
+        f"{format_count(plan.num_sets, 'set')}, {format_bytes(plan.num_bytes)} to read; "
+        f"{plan.num_unchanged:,} up to date, {plan.num_gone:,} gone"
+    )
+
+
+def summary_lines(outcome: RunOutcome) -> list[str]:
+    """How a run ended, one statement a line."""
+    counts = ", ".join(f"{status} {number:,}" for status, number in sorted(outcome.counts.items()))
+    lines = [
+        f"run {outcome.run_id}: {counts or 'nothing to do'}; "
+        f"{format_duration(outcome.seconds)}"
+        + (f", {outcome.photos_per_s:.2g} photos/s" if outcome.photos_per_s else "")
+    ]
+    lines += [
+        f"deferred by {cause}: {format_count(number, 'set')}"
+        for cause, number in sorted(outcome.causes.items())
+    ]
+    if outcome.message:
+        lines.append(outcome.message)
+    return lines
+
+
+class LineReporter:
+    """Says the rare things in lines: stages, the plan, messages, the summary."""
+
+    def __init__(
+        self,
+        say: _Say,
+        stages: bool = True,
+        summary: _Say | None = None,
+    ) -> None:
+        """
+        Args:
+            say: Takes one line.
+            stages: Whether to say each stage; a live display shows it anyway.
+            summary: Takes the closing lines; None: ``say``.
+        """
+        self._say = say
+        self._stages = stages
+        self._summary = summary or say
+
+    def started(self, plan: PlanCounts) -> None:
+        self._say(plan_line(plan))
+
+    def stage(self, name: str) -> None:
+        if self._stages:
+            self._say(_stage_text(name))
+
+    def set_decided(
+        self,
+        statuses: Mapping[str, int],
+        seconds: float,
+        gpu_seconds: float = 0.0,
+        ages_s: Sequence[float] = (),
+    ) -> None:
+        pass
+
+    def deferred(self, cause: str, num_photos: int = 0) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        self._say(text)
+
+    def finished(self, outcome: RunOutcome) -> None:
+        for line in summary_lines(outcome):
+            self._summary(line)
+
+
+class _LivePicture:
+    """What the live display draws, anew at every refresh."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def __rich__(self) -> RenderableType:
+        tally = self._tally
+        if tally.plan is None:
+            return Text(progress_line(tally))
+        table = Table.grid(padding=(0, 2))
+        for status, number in sorted(tally.statuses.items()):
+            table.add_row(status, f"{number:,}")
+        for cause, number in sorted(tally.causes.items()):
+            table.add_row(f"deferred ({cause})", format_count(number, "set"))
+        bar = ProgressBar(max(1, tally.plan.num_photos), tally.num_photos, width=40)
+        return Group(bar, Text(progress_line(tally)), table)
+
+
+def _stage_text(name: str) -> str:
+    return _STAGES.get(name, name)
+
+
+def _print_line(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _every(interval_s: float, say: Callable[[], object], tally: Tally) -> Iterator[None]:
+    """Says something every ``interval_s`` while sets are decided, every sixth time otherwise.
+
+    A thread of its own, since a set of photos may take longer than a person's patience.
+    """
+    end = threading.Event()
+
+    def work() -> None:
+        ticks, last = 0, -1
+        while not end.wait(interval_s):
+            ticks += 1
+            if tally.plan is None or (tally.num_sets == last and ticks % 6):
+                continue
+            last = tally.num_sets
+            say()
+
+    thread = threading.Thread(target=work, name="dladiff-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()

@@ -1,0 +1,157 @@
+"""The driver's Prometheus metrics of one run. Labels: status, stage, layer, cause; never a name."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import start_http_server
+
+from pipeline.errors import ConfigurationError
+from pipeline.options import PlanCounts, RunOutcome
+from pipeline.reporting.tally import Tally
+
+_SET_SECONDS = (1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600)
+_AGE_SECONDS = (60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86400, 3 * 86400, 7 * 86400)
+
+
+class RunMetrics:
+    """A ``Reporter`` that keeps numbers in a registry of its own, all named ``dladiff_*``."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._tally = Tally()
+        self._oldest_upload: float | None = None
+        registry = self.registry
+        self._planned = Gauge(
+            "dladiff_planned_photos", "Photos this run set out to decide.", registry=registry
+        )
+        self._planned_sets = Gauge(
+            "dladiff_planned_sets", "Photo sets this run set out to decide.", registry=registry
+        )
+        self._decided = Counter(
+            "dladiff_decided_photos", "Photos decided, by status.", ["status"], registry=registry
+        )
+        self._deferred = Counter(
+            "dladiff_deferred_sets",
+            "Photo sets put off because the environment was at fault, by cause.",
+            ["cause"],
+            registry=registry,
+        )
+        self._stage = Gauge(
+            "dladiff_stage", "1 for the stage the driver is in.", ["stage"], registry=registry
+        )
+        self._gpu_seconds = Counter(
+            "dladiff_gpu_seconds", "Seconds of accelerator work of decided sets.", registry=registry
+        )
+        self._set_seconds = Histogram(
+            "dladiff_set_seconds",
+            "Wall seconds a worker spent on a photo set.",
+            buckets=_SET_SECONDS,
+            registry=registry,
+        )
+        self._ages = Histogram(
+            "dladiff_upload_to_protected_seconds",
+            "Seconds from the upload of a photo to its publication.",
+            buckets=_AGE_SECONDS,
+            registry=registry,
+        )
+        self._exit_code = Gauge(
+            "dladiff_exit_code", "Exit code of the finished run; -1 before.", registry=registry
+        )
+        self._exit_code.set(-1)
+        self._failed_share = Gauge(
+            "dladiff_failed_share", "Share of failed and quarantined photos.", registry=registry
+        )
+        self._add_live_gauges()
+
+    def _add_live_gauges(self) -> None:
+        """Gauges whose value is computed when they are read."""
+        tally, registry = self._tally, self.registry
+        Gauge(
+            "dladiff_backlog_photos", "Planned photos not decided yet.", registry=registry
+        ).set_function(lambda: self._backlog())
+        Gauge(
+            "dladiff_eta_seconds",
+            "Estimated seconds until the last planned photo; -1 while unknown.",
+            registry=registry,
+        ).set_function(lambda: -1 if tally.seconds_left is None else tally.seconds_left)
+        Gauge(
+            "dladiff_photos_per_second", "Photos decided per second, lately.", registry=registry
+        ).set_function(lambda: tally.photos_per_s)
+        Gauge(
+            "dladiff_oldest_unprotected_seconds",
+            "Age of the oldest photo that was unprotected when the run began; 0: none is left.",
+            registry=registry,
+        ).set_function(lambda: self._oldest_age())
+
+    def started(self, plan: PlanCounts) -> None:
+        self._tally.started(plan)
+        self._planned.set(plan.num_photos)
+        self._planned_sets.set(plan.num_sets)
+        if plan.oldest_unprotected_age_s is not None:
+            self._oldest_upload = time.time() - plan.oldest_unprotected_age_s
+
+    def stage(self, name: str) -> None:
+        self._stage.labels(stage=self._tally.stage_name).set(0)
+        self._tally.stage(name)
+        self._stage.labels(stage=name).set(1)
+
+    def set_decided(
+        self,
+        statuses: Mapping[str, int],
+        seconds: float,
+        gpu_seconds: float = 0.0,
+        ages_s: Sequence[float] = (),
+    ) -> None:
+        self._tally.set_decided(statuses, seconds, gpu_seconds, ages_s)
+        for status, number in statuses.items():
+            self._decided.labels(status=status).inc(number)
+        self._gpu_seconds.inc(gpu_seconds)
+        self._set_seconds.observe(seconds)
+        for age_s in ages_s:
+            self._ages.observe(age_s)
+        counts = self._tally.statuses
+        self._failed_share.set((counts["failed"] + counts["quarantined"]) / max(1, counts.total()))
+
+    def deferred(self, cause: str, num_photos: int = 0) -> None:
+        self._tally.deferred(cause, num_photos)
+        self._deferred.labels(cause=cause).inc()
+
+    def message(self, text: str) -> None:
+        pass
+
+    def finished(self, outcome: RunOutcome) -> None:
+        self.stage("finished")
+        self._tally.finished(outcome)
+        self._exit_code.set(outcome.exit_code)
+
+    def serve(self, port: int) -> int:
+        """Serves the metrics over HTTP until the process ends.
+
+        Returns:
+            The port, which differs from ``port`` where that is 0.
+
+        Raises:
+            ConfigurationError: If the port is taken.
+        """
+        try:
+            server, _ = start_http_server(port, registry=self.registry)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot serve metrics on port {port} ({error.strerror}): choose another "
+                "--metrics-port, or 0 for any free one"
+            ) from None
+        return int(server.server_port)
+
+    def to_prom_text(self) -> str:
+        """The metrics in Prometheus' text format, for ``runs/<id>/metrics.prom``."""
+        return generate_latest(self.registry).decode()
+
+    def _backlog(self) -> int:
+        plan = self._tally.plan
+        return 0 if plan is None else max(0, plan.num_photos - self._tally.num_photos)
+
+    def _oldest_age(self) -> float:
+        if self._oldest_upload is None or not self._backlog():
+            return 0.0
+        return time.time() - self._oldest_upload

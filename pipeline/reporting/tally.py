@@ -1,0 +1,82 @@
+"""Running numbers of one run: photos by status, throughput, time left. A ``Reporter`` itself.
+
+Displays and logs read it; it prints nothing.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+
+from pipeline.options import PlanCounts, RunOutcome
+
+_WINDOW_SETS = 32
+"""Throughput is that of so many last sets, so that an early stall does not spoil the estimate."""
+
+
+class Tally:
+    """Counts what the hooks report; every number is of this run alone."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._begin = clock()
+        self._recent: deque[tuple[float, int]] = deque([(self._begin, 0)], _WINDOW_SETS + 1)
+        self.plan: PlanCounts | None = None
+        self.stage_name = "starting"
+        self.statuses: Counter[str] = Counter()
+        self.causes: Counter[str] = Counter()
+        self.num_sets = 0
+        self.gpu_seconds = 0.0
+
+    def started(self, plan: PlanCounts) -> None:
+        self.plan = plan
+
+    def stage(self, name: str) -> None:
+        self.stage_name = name
+        if not self.num_sets:  # loading models is no throughput
+            self._recent[0] = (self._clock(), 0)
+
+    def set_decided(
+        self,
+        statuses: Mapping[str, int],
+        seconds: float,
+        gpu_seconds: float = 0.0,
+        ages_s: Sequence[float] = (),
+    ) -> None:
+        self.statuses.update(statuses)
+        self.num_sets += 1
+        self.gpu_seconds += gpu_seconds
+        self._recent.append((self._clock(), sum(statuses.values())))
+
+    def deferred(self, cause: str, num_photos: int = 0) -> None:
+        self.causes[cause] += 1
+
+    def message(self, text: str) -> None:
+        pass
+
+    def finished(self, outcome: RunOutcome) -> None:
+        self.stage_name = "finished"
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds since the run began."""
+        return self._clock() - self._begin
+
+    @property
+    def num_photos(self) -> int:
+        """Photos decided so far."""
+        return self.statuses.total()
+
+    @property
+    def photos_per_s(self) -> float:
+        """Decided photos per wall second over the last sets; 0 before the first set."""
+        recent = list(self._recent)
+        num_photos = sum(number for _, number in recent[1:])
+        elapsed = self._clock() - recent[0][0]
+        return num_photos / elapsed if num_photos and elapsed > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated wall seconds until the last planned photo; None while unknown."""
+        if self.plan is None or not self.photos_per_s:
+            return None
+        return max(0, self.plan.num_photos - self.num_photos) / self.photos_per_s

@@ -1,0 +1,210 @@
+"""A store in a local folder: whole files only, and no way out of the folder.
+
+Every file is built under a hidden temporary name beside its final one, brought to disk and then
+renamed or linked, so that a reader or a power cut never meets half of it. Used by ``storage``.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+
+from pipeline.storage.backend import ObjectInfo, Skipped
+from pipeline.storage.troubles import NotSupported, ObjectTooLarge
+
+_TEMPORARY = ".dladiff-", ".tmp"
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_COPY_BYTES = 1024**2
+
+
+class LocalFolder:
+    """Objects are the files below ``root``; a key is a path relative to it."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._real_root = os.path.realpath(root)
+
+    def root_exists(self) -> bool:
+        return os.path.isdir(self._root)
+
+    def get(self, key: str, max_bytes: int | None) -> bytes:
+        with open(self._path(key), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if max_bytes is None:
+                return file.read()
+            if size > max_bytes:
+                raise ObjectTooLarge(size, max_bytes)
+            data = file.read(max_bytes + 1)  # it may grow meanwhile, or be a device without size
+            if len(data) > max_bytes:
+                raise ObjectTooLarge(len(data), max_bytes)
+            return data
+
+    def put(self, key: str, data: bytes, metadata: dict[str, str]) -> None:
+        final = self._path(key)
+        with self._temporary(final, data) as temporary:
+            os.replace(temporary, final)
+            _sync_folder(final)
+
+    def put_new(self, key: str, data: bytes, metadata: dict[str, str]) -> None:
+        final = self._path(key)
+        with self._temporary(final, data) as temporary:
+            try:
+                os.link(temporary, final)  # fails where the name exists, unlike a rename
+            except OSError as error:
+                if error.errno in _NO_LINKS:
+                    raise NotSupported(error.errno, "no hard links on this file system") from None
+                raise
+            _sync_folder(final)
+
+    def copy(self, source_key: str, final_key: str, metadata: dict[str, str]) -> None:
+        final = self._path(final_key)
+        with open(self._path(source_key), "rb") as source:
+            chunks = iter(lambda: source.read(_COPY_BYTES), b"")
+            with self._temporary(final, chunks) as temporary:
+                os.replace(temporary, final)
+                _sync_folder(final)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        try:
+            path = self._path(key)
+            return _info(key, os.stat(path)) if os.path.isfile(path) else None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def sha256(self, key: str) -> str:
+        with open(self._path(key), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def scan(self, prefix: str, skipped: Skipped) -> Iterator[ObjectInfo]:
+        folder, _, start = prefix.rpartition("/")
+        path = self._path(folder) if folder else self._root
+        yield from self._walk(path, folder, start, skipped, (os.path.realpath(path),))
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        path = self._path(prefix.rstrip("/")) if prefix else self._root
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as found:
+            yield from sorted(entry.name for entry in found if entry.is_dir())
+
+    def remove(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            path = self._path(key)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(path)
+            self._prune(os.path.dirname(path))
+
+    def _path(self, key: str) -> str:
+        """Absolute path of a key.
+
+        Raises:
+            FileNotFoundError: If the key would leave the folder, by itself or through a link.
+        """
+        parts = key.split("/")
+        if not key or "\0" in key or any(part in ("", ".", "..") for part in parts):
+            raise FileNotFoundError(f"not a key of a local folder: {key!r}")
+        path = os.path.join(self._root, *parts)
+        if not self._inside(os.path.realpath(path)):
+            raise FileNotFoundError("a symbolic link leaves the folder")
+        return path
+
+    def _inside(self, real_path: str) -> bool:
+        return real_path == self._real_root or real_path.startswith(
+            self._real_root.rstrip("/") + "/"
+        )
+
+    @contextlib.contextmanager
+    def _temporary(self, final: str, chunks: bytes | Iterator[bytes]) -> Iterator[str]:
+        """A complete file on disk under a hidden name beside ``final``; gone afterwards."""
+        folder, middle = os.path.dirname(final), uuid.uuid4().hex
+        temporary = os.path.join(folder, middle.join(_TEMPORARY))
+        descriptor = _create(temporary)
+        try:
+            with open(descriptor, "wb") as file:
+                for chunk in (chunks,) if isinstance(chunks, bytes) else chunks:
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+    def _walk(
+        self, path: str, key: str, start: str, skipped: Skipped, chain: tuple[str, ...]
+    ) -> Iterator[ObjectInfo]:
+        """Files below ``path`` in name order; ``chain`` are the real folders above, against loops.
+
+        Only one folder's names are held at a time per level.
+        """
+        try:
+            with os.scandir(path) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for entry in entries:
+            if not entry.name.startswith(start) or _is_temporary(entry.name):
+                continue
+            if not _is_text(entry.name):
+                skipped["undecodable_name"] += 1
+                continue
+            child = f"{key}/{entry.name}" if key else entry.name
+            real = os.path.realpath(entry.path) if entry.is_symlink() else None
+            if real is not None and not self._inside(real):
+                skipped["link_leaves_folder"] += 1
+            elif entry.is_dir():
+                real = real or os.path.join(chain[-1], entry.name)
+                if real in chain:
+                    skipped["link_loop"] += 1
+                else:
+                    yield from self._walk(entry.path, child, "", skipped, (*chain, real))
+            elif entry.is_file():
+                with contextlib.suppress(FileNotFoundError):  # deleted since the folder was read
+                    yield _info(child, entry.stat())
+            else:
+                skipped["not_a_file"] += 1
+
+    def _prune(self, folder: str) -> None:
+        """Removes folders that became empty; a writer that loses its folder makes it again."""
+        while folder != self._root and folder.startswith(self._root):
+            try:
+                os.rmdir(folder)
+            except OSError:
+                return
+            folder = os.path.dirname(folder)
+
+
+def _create(path: str) -> int:
+    """Opens a new file, with its folders; mode as the umask says, since others serve the images."""
+    for _ in range(20):
+        with contextlib.suppress(FileNotFoundError):  # a neighbour pruned the empty folder
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    raise FileNotFoundError("the folder is removed again and again")
+
+
+def _sync_folder(path: str) -> None:
+    """Makes a new name durable, not only the bytes behind it."""
+    descriptor = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _info(key: str, status: os.stat_result) -> ObjectInfo:
+    version = f"{status.st_size}-{status.st_mtime_ns}"
+    return ObjectInfo(key, status.st_size, version, status.st_mtime_ns / 1e9)
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(_TEMPORARY[0]) and name.endswith(_TEMPORARY[1])
+
+
+def _is_text(name: str) -> bool:
+    """Whether a manifest column could hold the name: the file system allows any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

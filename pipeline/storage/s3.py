@@ -1,0 +1,188 @@
+"""A store in an S3 bucket, through s3fs's connection and one S3 request per operation.
+
+s3fs's file methods are not used where they make several requests of one: they would mix two
+versions of an object, or complete half an upload. Used by ``storage``.
+"""
+
+import hashlib
+import mimetypes
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+from fsspec.asyn import sync
+
+from pipeline.storage.backend import ObjectInfo, Skipped
+from pipeline.storage.troubles import ObjectTooLarge
+
+_READ_CHUNK = 1024**2
+_opening = threading.Lock()
+
+
+class S3Prefix:
+    """Objects are the keys below ``prefix`` of ``bucket``.
+
+    Credentials and endpoint come from the environment or the pod's role only: AWS_ACCESS_KEY_ID
+    and alike, AWS_ENDPOINT_URL.
+    """
+
+    def __init__(
+        self, bucket: str, prefix: str, repeat: Callable[[str, Callable[[], Any]], Any]
+    ) -> None:
+        """``repeat`` calls again after a wait where a page of a listing fails."""
+        self._bucket, self._prefix = bucket, prefix + "/" if prefix else ""
+        self._repeat = repeat
+
+    def root_exists(self) -> bool:
+        try:
+            self._call("list_objects_v2", Prefix=self._prefix, MaxKeys=1)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def get(self, key: str, max_bytes: int | None) -> bytes:
+        fs = self._connection()
+
+        async def read_all() -> bytes:
+            response = await fs._call_s3("get_object", Bucket=self._bucket, Key=self._prefix + key)
+            async with response["Body"] as body:
+                size = response["ContentLength"]
+                if max_bytes is not None and size > max_bytes:
+                    raise ObjectTooLarge(size, max_bytes)
+                data: bytes = await body.read()
+            if len(data) != size:
+                raise ConnectionError(f"got {len(data)} of {size} bytes")
+            return data
+
+        data: bytes = sync(fs.loop, read_all)
+        return data
+
+    def put(self, key: str, data: bytes, metadata: dict[str, str]) -> None:
+        self._put(key, data, metadata)
+
+    def put_new(self, key: str, data: bytes, metadata: dict[str, str]) -> None:
+        self._put(key, data, metadata, IfNoneMatch="*")
+
+    def copy(self, source_key: str, final_key: str, metadata: dict[str, str]) -> None:
+        self._call(
+            "copy_object",
+            Key=self._prefix + final_key,
+            CopySource={"Bucket": self._bucket, "Key": self._prefix + source_key},
+            MetadataDirective="REPLACE",
+            Metadata=metadata,
+            ContentType=_content_type(final_key),
+        )
+
+    def head(self, key: str) -> ObjectInfo | None:
+        try:
+            found = self._call("head_object", Key=self._prefix + key)
+        except FileNotFoundError:
+            return None
+        return ObjectInfo(
+            key,
+            found["ContentLength"],
+            found["ETag"].strip('"'),
+            found["LastModified"].timestamp(),
+            {name.lower(): value for name, value in found.get("Metadata", {}).items()},
+        )
+
+    def sha256(self, key: str) -> str:
+        fs = self._connection()
+
+        async def digest() -> str:
+            response = await fs._call_s3("get_object", Bucket=self._bucket, Key=self._prefix + key)
+            result = hashlib.sha256()
+            async with response["Body"] as body:
+                while chunk := await body.read(_READ_CHUNK):
+                    result.update(chunk)
+            return result.hexdigest()
+
+        text: str = sync(fs.loop, digest)
+        return text
+
+    def scan(self, prefix: str, skipped: Skipped) -> Iterator[ObjectInfo]:
+        for page in self._pages(Prefix=self._prefix + prefix):
+            for found in page.get("Contents", ()):
+                key = found["Key"][len(self._prefix) :]
+                if key.endswith("/") or not key:
+                    continue  # a folder's placeholder, as consoles make them
+                yield ObjectInfo(
+                    key, found["Size"], found["ETag"].strip('"'), found["LastModified"].timestamp()
+                )
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        start = self._prefix + prefix
+        for page in self._pages(Prefix=start, Delimiter="/"):
+            for found in page.get("CommonPrefixes", ()):
+                yield found["Prefix"][len(start) : -1]
+
+    def remove(self, keys: Sequence[str]) -> None:
+        objects = [{"Key": self._prefix + key} for key in keys]
+        answer = self._call("delete_objects", Delete={"Objects": objects, "Quiet": True})
+        for error in answer.get("Errors", ()):
+            raise _DeleteError(error)
+
+    def _put(self, key: str, data: bytes, metadata: dict[str, str], **more: Any) -> None:
+        self._call(
+            "put_object",
+            Key=self._prefix + key,
+            Body=data,
+            Metadata=metadata,
+            ContentType=_content_type(key),
+            **more,
+        )
+
+    def _pages(self, **query: Any) -> Iterator[dict[str, Any]]:
+        while True:
+            page = self._repeat("listing", partial(self._call, "list_objects_v2", **query))
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            query["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _call(self, method: str, **arguments: Any) -> Any:
+        return self._connection().call_s3(method, Bucket=self._bucket, **arguments)
+
+    def _connection(self) -> Any:
+        settings = (item for item in os.environ.items() if item[0].startswith("AWS_"))
+        with _opening:  # else twelve threads that start together open twelve
+            return _process_connection(os.getpid(), tuple(sorted(settings)))
+
+
+@lru_cache(maxsize=8)
+def _process_connection(pid: int, settings: tuple[tuple[str, str], ...]) -> Any:
+    """One connection pool per process and environment: making one costs half a CPU second.
+
+    Not the parent's after a fork, which fsspec's event loop does not survive; safe to share
+    between threads, unlike fsspec's own cache, since nothing here depends on the thread.
+    """
+    import s3fs
+
+    fs = s3fs.S3FileSystem(
+        anon=False,
+        use_listings_cache=False,
+        skip_instance_cache=True,
+        config_kwargs={
+            "connect_timeout": 10,
+            "read_timeout": 60,
+            "max_pool_connections": 64,
+            # Retries are made in one place, storage_troubles; nested ones multiply.
+            "retries": {"mode": "standard", "total_max_attempts": 1},
+        },
+    )
+    fs.retries = 1
+    return fs
+
+
+class _DeleteError(OSError):
+    """One key of a batch could not be deleted; carries S3's error code."""
+
+    def __init__(self, error: dict[str, str]) -> None:
+        super().__init__(error.get("Message", "delete failed"))
+        self.response = {"Error": error}
+
+
+def _content_type(key: str) -> str:
+    return mimetypes.guess_type(key)[0] or "application/octet-stream"

@@ -1,0 +1,71 @@
+"""The method's result of a photo -> one manifest row. Knows both vocabularies, computes nothing."""
+
+from dataclasses import asdict
+from typing import Any
+
+from dladiff.config import MethodSettings
+from dladiff.results import Face, PhotoResult, SetResult
+from pipeline.output.rows import photo_row
+from pipeline.records import PhotoSet, ReadPhoto, SourcePhoto
+
+
+def result_row(
+    photo_set: PhotoSet,
+    photo: SourcePhoto,
+    read: ReadPhoto,
+    size: tuple[int, int],
+    result: PhotoResult,
+    of_set: SetResult,
+    method: MethodSettings,
+) -> dict[str, Any]:
+    """The row of a photo that the method has seen; ``size`` is (width, height) upright."""
+    return photo_row(
+        photo,
+        result.status,
+        photo_set,
+        result.reason,
+        source_sha256=read.sha256,
+        target_met=result.target_met,
+        stop_reason=result.stop_reason or of_set.layer1_stop_reason,
+        width=size[0],
+        height=size[1],
+        num_faces=len(result.faces),
+        faces=[_face(face) for face in result.faces],
+        max_change_levels=result.max_change_levels,
+        max_change_levels_outside_faces=result.max_change_levels_outside_faces,
+        psnr_db=result.psnr_db,
+        ssim=result.ssim,
+        lpips=result.lpips,
+        identity_cosines=[asdict(cosine) for cosine in result.identity_cosines],
+        **_layer_columns(result, of_set, method),
+    )
+
+
+def _layer_columns(
+    result: PhotoResult, of_set: SetResult, method: MethodSettings
+) -> dict[str, Any]:
+    """Budgets that were used, and layer 1's numbers, which are of the set as a whole."""
+    layer1 = method.layer1.enabled and result.status in ("protected", "layer1_only")
+    layer2 = method.layer2.enabled and result.status in ("protected", "layer2_only")
+    columns: dict[str, Any] = {
+        "epsilon_finetune_levels": method.layer1.epsilon_levels if layer1 else 0.0,
+        "epsilon_zeroshot_levels": method.layer2.epsilon_levels if layer2 else 0.0,
+    }
+    if layer1:
+        columns |= {
+            "learned_fraction": of_set.learned_fraction,
+            "attention_loss_before": of_set.attention_loss_before,
+            "attention_loss_after": of_set.attention_loss_after,
+            "denoising_loss_before": of_set.denoising_loss_before,
+            "denoising_loss_after": of_set.denoising_loss_after,
+        }
+    return columns
+
+
+def _face(face: Face) -> dict[str, Any]:
+    return {
+        "box": [float(value) for value in face.box],
+        "landmarks": [float(value) for value in face.landmarks.reshape(-1)],
+        "score": float(face.score),
+        "mask_extent": list(face.mask_extent) if face.mask_extent else None,
+    }

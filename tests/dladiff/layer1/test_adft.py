@@ -1,0 +1,268 @@
+"""Layer 1 as a whole: what it promises, what each part of an epoch does, what it leaves behind."""
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from dladiff.config import Layer1Settings, SurrogateSettings, TransformSettings
+from dladiff.diffusion.checkpoint import DiffusionModel
+from dladiff.diffusion.surrogates import Surrogate
+from dladiff.errors import GradientError
+from dladiff.image_values import Image, image_to_tensor, tensor_to_image
+from dladiff.layer1.adft import (
+    AdftSchedule,
+    FinetuningDefense,
+    defend_finetuning,
+    open_finetuning_defense,
+)
+from dladiff.layer1.views import InstancePhoto
+from tests.layer1_scenes import a_face, random_photo
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def defense(
+    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+) -> Iterator[FinetuningDefense]:
+    with open_finetuning_defense(photos, [], diffusion, settings, seed=0) as opened:
+        yield opened
+
+
+def run(
+    diffusion: DiffusionModel, settings: Layer1Settings, seed: int = 0, **changes: object
+) -> list[Image]:
+    """Protects three photos as a caller would and returns them as they would be saved."""
+    images = [random_photo(1, 40, 57), random_photo(2, 61, 39), random_photo(3, 48, 48)]
+    no_probe = {"probe": settings.probe.model_copy(update={"enabled": False})}
+    result = defend_finetuning(
+        images,
+        [[a_face(12.0, 8.0, 22.0)], [], [a_face(10.0, 12.0, 24.0)]],
+        ["landscape", "portrait", "square"],
+        [random_photo(4, 50, 50)],
+        diffusion,
+        settings.model_copy(update=no_probe | changes),
+        seed,
+    )
+    return [
+        tensor_to_image((x + delta).clamp(0, 1))
+        for x, delta in zip(images, result.perturbations, strict=True)
+    ]
+
+
+def snapshot(surrogate: Surrogate) -> list[torch.Tensor]:
+    return [weight.detach().clone() for weight in surrogate.weights()]
+
+
+@pytest.mark.parametrize("adaptation", ["lora", "full"])
+def test_the_budget_holds_on_the_saved_photos_of_any_shape(
+    diffusion: DiffusionModel, settings: Layer1Settings, adaptation: str
+) -> None:
+    surrogate = settings.surrogate.model_copy(update={"adaptation": adaptation})
+    step = {"step_size_levels": 3.0, "surrogate": surrogate}
+    protected = run(diffusion, settings, **step, transforms=TransformSettings())
+    for clean, image in zip(
+        [random_photo(1, 40, 57), random_photo(2, 61, 39), random_photo(3, 48, 48)],
+        protected,
+        strict=True,
+    ):
+        change = (image_to_tensor(image) - clean).abs() * 255
+        assert image.shape == (*clean.shape[-2:], 3)
+        assert round(float(change.max()), 3) == 7.0
+        assert float((change > 0).float().mean()) > 0.8
+
+
+def test_the_same_seed_gives_the_same_photos_and_another_one_others(
+    diffusion: DiffusionModel, settings: Layer1Settings
+) -> None:
+    one, again, other = (run(diffusion, settings, seed, num_epochs=1) for seed in (0, 0, 1))
+    assert all((a == b).all() for a, b in zip(one, again, strict=True))
+    assert not any((a == b).all() for a, b in zip(one, other, strict=True))
+
+
+def test_nothing_of_the_person_stays_in_the_checkpoint(
+    diffusion: DiffusionModel, settings: Layer1Settings
+) -> None:
+    modules = [diffusion.unet, diffusion.vae, diffusion.text_encoder]
+    before = copy.deepcopy([module.state_dict() for module in modules])
+    run(diffusion, settings)
+    for module, state in zip(modules, before, strict=True):
+        after = module.state_dict()
+        assert after.keys() == state.keys()
+        assert all(torch.equal(after[name], weight) for name, weight in state.items())
+        assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_step_0_moves_the_static_surrogate_only(defense: FinetuningDefense) -> None:
+    dynamic = snapshot(defense.surrogates["dynamic"])
+    static = snapshot(defense.surrogates["static"])
+    defense.train_static_surrogate()
+    assert not all(map(torch.equal, static, defense.surrogates["static"].weights()))
+    assert all(map(torch.equal, dynamic, defense.surrogates["dynamic"].weights()))
+
+
+def test_an_epoch_leaves_the_static_surrogate_bit_identical(defense: FinetuningDefense) -> None:
+    defense.train_static_surrogate()
+    static = snapshot(defense.surrogates["static"])
+    dynamic = snapshot(defense.surrogates["dynamic"])
+    defense.alternate()
+    assert all(map(torch.equal, static, defense.surrogates["static"].weights()))
+    assert not all(map(torch.equal, dynamic, defense.surrogates["dynamic"].weights()))
+
+
+def test_k1_raises_the_attention_loss(defense: FinetuningDefense) -> None:
+    defense.train_static_surrogate()
+    before = defense.measure(perturbed=False).attention
+    for _ in range(12):
+        defense.ascend(defense.losses.attention_gradient)
+    assert defense.measure(perturbed=True).attention > before
+
+
+def test_k2_raises_the_denoising_loss_and_k3_lowers_it(defense: FinetuningDefense) -> None:
+    before = defense.measure(perturbed=False).denoising
+    for _ in range(12):
+        defense.ascend(defense.losses.denoising_gradient)
+    raised = defense.measure(perturbed=True).denoising
+    assert raised > before
+    latents = defense.encoder.attackers_latents(defense.instances, perturbed=True)
+    defense.dynamic_tuner.train(latents, 20, torch.Generator().manual_seed(0))
+    assert defense.measure(perturbed=True).denoising < raised
+
+
+def test_no_parameter_requires_a_gradient_while_perturbations_change(
+    defense: FinetuningDefense, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    required: list[bool] = []
+    original = DiffusionModel.encode
+
+    def watch(model: DiffusionModel, images: torch.Tensor) -> torch.Tensor:
+        weights = [*model.unet.parameters(), *model.vae.parameters()]
+        required.append(any(weight.requires_grad for weight in weights))
+        return original(model, images)
+
+    monkeypatch.setattr(DiffusionModel, "encode", watch)
+    defense.train_static_surrogate()
+    defense.alternate()
+    defense.alternate()
+    assert len(required) >= 8
+    assert not any(required)
+
+
+def test_the_perturbation_is_projected_around_the_original_photo(
+    defense: FinetuningDefense,
+) -> None:
+    for instance in defense.instances:
+        instance.perturbation = torch.full_like(instance.perturbation, 0.5)
+    defense.ascend(defense.losses.denoising_gradient)
+    for instance in defense.instances:
+        assert float(instance.perturbation.abs().max()) <= 7 / 255 + 1e-7
+        images = instance.photo.clean + instance.perturbation
+        assert float(images.min()) >= 0
+        assert float(images.max()) <= 1
+
+
+def test_equal_surrogates_still_give_the_attention_loss_a_gradient(
+    diffusion: DiffusionModel, settings: Layer1Settings
+) -> None:
+    surrogate = settings.surrogate.model_copy(update={"step0_steps": 0})
+    protected = run(diffusion, settings, surrogate=surrogate, denoising_steps=0, surrogate_steps=0)
+    assert len(protected) == 3
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_gradient_that_protects_nothing_is_an_error(
+    diffusion: DiffusionModel, settings: Layer1Settings, value: float
+) -> None:
+    broken = dataclasses.replace(diffusion, vae=copy.deepcopy(diffusion.vae))
+    broken.vae.encoder.conv_in.weight.data.fill_(value)
+    with pytest.raises(GradientError, match="layer 1, epoch 1"):
+        run(broken, settings)
+    assert not any("lora" in name for name, _ in diffusion.unet.named_modules())
+
+
+def test_ablations_keep_the_number_of_signed_steps() -> None:
+    plain = Layer1Settings(attention_steps=2, denoising_steps=4, surrogate_steps=3)
+    no_dsur = plain.model_copy(update={"dual_surrogates": False})
+    no_adft = plain.model_copy(update={"dynamic_fine_tuning": False})
+    assert AdftSchedule.of(plain) == AdftSchedule(2, 4, 3)
+    assert AdftSchedule.of(no_dsur) == AdftSchedule(0, 6, 3)
+    assert AdftSchedule.of(no_adft) == AdftSchedule(2, 4, 0)
+
+
+def test_without_adft_the_dynamic_surrogate_stays_the_checkpoint(
+    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+) -> None:
+    changed = settings.model_copy(update={"dynamic_fine_tuning": False})
+    with open_finetuning_defense(photos, [], diffusion, changed, seed=0) as defense:
+        before = snapshot(defense.surrogates["dynamic"])
+        defense.run()
+        assert all(map(torch.equal, before, defense.surrogates["dynamic"].weights()))
+
+
+def test_the_dynamic_surrogate_returns_to_the_checkpoint_when_asked(
+    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+) -> None:
+    changed = settings.model_copy(update={"dynamic_reset_epochs": 1, "surrogate_steps": 0})
+    with open_finetuning_defense(photos, [], diffusion, changed, seed=0) as defense:
+        start = snapshot(defense.surrogates["dynamic"])
+        defense.alternate()
+        for weight in defense.surrogates["dynamic"].weights():
+            weight.add_(1.0)
+        defense.alternate()
+        assert all(map(torch.equal, start, defense.surrogates["dynamic"].weights()))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"joint_steps": True},
+        {"joint_steps": True, "dual_surrogates": False},
+        {"timestep_choice": "gradient"},
+        {"include_largest_maps": True, "drop_bos": False, "use_views": False},
+    ],
+)
+def test_options_run_within_the_budget(
+    diffusion: DiffusionModel, settings: Layer1Settings, changes: dict[str, object]
+) -> None:
+    assert len(run(diffusion, settings, num_epochs=1, **changes)) == 3
+
+
+def test_progress_metrics_and_cost_are_reported(
+    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+) -> None:
+    told: list[tuple[str, float]] = []
+    with open_finetuning_defense(photos, [], diffusion, settings, seed=0) as defense:
+        result = defense.run(lambda stage, fraction: told.append((stage, fraction)))
+    assert told == [("layer1", 0.5), ("layer1", 1.0)]
+    assert result.metrics.num_epochs == 2
+    assert result.metrics.stop_reason == "all_epochs"
+    assert result.metrics.learned_fraction is not None
+    cost = result.counters
+    assert set(cost.seconds) == {"step0", "layer1", "probe"}
+    # Step 0, signed steps at T timesteps, K3 and two probes; batches hold 3 or 4 photos.
+    signed = 2 * (2 + 2) * 3 * 2
+    trained = 8 * 4 + 2 * 2 * 3
+    probes = 2 * 8 * 4
+    assert cost.unet_forward_backward_pairs == signed + trained + probes
+    assert cost.peak_memory_gb > 0
+
+
+def test_references_are_read_by_step_0_only(
+    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+) -> None:
+    with open_finetuning_defense(photos[:1], photos[1:], diffusion, settings, seed=0) as defense:
+        assert len(defense.run().perturbations) == 1
+
+
+def test_a_surrogate_of_full_weights_works_beside_a_lora_probe(
+    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+) -> None:
+    full = SurrogateSettings(adaptation="full", step0_steps=4, learning_rate=1e-3)
+    changed = settings.model_copy(update={"surrogate": full, "num_epochs": 1})
+    with open_finetuning_defense(photos, [], diffusion, changed, seed=0) as defense:
+        result = defense.run()
+    assert result.metrics.learned_fraction is not None
+    assert result.metrics.losses_after != result.metrics.losses_before

@@ -1,0 +1,251 @@
+"""Layer 2: budget, masks, draws that depend on nothing else, large faces, several faces."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dladiff.config import Layer2Settings
+from dladiff.encoders.identity_encoders import IdentityEncoder
+from dladiff.face_detection import FaceDetector
+from dladiff.faces import rescaled
+from dladiff.image_values import LEVEL, Image, image_to_tensor, tensor_to_image
+from dladiff.layer2.face_canvas import image_canvas
+from dladiff.layer2.face_views import draw_view
+from dladiff.layer2.identity_defense import (
+    FacesOfPhoto,
+    IdentityDefense,
+    add_to_photo,
+    begin_attack,
+    defend_identity,
+    ensemble_gradients,
+)
+from dladiff.randomness import keyed_generator
+from dladiff.results import Face
+
+FEW = Layer2Settings(num_steps=4, step_size_levels=4.0)
+
+
+@pytest.fixture(scope="module")
+def portrait(astronaut: Image) -> Image:
+    """The astronaut's head and shoulders, 256x224."""
+    return np.ascontiguousarray(astronaut[:256, 110:334])
+
+
+@pytest.fixture(scope="module")
+def face(portrait: Image, detector: FaceDetector) -> Face:
+    (found,) = detector.detect(portrait)
+    return found
+
+
+def _defend(
+    photos: Sequence[FacesOfPhoto],
+    sface: IdentityEncoder,
+    settings: Layer2Settings = FEW,
+    micro_batch: int = 4,
+) -> IdentityDefense:
+    return defend_identity(photos, [sface], settings, seed=0, micro_batch=micro_batch)
+
+
+def _protected(photo: FacesOfPhoto, defense: IdentityDefense, index: int = 0) -> Image:
+    images = add_to_photo(
+        image_to_tensor(photo.clean), photo.perturbation, defense.perturbations[index], 11 * LEVEL
+    )
+    return tensor_to_image(images)
+
+
+def _change(clean: Image, protected: Image) -> np.ndarray:
+    return np.abs(clean.astype(np.int16) - protected.astype(np.int16)).max(axis=2)
+
+
+def test_the_cosine_falls_within_the_budget_and_nothing_changes_outside_the_mask(
+    portrait: Image, face: Face, sface: IdentityEncoder
+) -> None:
+    photo = FacesOfPhoto("a", portrait, [face])
+    defense = _defend([photo], sface, FEW.model_copy(update={"num_steps": 12}))
+    change = _change(portrait, _protected(photo, defense))
+    extent = defense.faces[0][0].mask_extent
+    assert extent is not None
+    left, top, right, bottom = extent
+    assert 8 <= change.max() <= 11
+    change[top:bottom, left:right] = 0
+    assert change.max() == 0
+    assert defense.stop_reasons == ["num_steps"]
+    attack = begin_attack(photo, 0, [sface], FEW, 0, "cpu")
+    attack = replace(attack, perturbation=defense.perturbations[0][0].lattice)
+    still = draw_view(_no_augmentation(), keyed_generator(0))
+    crop = still.crop(attack.canvas, attack.perturbation, sface)
+    cosine = float((sface.embed(crop) * attack.clean_embeds["sface"]).sum())
+    assert cosine < 0.3
+
+
+def _no_augmentation() -> Layer2Settings:
+    return Layer2Settings(
+        jitter_px=0, scale_range=(1, 1), flip=False, transforms={"enabled": False}
+    )
+
+
+def test_the_same_seed_gives_the_same_bytes_in_any_company(
+    portrait: Image, face: Face, sface: IdentityEncoder
+) -> None:
+    mirrored = np.ascontiguousarray(portrait[:, ::-1])
+    width = portrait.shape[1]
+    box = (width - face.box[2], face.box[1], width - face.box[0], face.box[3])
+    landmarks = face.landmarks[[1, 0, 2, 4, 3]] * np.float32([-1, 1]) + np.float32([width - 1, 0])
+    ours = FacesOfPhoto("a", portrait, [face])
+    other = FacesOfPhoto("b", mirrored, [replace(face, box=box, landmarks=landmarks)])
+    alone = _defend([ours], sface, micro_batch=1)
+    last = _defend([other, ours], sface, micro_batch=1)
+    assert np.array_equal(_protected(ours, alone), _protected(ours, last, index=1))
+
+
+def test_gradients_do_not_depend_on_the_micro_batch(
+    portrait: Image, face: Face, sface: IdentityEncoder
+) -> None:
+    settings = FEW.model_copy(update={"crops_per_step": 2})
+    photos = [FacesOfPhoto(key, portrait, [face]) for key in ("a", "b", "c")]
+    attacks = [begin_attack(photo, 0, [sface], settings, 0, "cpu") for photo in photos]
+    together = ensemble_gradients(attacks, [sface], settings, 0, step=3)
+    for attack, expected in zip(attacks, together, strict=True):
+        (alone,) = ensemble_gradients([attack], [sface], settings, 0, step=3)
+        torch.testing.assert_close(alone, expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(together[0], together[1], atol=1e-3)
+
+
+def test_the_gradient_reaches_the_pixels_through_every_kind_of_view(
+    portrait: Image, face: Face, sface: IdentityEncoder
+) -> None:
+    attack = begin_attack(FacesOfPhoto("a", portrait, [face]), 0, [sface], FEW, 0, "cpu")
+    for step in range(4):
+        (gradient,) = ensemble_gradients([attack], [sface], FEW, 0, step)
+        inside = gradient[(attack.canvas.mask > 0.5).expand_as(gradient)]
+        assert torch.isfinite(gradient).all()
+        assert float((inside != 0).float().mean()) > 0.5
+
+
+def test_a_view_of_nothing_is_opencvs_crop(portrait: Image, face: Face) -> None:
+    canvas = image_canvas(portrait, None, face, FEW, "cpu")
+    view = draw_view(_no_augmentation(), _generator_without_prefilter())
+    encoder = IdentityEncoder("identity", torch.nn.Identity())
+    crop = view.crop(canvas, torch.zeros_like(canvas.base), encoder)[0].permute(1, 2, 0).numpy()
+    matrix = canvas.template_from_native.copy()
+    matrix[:2, 2] -= matrix[:2, :2] @ np.array(canvas.placement.region[:2])
+    expected = cv2.warpAffine(portrait, matrix[:2], (112, 112)) / 255
+    assert np.abs(crop - expected).mean() < 0.005
+
+
+def _generator_without_prefilter() -> torch.Generator:
+    for number in range(100):
+        if not draw_view(_no_augmentation(), keyed_generator(number)).prefilter:
+            return keyed_generator(number)
+    raise AssertionError("no draw without a prefilter in a hundred")
+
+
+def test_overlapping_faces_share_one_budget(
+    portrait: Image, face: Face, sface: IdentityEncoder
+) -> None:
+    moved = replace(
+        face,
+        box=(face.box[0] + 20, face.box[1], face.box[2] + 20, face.box[3]),
+        landmarks=face.landmarks + np.float32([20, 0]),
+    )
+    photo = FacesOfPhoto("a", portrait, [face, moved])
+    defense = _defend([photo], sface)
+    assert len(defense.perturbations[0]) == 2
+    change = _change(portrait, _protected(photo, defense))
+    assert change.max() <= 11
+    outside = change.copy()
+    for found in defense.faces[0]:
+        assert found.mask_extent is not None
+        left, top, right, bottom = found.mask_extent
+        assert change[top:bottom, left:right].mean() > 3
+        outside[top:bottom, left:right] = 0
+    assert outside.max() == 0
+
+
+def test_a_face_far_larger_than_the_grid_keeps_the_bound_and_moves(
+    portrait: Image, face: Face, sface: IdentityEncoder
+) -> None:
+    large = cv2.resize(portrait, (224 * 4, 256 * 4), interpolation=cv2.INTER_CUBIC)
+    photo = FacesOfPhoto("large", large, [rescaled(face, 4.0)])
+    settings = FEW.model_copy(update={"grid_max_cells": 96, "num_steps": 10})
+    defense = _defend([photo], sface, settings)
+    (carried,) = defense.perturbations[0]
+    assert max(carried.lattice.shape) < 200
+    assert float(carried.on_photo().abs().max()) <= 11 * LEVEL + 1e-6
+    change = _change(large, _protected(photo, defense))
+    assert 6 <= change.max() <= 11
+    attack = begin_attack(photo, 0, [sface], settings, 0, "cpu")
+    protected = image_canvas(_protected(photo, defense), None, photo.faces[0], settings, "cpu")
+    still = draw_view(_no_augmentation(), _generator_without_prefilter())
+    crop = still.crop(protected, torch.zeros_like(protected.base), sface)
+    assert float((sface.embed(crop) * attack.clean_embeds["sface"]).sum()) < 0.5
+
+
+def test_crop_mode_stops_at_its_cosine_and_changes_only_the_crop(
+    portrait: Image, face: Face, sface: IdentityEncoder
+) -> None:
+    settings = Layer2Settings(
+        mode="crop",
+        stop_cosine=0.5,
+        num_steps=40,
+        step_size_levels=1.0,
+        momentum=0.0,
+        scale_range=(1, 1),
+        flip=False,
+        transforms={"enabled": False},
+    )
+    photo = FacesOfPhoto("a", portrait, [face])
+    defense = _defend([photo], sface, settings)
+    assert defense.stop_reasons == ["stop_cosine"]
+    assert defense.encoder_passes < 40
+    change = _change(portrait, _protected(photo, defense))
+    assert 0 < change.max() <= 11
+    extent = defense.faces[0][0].mask_extent
+    assert extent is not None
+    left, top, right, bottom = extent
+    change[top:bottom, left:right] = 0
+    assert change.max() == 0
+
+
+def test_layer_2_builds_on_layer_1_within_both_budgets(
+    portrait: Image, face: Face, sface: IdentityEncoder
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = (torch.rand(1, 3, *portrait.shape[:2], generator=generator) - 0.5) * 14 * LEVEL
+    photo = FacesOfPhoto("a", portrait, [face], noise)
+    defense = _defend([photo], sface)
+    change = _change(portrait, _protected(photo, defense))
+    assert 8 < change.max() <= 18
+    left, top, right, bottom = defense.faces[0][0].mask_extent or (0, 0, 0, 0)
+    change[top:bottom, left:right] = 0
+    assert 0 < change.max() <= 7
+
+
+def test_held_out_encoders_never_enter_the_loss(
+    portrait: Image, face: Face, sface: IdentityEncoder
+) -> None:
+    class Forbidden(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("a held-out encoder was asked")
+
+    spy = IdentityEncoder("spy", Forbidden(), held_out=True)
+    photo = FacesOfPhoto("a", portrait, [face])
+    with_spy = defend_identity([photo], [spy, sface], FEW, seed=0, micro_batch=4)
+    without = _defend([photo], sface)
+    assert np.array_equal(_protected(photo, with_spy), _protected(photo, without))
+
+
+def test_progress_rises_to_one_and_faceless_photos_are_left_alone(
+    portrait: Image, face: Face, sface: IdentityEncoder
+) -> None:
+    seen: list[float] = []
+    photos = [FacesOfPhoto("none", portrait, []), FacesOfPhoto("a", portrait, [face])]
+    defense = defend_identity(photos, [sface], FEW, seed=0, micro_batch=4, on_progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    assert defense.perturbations[0] == []
+    assert np.array_equal(_protected(photos[0], defense), portrait)

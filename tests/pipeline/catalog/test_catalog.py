@@ -1,0 +1,328 @@
+"""The catalog: folders and catalog files; nothing is lost without being counted."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.catalog.folder import check_paths, find_gone, read_catalog
+from pipeline.catalog.photos import Catalog
+from pipeline.config import OperationSettings
+from pipeline.errors import ConfigurationError
+from pipeline.records import PhotoSet, SourcePhoto
+from pipeline.storage.store import open_store
+from pipeline.worker.read_photos import read_photo_set
+from tests.sample_photos import write_album
+
+OPERATION = OperationSettings()
+
+
+def album(folder: Path, *paths: str) -> str:
+    write_album(folder, dict.fromkeys(paths, b"x"))
+    return str(folder)
+
+
+def photos_of(catalog: Catalog) -> dict[str, SourcePhoto]:
+    return {photo.output_key: photo for photo in catalog.photos}
+
+
+def test_folders_are_identities_at_any_depth(tmp_path: Path) -> None:
+    root = album(tmp_path / "in", "ann/1.jpg", "ann/2024/06/1.JPG", "bob/a.heic", "bob/a.png")
+    catalog = read_catalog(root, OPERATION)
+    photos = photos_of(catalog)
+    assert {key: photo.identity for key, photo in photos.items()} == {
+        "images/ann/1.jpg.png": "ann",
+        "images/ann/2024/06/1.JPG.png": "ann",
+        "images/bob/a.heic.png": "bob",
+        "images/bob/a.png.png": "bob",
+    }
+    first = photos["images/ann/1.jpg.png"]
+    assert first.uri == f"file://{root}/ann/1.jpg"
+    status = (tmp_path / "in/ann/1.jpg").stat()
+    assert first.size_bytes == 1
+    assert str(status.st_mtime_ns) in first.version
+    assert first.modified_s == pytest.approx(status.st_mtime)
+    assert catalog.report.num_photos == catalog.report.num_bytes == 4
+    assert catalog.report.num_identities == 2
+    assert catalog.report.num_ignored == 0
+
+
+def test_what_is_no_photo_is_counted_by_reason(tmp_path: Path) -> None:
+    root = album(
+        tmp_path / "in",
+        "ann/1.jpg",
+        "ann/1.mov",
+        "ann/notes.TXT",
+        "ann/README",
+        "ann/.DS_Store",
+        "ann/._1.jpg",
+        ".hidden/1.jpg",
+        "ann/@eaDir/1.jpg/thumb.jpg",
+    )
+    report = read_catalog(root, OPERATION).report
+    assert report.num_photos == 1
+    assert report.ignored == {"hidden": 4, "other_type": 3}
+    assert report.ignored_extensions == {"mov": 1, "txt": 1, "": 1}
+
+
+def test_photos_without_a_folder_belong_to_input_itself(tmp_path: Path) -> None:
+    catalog = read_catalog(album(tmp_path / "My Album", "1.jpg", "ann/2.jpg"), OPERATION)
+    assert {photo.output_key: photo.identity for photo in catalog.photos} == {
+        "images/My%20Album/1.jpg.png": "My Album",
+        "images/ann/2.jpg.png": "ann",
+    }
+
+
+def test_identities_without_photos_are_reported(tmp_path: Path) -> None:
+    root = album(tmp_path / "in", "ann/1.jpg", "bob/notes.txt", ".trash/1.jpg")
+    (tmp_path / "in/eve/2024").mkdir(parents=True)
+    report = read_catalog(root, OPERATION).report
+    assert report.identities_without_photos == ["bob", "eve"]
+
+
+def test_links_that_leave_input_are_skipped(tmp_path: Path) -> None:
+    root = Path(album(tmp_path / "in", "ann/1.jpg"))
+    album(tmp_path / "elsewhere", "secret.jpg", "more/2.jpg")
+    (root / "ann/link.jpg").symlink_to(tmp_path / "elsewhere/secret.jpg")
+    (root / "mallory").symlink_to(tmp_path / "elsewhere/more")
+    (root / "ann/dangling.jpg").symlink_to(root / "ann/nowhere.jpg")
+    (root / "ann/loop").symlink_to(root / "ann")
+    (root / "ann/inside.jpg").symlink_to(root / "ann/1.jpg")
+    (root / "ann/folder.jpg").mkdir()
+    os.mkfifo(root / "ann/pipe.jpg")
+    catalog = read_catalog(str(root), OPERATION)
+    assert sorted(photos_of(catalog)) == ["images/ann/1.jpg.png", "images/ann/inside.jpg.png"]
+    assert catalog.report.ignored["link_leaves_folder"] == 2
+    assert catalog.report.ignored["link_loop"] == 1
+    assert catalog.report.ignored["not_a_file"] == 2
+
+
+def test_names_that_are_no_text_are_counted(tmp_path: Path) -> None:
+    root = album(tmp_path / "in", "ann/1.jpg")
+    Path(os.fsdecode(os.fsencode(root) + b"/ann/\xff.jpg")).write_bytes(b"x")
+    report = read_catalog(root, OPERATION).report
+    assert (report.num_photos, report.ignored["undecodable_name"]) == (1, 1)
+
+
+def test_an_empty_folder_has_no_photos(tmp_path: Path) -> None:
+    assert read_catalog(str(tmp_path), OPERATION).photos == []
+
+
+def test_missing_input_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"does not exist: check its spelling"):
+        read_catalog(str(tmp_path / "nowhere"), OPERATION)
+    with pytest.raises(ConfigurationError, match=r"does not exist"):
+        read_catalog(str(tmp_path / "nowhere.csv"), OPERATION)
+
+
+def test_a_single_photo_as_input_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    album(tmp_path, "1.jpg")
+    with pytest.raises(ConfigurationError, match=r"is a file: give the folder"):
+        read_catalog(str(tmp_path / "1.jpg"), OPERATION)
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "message"),
+    [
+        ("in", "in", "lies in OUTPUT"),
+        ("in", "in/out", "OUTPUT .* lies in INPUT"),
+        ("out/in", "out", "INPUT .* lies in OUTPUT"),
+        ("link", "in/out", "lies in INPUT"),
+        ("s3://b/photos", "s3://b/photos/out", "lies in INPUT"),
+        ("s3://b/photos", "s3://b", "lies in OUTPUT"),
+    ],
+)
+def test_nested_paths_are_refused(
+    source: str, output: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Path("link").symlink_to("in")
+    with pytest.raises(ConfigurationError, match=message):
+        check_paths(source, output)
+
+
+def test_neighbours_are_accepted_and_normalised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert check_paths("in/", "in-protected") == (
+        f"file://{tmp_path}/in",
+        f"file://{tmp_path}/in-protected",
+    )
+    assert check_paths("s3://b/in", "s3://b/in2") == ("s3://b/in", "s3://b/in2")
+
+
+def test_only_photos_that_really_left_are_gone(tmp_path: Path) -> None:
+    root = album(tmp_path / "in", "ann/1.jpg", "ann/2.jpg")
+    album(tmp_path / "other", "bob/1.jpg")
+    known = [photo.uri for photo in read_catalog(root, OPERATION).photos]
+    (tmp_path / "in/ann/2.jpg").unlink()
+    elsewhere = f"file://{tmp_path}/other/bob/gone.jpg"
+    catalog = read_catalog(root, OPERATION)
+    assert find_gone(catalog, [*known, elsewhere]) == [f"file://{root}/ann/2.jpg"]
+
+
+def csv_file(folder: Path, text: str, encoding: str = "utf-8") -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "catalog.csv").write_text(text, encoding=encoding)
+    return str(folder / "catalog.csv")
+
+
+def test_a_csv_catalog_names_photos_and_keys(tmp_path: Path) -> None:
+    album(tmp_path, "in/ann/1.jpg", "in/raw/2")
+    uri = csv_file(
+        tmp_path / "in",
+        "identity,uri,output_key,remark\n"
+        f"ann,ann/1.jpg,,hello\nBob B.,{tmp_path}/in/raw/2,images/b/2.png,\n",
+    )
+    catalog = read_catalog(uri, OPERATION)
+    photos = photos_of(catalog)
+    assert {key: photo.identity for key, photo in photos.items()} == {
+        "images/ann/1.jpg.png": "ann",
+        "images/b/2.png": "Bob B.",
+    }
+    assert catalog.from_file
+    assert catalog.given_keys == {f"file://{tmp_path}/in/raw/2"}
+    folder = {photo.uri: photo for photo in read_catalog(str(tmp_path / "in"), OPERATION).photos}
+    assert folder[photos["images/ann/1.jpg.png"].uri] == photos["images/ann/1.jpg.png"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_catalogs_saved_by_spreadsheets_are_read(tmp_path: Path, encoding: str) -> None:
+    album(tmp_path, "jörg/1.jpg")
+    uri = csv_file(tmp_path, 'identity;uri\r\n"Jörg";jörg/1.jpg\r\n', encoding)
+    (photo,) = read_catalog(uri, OPERATION).photos
+    assert photo.identity == "Jörg"
+
+
+def test_a_parquet_catalog_is_read(tmp_path: Path) -> None:
+    album(tmp_path, "in/a.jpg", "in/b.jpg")
+    rows = [{"identity": "ann", "uri": "a.jpg", "age": 3}, {"identity": "ann", "uri": "b.jpg"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in/photos.parquet")
+    catalog = read_catalog(str(tmp_path / "in/photos.parquet"), OPERATION)
+    assert sorted(photos_of(catalog)) == ["images/ann/a.jpg.png", "images/ann/b.jpg.png"]
+
+
+def test_photos_that_are_not_there_are_kept_and_counted(tmp_path: Path) -> None:
+    catalog = read_catalog(csv_file(tmp_path, "identity,uri\nann,ann/1.jpg\n"), OPERATION)
+    assert [photo.version for photo in catalog.photos] == [""]
+    assert catalog.report.num_missing == 1
+
+
+def test_a_photo_that_a_catalog_no_longer_names_is_not_gone(tmp_path: Path) -> None:
+    album(tmp_path, "ann/1.jpg", "ann/2.jpg")
+    known = [f"file://{tmp_path}/ann/{name}.jpg" for name in (1, 2, 3)]
+    catalog = read_catalog(csv_file(tmp_path, "identity,uri\nann,ann/1.jpg\n"), OPERATION)
+    assert find_gone(catalog, known) == [f"file://{tmp_path}/ann/3.jpg"]
+
+
+def test_allowed_prefixes_extend_where_photos_may_lie(tmp_path: Path) -> None:
+    album(tmp_path, "more/ann/1.jpg")
+    uri = csv_file(tmp_path / "in", f"identity,uri\nann,{tmp_path}/more/ann/1.jpg\n")
+    with pytest.raises(ConfigurationError, match=r"row 1: .* add --allow-prefix"):
+        read_catalog(uri, OPERATION)
+    allowed = OperationSettings(allow_prefixes=(str(tmp_path / "more"),))
+    catalog = read_catalog(uri, allowed)
+    assert sorted(photos_of(catalog)) == ["images/ann/1.jpg.png"]
+    assert catalog.roots == (f"file://{tmp_path}/in", f"file://{tmp_path}/more")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("identity,path\nann,1.jpg\n", "lacks the column 'uri'"),
+        ("identity,uri,output-key\nann,1.jpg,x\n", "did you mean 'output_key'"),
+        ("identity,uri\nann,../secret.jpg\n", "row 1: .* neither below"),
+        ("identity,uri\nann,/etc/passwd\n", "row 1: .* neither below"),
+        ("identity,uri\nann,http://evil.example/1.jpg\n", "scheme 'http' is not supported"),
+        ("identity,uri\nann,simplecache::s3://b/1.jpg\n", "chains file systems"),
+        ("identity,uri\nann,s3://bucket/1.jpg\n", "neither below"),
+        ("identity,uri\n,1.jpg\n", "row 1: identity and uri must not be empty"),
+        ("identity,uri\nann,1.jpg\nbob,./1.jpg\n", "row 2: this uri stands in an earlier row"),
+        ("identity,uri,output_key\nann,1.jpg,manifest/x.png\n", "below images/"),
+        ("identity,uri,output_key\nann,1.jpg,images/../x.png\n", "below images/"),
+        (
+            "identity,uri,output_key\nann,1.jpg,images/x.png\nann,2.jpg,images/X.png\n",
+            "row 2: this output_key stands in an earlier row",
+        ),
+    ],
+)
+def test_wrong_catalogs_are_refused(tmp_path: Path, rows: str, message: str) -> None:
+    uri = csv_file(tmp_path / "in", rows)
+    with pytest.raises(ConfigurationError, match=message):
+        read_catalog(uri, OPERATION)
+
+
+def test_links_out_of_the_catalogs_folder_are_refused(tmp_path: Path) -> None:
+    album(tmp_path, "secret.jpg")
+    uri = csv_file(tmp_path / "in", "identity,uri\nann,link.jpg\n")
+    (tmp_path / "in/link.jpg").symlink_to(tmp_path / "secret.jpg")
+    with pytest.raises(ConfigurationError, match="neither below"):
+        read_catalog(uri, OPERATION)
+
+
+def test_photos_of_output_are_refused(tmp_path: Path) -> None:
+    album(tmp_path, "out/images/ann/1.jpg")
+    uri = csv_file(tmp_path, "identity,uri\nann,out/images/ann/1.jpg\n")
+    with pytest.raises(ConfigurationError, match=r"row 1: .* lies in OUTPUT"):
+        read_catalog(uri, OPERATION, output_uri=f"file://{tmp_path}/out")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("c.csv", b"identity,uri\n\xff\xfe,1.jpg\n", "not UTF-8"),
+        ("c.csv", b"", "lacks the column"),
+        ("c.parquet", b"PAR1 not really", "no readable Parquet"),
+    ],
+)
+def test_unreadable_catalogs_are_refused(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigurationError, match=message):
+        read_catalog(str(tmp_path / name), OPERATION)
+
+
+def test_a_bucket_prefix_without_objects_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class EmptyBucket:
+        uri = "s3://bucket/fotos"
+
+        def root_exists(self) -> bool:
+            return True
+
+        def list(self, *_: Any) -> list[Any]:
+            return []
+
+    monkeypatch.setattr("pipeline.catalog.folder.open_store", lambda uri: EmptyBucket())
+    with pytest.raises(ConfigurationError, match="holds no objects: check its spelling"):
+        read_catalog("s3://bucket/fotos", OPERATION)
+
+
+def test_buckets_are_listed_and_read_like_folders(s3_prefix: str) -> None:
+    store = open_store(s3_prefix)
+    for key in ("ann/1 ä.jpg", "ann/2024/2.JPG", "bob/notes.txt", ".hidden/3.jpg", "4.jpg"):
+        store.write(key, b"content of " + key.encode())
+    catalog = read_catalog(s3_prefix, OPERATION)
+    name = s3_prefix.rpartition("/")[2]
+    assert {photo.output_key: photo.identity for photo in catalog.photos} == {
+        "images/ann/1%20%C3%A4.jpg.png": "ann",
+        "images/ann/2024/2.JPG.png": "ann",
+        f"images/{name}/4.jpg.png": name,
+    }
+    assert catalog.report.ignored == {"hidden": 1, "other_type": 1}
+    assert catalog.report.identities_without_photos == ["bob"]
+    photo_set = PhotoSet("key", "ann", tuple(catalog.photos))
+    reads = read_photo_set(photo_set, 1000, catalog.roots)
+    assert [read.content for read in reads] == [
+        b"content of " + store.key_of(photo.uri).encode() for photo in catalog.photos
+    ]
+    store.write("c/catalog.csv", b"identity,uri\nann,../ann/1.jpg\n")
+    with pytest.raises(ConfigurationError, match="have no meaning in a bucket"):
+        read_catalog(f"{s3_prefix}/c/catalog.csv", OPERATION)
+    with pytest.raises(ConfigurationError, match="holds no objects"):
+        read_catalog(f"{s3_prefix}/misspelt", OPERATION)

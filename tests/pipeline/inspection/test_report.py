@@ -1,0 +1,96 @@
+"""Pictures and pages to look at: what they show, and where they may be written."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import ConfigurationError
+from pipeline.inspection.before_after import BeforeAfter, amplified_change, before_after_png
+from pipeline.inspection.report import write_report
+from pipeline.inspection.summary import summary_table
+from tests.pipeline.protected_album import ProtectedAlbum
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> ProtectedAlbum:
+    return ProtectedAlbum(tmp_path)
+
+
+def test_a_change_is_shown_eightfold_around_grey_and_clipped() -> None:
+    original = np.full((2, 2, 3), 100, np.uint8)
+    protected = original.copy()
+    protected[0, 0], protected[0, 1], protected[1, 0] = 101, 97, 140
+    change = amplified_change(original, protected)
+    assert change[0, 0, 0] == 136
+    assert change[0, 1, 0] == 104
+    assert change[1, 0, 0] == 255
+    assert change[1, 1, 0] == 128
+
+
+def test_the_picture_has_a_row_per_photo_and_three_panels() -> None:
+    photo = np.zeros((100, 60, 3), np.uint8)
+    one = Image.open(io.BytesIO(before_after_png([BeforeAfter(photo, photo)], height_px=100)))
+    two = Image.open(io.BytesIO(before_after_png([BeforeAfter(photo, photo)] * 2, height_px=100)))
+    assert one.width == 3 * 60 + 2 * 8
+    assert two.height == 2 * one.height
+    assert one.getpixel((2 * 68 + 30, 60)) == (128, 128, 128)
+
+
+def test_two_sizes_and_no_photo_are_refused() -> None:
+    photo = np.zeros((100, 60, 3), np.uint8)
+    with pytest.raises(ValueError, match="two photos of one size"):
+        before_after_png([BeforeAfter(photo, photo[:50])])
+    with pytest.raises(ValueError, match="at least one photo"):
+        before_after_png([])
+
+
+def test_a_picture_shows_as_many_photos_as_asked_for(album: ProtectedAlbum, tmp_path: Path) -> None:
+    heights = []
+    for num_photos in (1, 2, 9):
+        target = write_report(str(album.output), tmp_path / "new" / "picture.PNG", num_photos)
+        heights.append(Image.open(io.BytesIO(target.read_bytes())).height)
+    assert heights[1] == 2 * heights[0]
+    assert heights[2] == 4 * heights[0]  # there are only four
+
+
+def test_the_page_has_the_numbers_and_the_picture_and_names_nobody(
+    album: ProtectedAlbum, tmp_path: Path
+) -> None:
+    page = write_report(str(album.output), tmp_path / "report.html").read_text()
+    assert "<td>protected</td><td>4</td>" in page
+    assert "0.99 / 0.05 / 0.20" in page
+    assert "no guarantee" in page
+    assert page.count("data:image/png;base64,") == 1
+    assert "ann" not in page.partition("data:image")[0]
+
+
+def test_numbers_are_the_worst_change_and_means() -> None:
+    row = {"status": "protected", "reason": None, "max_change_levels": 11, "psnr_db": 38.0,
+           "max_change_levels_outside_faces": 0, "ssim": None, "seconds": 2.0,
+           "identity_cosines": []}  # fmt: skip
+    skipped = {**row, "status": "skipped", "reason": "no_face", "max_change_levels": None}
+    table = dict(summary_table([row, {**row, "max_change_levels": 9, "psnr_db": 40.0}, skipped]))
+    assert table["photos"] == "3"
+    assert table["reason no_face"] == "1"
+    assert table["largest change"] == "11 levels of 255"
+    assert table["PSNR, mean"] == "39 dB"
+    assert "SSIM, mean" not in table
+
+
+def test_nothing_is_written_into_output(album: ProtectedAlbum) -> None:
+    with pytest.raises(ConfigurationError, match="lies in OUTPUT"):
+        write_report(str(album.output), album.output / "images" / "report.png")
+
+
+def test_other_endings_and_vanished_originals_are_refused(
+    album: ProtectedAlbum, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"ending in \.html or \.png"):
+        write_report(str(album.output), tmp_path / "report.pdf")
+    shutil.rmtree(album.input)
+    with pytest.raises(ConfigurationError, match="are the originals where they were"):
+        write_report(str(album.output), tmp_path / "report.png")

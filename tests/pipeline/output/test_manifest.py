@@ -1,0 +1,222 @@
+"""The manifest has every decision once, and the newest of a source is its state."""
+
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.output import fold as manifest
+from pipeline.output.fold import fold_run, write_part
+from pipeline.output.ledger import Attempt, Ledger
+from pipeline.output.lock import LockLostError
+from pipeline.output.manifest import newest_state, read_manifest
+from pipeline.output.rows import photo_row
+from pipeline.records import MANIFEST_SCHEMA, RowStatus
+from pipeline.storage.store import Store
+from tests.pipeline.mini_run import done_record, photo_set, source_photo
+
+
+def commit_sets(store: Store, run_id: str, names: list[str], content: bytes = b"x") -> None:
+    """One committed set per name, of one photo."""
+    ledger = Ledger(store, run_id, columns={"method_digest": "m", "seed": 3})
+    for name in names:
+        work = photo_set([source_photo(name, content)])
+        attempt = ledger.begin(work)
+        assert isinstance(attempt, Attempt)
+        assert ledger.commit(done_record(store, ledger, work, attempt, {name: content}))
+
+
+def row(name: str, status: RowStatus, **columns: Any) -> dict[str, Any]:
+    return photo_row(source_photo(name, b"x"), status, None, **columns)
+
+
+def uris(store: Store) -> list[str]:
+    return sorted(read_manifest(store, ["source_uri"])["source_uri"].to_pylist())
+
+
+def test_a_fold_adds_what_is_new_and_only_that(store: Store) -> None:
+    commit_sets(store, "r", ["ann/1.jpg", "ann/2.jpg"])
+    result = fold_run(store, "r")
+    assert (result.num_commits, result.num_published) == (2, 2)
+    assert result.statuses == {"protected": 2}
+    assert fold_run(store, "r").num_commits == 0
+    commit_sets(store, "r", ["ann/3.jpg"])
+    assert fold_run(store, "r").num_commits == 1
+    table = read_manifest(store)
+    assert table.schema.names == MANIFEST_SCHEMA.names
+    assert uris(store) == [f"file:///in/ann/{number}.jpg" for number in (1, 2, 3)]
+    assert table["output_uri"][0].as_py() == store.uri_of("images/ann/1.jpg.png")
+    parts = [info.key for info in store.list("manifest/")]
+    assert parts == [f"manifest/run=r/part-{number:06d}.parquet" for number in (0, 1)]
+
+
+def test_a_fold_of_many_commits_makes_bounded_parts(
+    local_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "COMMITS_PER_PART", 3)
+    commit_sets(local_store, "r", [f"ann/{number}.jpg" for number in range(10)])
+    assert fold_run(local_store, "r").num_commits == 10
+    assert len([*local_store.list("manifest/")]) == 4
+    assert len(uris(local_store)) == len(set(uris(local_store))) == 10
+
+
+def test_drivers_that_fold_at_once_repeat_no_row(
+    local_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "COMMITS_PER_PART", 2)
+    names = [f"ann/{number}.jpg" for number in range(9)]
+    commit_sets(local_store, "r", names)
+    threads = [threading.Thread(target=fold_run, args=(local_store, "r")) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert uris(local_store) == [f"file:///in/{name}" for name in names]
+
+
+def test_a_driver_without_the_lock_folds_nothing(local_store: Store) -> None:
+    commit_sets(local_store, "r", ["ann/1.jpg"])
+    with pytest.raises(LockLostError):
+        fold_run(local_store, "r", lambda: False)
+    assert [*local_store.list("manifest/")] == []
+
+
+def test_a_photo_whose_data_was_lost_fails_alone(local_store: Store) -> None:
+    ledger, inputs = Ledger(local_store, "r"), {"ann/1.jpg": b"one", "ann/2.jpg": b"two"}
+    work = photo_set(source_photo(name, content) for name, content in inputs.items())
+    attempt = ledger.begin(work)
+    assert isinstance(attempt, Attempt)
+    ledger.commit(done_record(local_store, ledger, work, attempt, inputs))
+    local_store.delete([ledger.staged_key(work.key, attempt.id, "0.png")])
+    assert fold_run(local_store, "r").statuses == {"protected": 1, "failed": 1}
+    lost, kept = read_manifest(local_store).sort_by("source_uri").to_pylist()
+    assert (lost["status"], lost["reason"]) == ("failed", "staged_data_lost")
+    assert lost["output_uri"] is lost["output_sha256"] is None
+    assert kept["status"] == "protected"
+    assert local_store.sha256_of("images/ann/2.jpg.png") == kept["output_sha256"]
+
+
+def test_the_newest_decision_is_the_state(store: Store) -> None:
+    commit_sets(store, "one", ["ann/1.jpg", "ann/2.jpg"])
+    fold_run(store, "one")
+    commit_sets(store, "two", ["ann/1.jpg"], b"changed")
+    fold_run(store, "two")
+    write_part(store, "aaa", [row("ann/2.jpg", "source_gone"), row("ann/3.jpg", "skipped")])
+    states = newest_state(store)
+    first = states["file:///in/ann/1.jpg"]
+    assert (first.run_id, first.status) == ("two", "protected")
+    assert first.version == source_photo("ann/1.jpg", b"changed").version
+    assert first.output_key == "images/ann/1.jpg.png"
+    assert (first.method_digest, first.identity) == ("m", "ann")
+    assert states["file:///in/ann/2.jpg"].status == "source_gone"
+    assert states["file:///in/ann/3.jpg"].status == "skipped"
+    assert len(states) == 3
+    assert read_manifest(store).num_rows == 5
+
+
+def test_deferred_rows_decide_nothing(local_store: Store) -> None:
+    commit_sets(local_store, "one", ["ann/1.jpg"])
+    fold_run(local_store, "one")
+    rows = [
+        row("ann/1.jpg", "deferred", reason="store_throttled"),
+        row("ann/2.jpg", "deferred", reason="store_throttled"),
+    ]
+    write_part(local_store, "two", rows)
+    states = newest_state(local_store)
+    assert {uri: state.status for uri, state in states.items()} == {
+        "file:///in/ann/1.jpg": "protected"
+    }
+    assert read_manifest(local_store).num_rows == 3
+
+
+def test_parts_of_rows_and_of_commits_share_one_numbering(local_store: Store) -> None:
+    commit_sets(local_store, "r", ["ann/1.jpg"])
+    first = write_part(local_store, "r", [row("ann/8.jpg", "source_gone")])
+    fold_run(local_store, "r")
+    third = write_part(local_store, "r", [row("ann/9.jpg", "source_gone")])
+    assert first == "manifest/run=r/part-000000.parquet"
+    assert third == "manifest/run=r/part-000002.parquet"
+    assert write_part(local_store, "r", []) is None
+    assert len(uris(local_store)) == 3
+
+
+def test_an_output_that_was_moved_still_knows_its_keys(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "before"))
+    commit_sets(store, "r", ["ann/1.jpg"])
+    fold_run(store, "r")
+    shutil.move(tmp_path / "before", tmp_path / "after")
+    moved = Store(str(tmp_path / "after"))
+    (state,) = newest_state(moved).values()
+    assert state.output_key == "images/ann/1.jpg.png"
+    write_part(moved, "r", [row("ann/2.jpg", "skipped")])
+    uris = read_manifest(moved)["output_uri"].to_pylist()
+    assert uris == [moved.uri_of("images/ann/1.jpg.png"), None]
+
+
+def test_an_empty_output_has_an_empty_manifest(local_store: Store) -> None:
+    assert read_manifest(local_store).num_rows == 0
+    assert read_manifest(local_store).schema.names == MANIFEST_SCHEMA.names
+    assert newest_state(local_store) == {}
+
+
+def test_a_part_that_lacks_a_newer_column_reads_as_null(local_store: Store) -> None:
+    commit_sets(local_store, "r", ["ann/1.jpg"])
+    fold_run(local_store, "r")
+    key = "manifest/run=r/part-000000.parquet"
+    table = pq.read_table(pa.BufferReader(local_store.read(key))).drop_columns(["lpips"])
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    local_store.write(key, sink.getvalue().to_pybytes())
+    assert read_manifest(local_store)["lpips"].to_pylist() == [None]
+
+
+def test_a_part_of_a_newer_program_is_refused(local_store: Store) -> None:
+    table = MANIFEST_SCHEMA.with_metadata({"dladiff_record_version": "99"}).empty_table()
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    local_store.write("manifest/run=r/part-000000.parquet", sink.getvalue().to_pybytes())
+    with pytest.raises(PipelineError, match="has record version 99"):
+        read_manifest(local_store)
+
+
+def test_any_parquet_engine_reads_the_manifest(local_store: Store, tmp_path: Path) -> None:
+    commit_sets(local_store, "r", ["ann/1.jpg"])
+    fold_run(local_store, "r")
+    found = pyarrow.dataset.dataset(tmp_path / "store" / "manifest", partitioning="hive")
+    assert found.to_table(columns=["identity", "run"]).to_pylist() == [
+        {"identity": "ann", "run": "r"}
+    ]
+    description = found.schema.field("psnr_db").metadata[b"description"]
+    assert description == b"Re-read file against the original, dB."
+    metadata = found.schema.metadata[b"dladiff_commits"]
+    assert len(json.loads(metadata)) == 1
+
+
+def test_nested_columns_survive(local_store: Store) -> None:
+    cosine = {
+        "encoder": "sface",
+        "held_out": True,
+        "before": 1.0,
+        "after": 0.0,
+        "after_handling": None,
+    }
+    face = {
+        "box": [1.0, 2.0, 3.0, 4.0],
+        "landmarks": [0.5] * 10,
+        "score": 0.9,
+        "mask_extent": [1, 2, 3, 4],
+    }
+    given = row("ann/1.jpg", "failed", faces=[face], identity_cosines=[cosine], num_faces=1)
+    write_part(local_store, "r", [given])
+    (found,) = read_manifest(local_store).to_pylist()
+    assert found["identity_cosines"] == [cosine]
+    assert found["faces"][0]["landmarks"] == face["landmarks"]
+    with pytest.raises(ValueError, match="got fase"):
+        write_part(local_store, "r", [{**given, "fase": 1}])

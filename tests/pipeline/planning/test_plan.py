@@ -1,0 +1,209 @@
+"""The plan: what OUTPUT remembers decides what is to do."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.catalog.folder import read_catalog
+from pipeline.catalog.photos import Catalog
+from pipeline.config import OperationSettings, RunConfig, load_config
+from pipeline.errors import ConfigurationError
+from pipeline.output.manifest import SourceState
+from pipeline.planning.plan import Plan, make_plan
+from pipeline.records import MANIFEST_SCHEMA, SourcePhoto
+from tests.sample_photos import write_album
+from tests.source_states import METHOD, state_of
+
+OUTPUT = "file:///out"
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    paths = [f"ann/{n}.jpg" for n in range(6)] + [f"bob/{n}.jpg" for n in range(20)]
+    write_album(tmp_path / "in", dict.fromkeys(paths, b"12345"))
+    return read_catalog(str(tmp_path / "in"), OperationSettings())
+
+
+@pytest.fixture
+def states(catalog: Catalog) -> dict[str, SourceState]:
+    """OUTPUT holds every photo of the catalog."""
+    return {photo.uri: state_of(photo) for photo in catalog.photos}
+
+
+def plan(
+    catalog: Catalog,
+    states: dict[str, SourceState],
+    digest: str = METHOD,
+    config: RunConfig | None = None,
+    **options: Any,
+) -> Plan:
+    config = config or load_config()
+    return make_plan(catalog, states, config, digest, output_uri=OUTPUT, **options)
+
+
+def photo_named(catalog: Catalog, name: str) -> SourcePhoto:
+    return next(photo for photo in catalog.photos if photo.uri.endswith(name))
+
+
+def planned(result: Plan) -> list[SourcePhoto]:
+    return [photo for photo_set in result.photo_sets for photo in photo_set.photos]
+
+
+def test_all_is_new_at_first(catalog: Catalog) -> None:
+    result = plan(catalog, {})
+    assert result.counts.found == result.counts.new == result.counts.to_do == 26
+    assert [len(s.photos) for s in result.photo_sets] == [6, 10, 10]
+    assert result.num_bytes == 26 * 5
+    summary = result.summary()
+    assert (summary.num_photos, summary.num_sets, summary.num_identities) == (26, 3, 2)
+    assert summary.oldest_unprotected_age_s is not None
+
+
+def test_nothing_new_is_nothing_to_do(catalog: Catalog, states: dict[str, SourceState]) -> None:
+    result = plan(catalog, states)
+    assert result.photo_sets == []
+    assert result.counts.unchanged == 26
+    assert result.gone_rows == []
+    assert result.summary().num_unchanged == 26
+
+
+def test_an_added_photo_is_one_set(catalog: Catalog, states: dict[str, SourceState]) -> None:
+    added = photo_named(catalog, "ann/3.jpg")
+    del states[added.uri]
+    result = plan(catalog, states)
+    assert planned(result) == [added]
+    assert result.counts.new == 1
+
+
+def test_a_changed_photo_is_done_again_under_its_key(
+    catalog: Catalog, states: dict[str, SourceState]
+) -> None:
+    photo = photo_named(catalog, "ann/3.jpg")
+    states[photo.uri] = state_of(photo, version="older", output_key="images/ann/kept.png")
+    result = plan(catalog, states)
+    (done,) = planned(result)
+    assert done.output_key == "images/ann/kept.png"
+    assert done.previous_sha256 == "sha of the original"
+    assert result.counts.changed == 1
+
+
+def test_a_photo_that_left_becomes_a_row_and_keeps_its_output(
+    catalog: Catalog, states: dict[str, SourceState]
+) -> None:
+    photo = photo_named(catalog, "ann/3.jpg")
+    catalog.photos.remove(photo)
+    result = plan(catalog, states)
+    (row,) = result.gone_rows
+    assert row.keys() == set(MANIFEST_SCHEMA.names)
+    assert row["status"] == "source_gone"
+    assert row["source_uri"] == photo.uri
+    assert row["output_uri"] == f"{OUTPUT}/{photo.output_key}"
+    assert result.photo_sets == []
+    assert result.counts.gone == result.summary().num_gone == 1
+    states[photo.uri] = state_of(photo, status="source_gone")
+    assert plan(catalog, states).gone_rows == []
+    catalog.photos.append(photo)
+    assert [each.uri for each in planned(plan(catalog, states))] == [photo.uri]
+
+
+def test_an_empty_input_is_not_taken_for_a_mass_deletion(
+    tmp_path: Path, catalog: Catalog, states: dict[str, SourceState]
+) -> None:
+    for photo in catalog.photos:
+        Path(photo.uri.removeprefix("file://")).unlink()
+    empty = read_catalog(str(tmp_path / "in"), OperationSettings())
+    with pytest.raises(ConfigurationError, match=r"is empty, yet OUTPUT remembers 26 photos"):
+        plan(empty, states)
+    (tmp_path / "in/.keep").touch()
+    on_purpose = read_catalog(str(tmp_path / "in"), OperationSettings())
+    assert len(plan(on_purpose, states).gone_rows) == 26
+
+
+def test_a_missing_photo_of_a_catalog_file_is_decided_once(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("identity,uri\nann,1.jpg\n")
+    catalog = read_catalog(str(tmp_path / "c.csv"), OperationSettings())
+    (photo,) = planned(plan(catalog, {}))
+    states = {photo.uri: state_of(photo, status="skipped", reason="missing: it is gone")}
+    again = plan(catalog, states)
+    assert (again.photo_sets, again.gone_rows, again.counts.unchanged) == ([], [], 1)
+    # It was there before: its output gets a source_gone row, once.
+    before = plan(catalog, {photo.uri: state_of(photo, version="1")})
+    assert (before.photo_sets, len(before.gone_rows)) == ([], 1)
+    after = plan(catalog, {photo.uri: state_of(photo, version="1", status="source_gone")})
+    assert (after.photo_sets, after.gone_rows) == ([], [])
+
+
+def test_another_method_is_refused_with_the_difference(
+    catalog: Catalog, states: dict[str, SourceState]
+) -> None:
+    config = load_config(overrides=["layer2.num_steps=60"])
+    before = load_config(overrides=["layer2.num_steps=150"]).method.model_dump(mode="json")
+    with pytest.raises(ConfigurationError) as caught:
+        plan(catalog, states, "method-2", config, method_of_run={"run-1": before}.get)
+    text = str(caught.value)
+    assert "26 photos" in text
+    assert "layer2.num_steps: 150 -> 60" in text
+    assert "--on-method-change keep" in text
+
+
+@pytest.mark.parametrize(
+    ("before", "words"), [(None, "not known"), (load_config().method, "weight files")]
+)
+def test_a_refusal_without_another_setting_says_so(
+    catalog: Catalog, states: dict[str, SourceState], before: Any, words: str
+) -> None:
+    settings = before and before.model_dump(mode="json")
+    with pytest.raises(ConfigurationError, match=words):
+        plan(catalog, states, "method-2", method_of_run=lambda _: settings)
+
+
+def test_another_method_can_be_kept_or_reprotected(
+    catalog: Catalog, states: dict[str, SourceState]
+) -> None:
+    new, changed = photo_named(catalog, "ann/1.jpg"), photo_named(catalog, "ann/2.jpg")
+    del states[new.uri]
+    states[changed.uri] = state_of(changed, version="older")
+    kept = plan(catalog, states, "method-2", on_method_change="keep")
+    assert {photo.uri for photo in planned(kept)} == {new.uri, changed.uri}
+    assert [photo.previous_sha256 for photo in planned(kept)] == [None, None]
+    again = plan(catalog, states, "method-2", on_method_change="reprotect")
+    assert again.counts.method_changed == 25
+    assert again.counts.new == 1
+
+
+def test_photos_of_another_input_are_left_alone(catalog: Catalog) -> None:
+    other = SourcePhoto("eve", "file:///elsewhere/eve/1.jpg", "images/eve/1.jpg.png", 1, "1")
+    states = {other.uri: state_of(other, method_digest="other")}
+    result = plan(catalog, states)
+    assert result.gone_rows == []
+    assert result.counts.new == 26
+
+
+def test_references_are_usable_originals_and_only_for_layer_1(
+    catalog: Catalog, states: dict[str, SourceState]
+) -> None:
+    todo, broken = photo_named(catalog, "ann/0.jpg"), photo_named(catalog, "ann/1.jpg")
+    del states[todo.uri]
+    states[broken.uri] = state_of(broken, status="skipped", reason="corrupt: pixels")
+    (photo_set,) = plan(catalog, states, config=load_config("balanced")).photo_sets
+    assert len(photo_set.references) == 3
+    assert broken.uri not in {photo.uri for photo in photo_set.references}
+    assert all(photo.identity == "ann" for photo in photo_set.references)
+    (without,) = plan(catalog, states, config=load_config("zero-shot")).photo_sets
+    assert without.references == ()
+
+
+def test_a_set_that_is_already_decided_gets_the_next_generation(catalog: Catalog) -> None:
+    first = plan(catalog, {}).photo_sets[0]
+    assert first.generation == 0
+    again = plan(catalog, {}, generations={first.key: 1}).photo_sets
+    assert [photo_set.generation for photo_set in again] == [2, 0, 0]
+
+
+def test_keys_follow_what_output_holds(catalog: Catalog) -> None:
+    photo = photo_named(catalog, "ann/0.jpg")
+    twin = SourcePhoto("ANN", "file:///was/ANN/0.jpg", "images/ANN/0.jpg.png", 1, "1")
+    result = plan(catalog, {twin.uri: state_of(twin)})
+    (key,) = [each.output_key for each in planned(result) if each.uri == photo.uri]
+    assert key.startswith("images/ann/0~")

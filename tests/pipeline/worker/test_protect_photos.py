@@ -1,0 +1,168 @@
+"""A worker without Ray: photo sets in, commit records out, the three kinds of trouble apart."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import load_config
+from pipeline.errors import ConfigurationError, DeviceFault, StoreThrottled
+from pipeline.images.files import decode_png
+from pipeline.output.ledger import Ledger
+from pipeline.records import PhotoSet, ReadPhoto, SourcePhoto
+from pipeline.storage.store import open_store
+from pipeline.worker import protect_photos
+from pipeline.worker.code_digest import code_digest
+from pipeline.worker.preflight import preflight
+from pipeline.worker.protect_photos import PhotoSetWorker
+from pipeline.worker.read_photos import read_photo_set
+from pipeline.worker.settings import SetOutcome, WorkerSettings
+from tests.sample_photos import face_album
+
+RUN = "run-1"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> WorkerSettings:
+    config = load_config("zero-shot", overrides=["layer2.num_steps=2", "threads=1"])
+    return WorkerSettings(
+        output_uri=f"file://{tmp_path}/out",
+        run_id=RUN,
+        config=config,
+        method_digest="m" * 64,
+        models_digest="w" * 64,
+        code_digest=code_digest(),
+    )
+
+
+@pytest.fixture
+def photo_set(tmp_path: Path) -> PhotoSet:
+    folder = face_album(tmp_path / "in", {"ann": 2}) / "ann"
+    photos = tuple(
+        SourcePhoto(
+            "ann", f"file://{path}", f"images/ann/{path.name}.png", path.stat().st_size, "1"
+        )
+        for path in sorted(folder.iterdir())
+    )
+    return PhotoSet(key="k" * 64, identity="ann", photos=photos)
+
+
+def decide(worker: PhotoSetWorker, photo_set: PhotoSet) -> SetOutcome:
+    return worker(photo_set, read_photo_set(photo_set, 10**8))
+
+
+def test_a_set_is_committed_once_with_staged_pixels_and_full_rows(settings, photo_set):
+    worker = PhotoSetWorker(settings)
+    first = decide(worker, photo_set)
+    assert (first.outcome, first.statuses) == ("committed", {"protected": 2})
+    assert decide(worker, photo_set).outcome == "already"
+    store = open_store(settings.output_uri)
+    record = Ledger(store, RUN).read_commit(photo_set.key)
+    assert record is not None
+    for row in record.rows:
+        image = decode_png(store.read(row["staged_key"]))
+        assert image.shape[:2] == (row["height"], row["width"])
+        assert row["max_change_levels"] <= 11
+        assert row["method_digest"] == "m" * 64
+    assert SetOutcome.from_json(first.to_json()) == first
+
+
+def test_a_set_that_fails_twice_is_failed_with_the_class_of_its_error(
+    settings, photo_set, monkeypatch
+):
+    calls = []
+
+    def fail(*args: object) -> None:
+        calls.append(1)
+        raise ZeroDivisionError("secret name")
+
+    worker = PhotoSetWorker(settings)
+    monkeypatch.setattr(protect_photos, "protect_photo_set", fail)
+    outcome = decide(worker, photo_set)
+    assert (outcome.outcome, outcome.statuses, len(calls)) == ("committed", {"failed": 2}, 2)
+    record = Ledger(open_store(settings.output_uri), RUN).read_commit(photo_set.key)
+    assert record is not None
+    assert [row["reason"] for row in record.rows] == ["ZeroDivisionError"] * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (StoreThrottled("slow down"), "store_throttled"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "device_fault"),
+        (OSError(28, "No space left on device"), "disk_full"),
+        (MemoryError(), "out_of_memory"),
+    ],
+)
+def test_a_trouble_of_the_environment_defers_and_is_no_crash(
+    settings, photo_set, monkeypatch, error, cause
+):
+    def fail(*args: object) -> None:
+        raise error
+
+    worker = PhotoSetWorker(settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(protect_photos, "protect_photo_set", fail)
+        outcome = decide(worker, photo_set)
+    assert (outcome.outcome, outcome.cause) == ("deferred", cause)
+    ledger = Ledger(open_store(settings.output_uri), RUN)
+    assert ledger.read_commit(photo_set.key) is None
+    assert [ledger.state_of(attempt) for attempt in ledger.attempts(photo_set.key)] == ["closed"]
+    assert worker._must_leave == (cause == DeviceFault.cause)
+
+
+def test_memory_running_out_halves_the_micro_batch(settings, photo_set, monkeypatch):
+    batches = []
+    real = protect_photos.protect_photo_set
+
+    def hungry(photos, references, models, method, on_progress):
+        batches.append(method.micro_batch)
+        if method.micro_batch > 2:
+            raise MemoryError
+        return real(photos, references, models, method, on_progress)
+
+    worker = PhotoSetWorker(settings)
+    monkeypatch.setattr(protect_photos, "protect_photo_set", hungry)
+    assert decide(worker, photo_set).statuses == {"protected": 2}
+    assert batches == [8, 4, 2]
+
+
+def test_an_unreadable_store_defers_an_unreadable_photo_does_not(settings, photo_set):
+    worker = PhotoSetWorker(settings)
+    reads = read_photo_set(photo_set, 10**8)
+    away = [reads[0], ReadPhoto(None, None, "store_unreachable", environment=True)]
+    assert worker(photo_set, away).cause == "store_unreachable"
+    gone = [reads[0], ReadPhoto(None, None, "not_found")]
+    assert worker(photo_set, gone).statuses == {"protected": 1, "skipped": 1}
+
+
+def test_content_that_did_not_change_repeats_the_earlier_row(settings, photo_set):
+    worker = PhotoSetWorker(settings)
+    decide(worker, photo_set)
+    store = open_store(settings.output_uri)
+    rows = Ledger(store, RUN).read_commit(photo_set.key).rows
+    touched = tuple(
+        dataclasses.replace(
+            photo,
+            version="2",
+            previous_sha256=row["source_sha256"],
+            previous_row=json.dumps(row | {"staged_key": None, "output_uri": "file:///x.png"}),
+        )
+        for photo, row in zip(photo_set.photos, rows, strict=True)
+    )
+    again = PhotoSet("t" * 64, "ann", touched)
+    assert decide(worker, again).statuses == {"protected": 2}
+    record = Ledger(store, RUN).read_commit(again.key)
+    assert [row["source_version"] for row in record.rows] == ["2", "2"]
+    assert [row["output_uri"] for row in record.rows] == ["file:///x.png"] * 2
+    assert record.cost["seconds"] == {}
+
+
+def test_a_worker_of_other_code_refuses_to_start(settings):
+    with pytest.raises(ConfigurationError, match="same image"):
+        PhotoSetWorker(dataclasses.replace(settings, code_digest="0" * 64))
+
+
+def test_preflight_protects_the_built_in_photo(settings):
+    preflight(settings)
