@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.commands import configuration, diagnosis, inspection, pictures, protection
+from pipeline.commands.k8s_run import k8s_run
 
 _EXIT_CODES = (
     "Exit codes: 0 done; 1 wrong arguments or configuration, a locked OUTPUT, or a bug; 2 more "
@@ -98,6 +99,7 @@ for _name, _command in (
     ("report", pictures.report),
     ("check", diagnosis.check),
     ("models", diagnosis.models),
+    ("k8s-run", k8s_run),
 ):
     _add(_name, _command)
 app.add_typer(configuration.app, name="config")

@@ -9,7 +9,8 @@
         ├── StoreUnreachable   network, endpoint, bucket
         ├── DiskFull
         ├── DeviceFault        CUDA error; the worker leaves
-        └── OutOfMemory        at micro-batch 1
+        ├── OutOfMemory        at micro-batch 1
+        └── ClusterUnreachable Kubernetes' API (``dladiff k8s-run``)
 
 Troubles of a photo are no exceptions here but a reason (``records.ReadPhoto``), troubles of a
 set are whatever else its computation raises.
@@ -68,6 +69,12 @@ class OutOfMemory(EnvironmentTrouble):
     """Memory ran out with the smallest possible batch."""
 
     cause = "out_of_memory"
+
+
+class ClusterUnreachable(EnvironmentTrouble):
+    """The API of the Kubernetes cluster does not answer, or what it held is gone."""
+
+    cause = "cluster_unreachable"
 
 
 def trouble_named(cause: str | None) -> EnvironmentTrouble:

@@ -21,7 +21,18 @@ from tests.pipeline.protected_album import ProtectedAlbum
 pytestmark = pytest.mark.usefixtures("restored_logging")
 
 SCRIPT = str(Path(sys.executable).with_name("dladiff"))
-COMMANDS = ("protect", "plan", "status", "verify", "explain", "report", "check", "models", "config")
+COMMANDS = (
+    "protect",
+    "plan",
+    "status",
+    "verify",
+    "explain",
+    "report",
+    "check",
+    "models",
+    "k8s-run",
+    "config",
+)
 
 
 @pytest.fixture
