@@ -37,7 +37,7 @@ format: setup ## Format the code and repair what ruff can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-check: setup ## Lint, types and import contracts, as in continuous integration
+check: setup ## Lint, types and import contracts; continuous integration runs check, then test
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy

@@ -59,10 +59,15 @@ def test_make_lists_the_daily_commands() -> None:
     assert listed == ["help", "demo", "test", "setup", "format", "check", "bench"]
 
 
-def test_continuous_integration_runs_what_a_developer_runs() -> None:
+def test_continuous_integration_checks_and_tests_with_the_developers_commands() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    assert "make test" in script.read_text()
+    assert script.read_text().splitlines()[-1] == "exec make check test"
+    planned = subprocess.run(
+        ["make", "--dry-run", "check", "test"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for tool in ("ruff format --check", "ruff check", "mypy", "lint-imports", "-m pytest"):
+        assert tool in planned
 
 
 def test_the_demo_album_is_one_person_and_left_alone_the_second_time(tmp_path: Path) -> None:
