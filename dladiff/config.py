@@ -27,7 +27,7 @@ class EncoderSettings(Settings):
     """``sface`` and ``student`` come with the package, ``dlib_resnet`` with its extra ``dlib``; the
     others need ``path``."""
     path: str | None = None
-    """ONNX file (``arcface_onnx``) or folder or hub id (``clip``)."""
+    """ONNX file (``arcface_onnx``) or folder in transformers format (``clip``)."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share in the loss, relative to the other encoders."""
     held_out: bool = False
@@ -48,7 +48,8 @@ class FaceDetectorSettings(Settings):
     kind: Literal["yunet", "insightface"] = "yunet"
     """``yunet`` comes with the package; ``insightface`` reads a pack of the user's."""
     pack: str | None = None
-    """insightface pack: a folder with its .onnx files, or a pack name such as ``buffalo_l``."""
+    """insightface pack: a folder with its .onnx files, or the name of one below
+    ``~/.insightface/models``, such as ``buffalo_l`` (the default); nothing is downloaded."""
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.6
     """Detections below are ignored. Raising it misses blurred and turned faces."""
     min_size_px: Annotated[int, Field(ge=8)] = 24

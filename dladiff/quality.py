@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from dladiff.errors import ModelError
 from dladiff.image_values import Image, Images, image_to_tensor
+from dladiff.weight_files import LPIPS
 
-LPIPS_FILE = Path(__file__).parent / "reference_models" / "lpips_alex.safetensors"
 _LPIPS_SIDE = 1024
 """Larger photos are compared at this long side; the measure was fitted to small patches."""
 _SSIM_WINDOW = 11
@@ -125,11 +125,11 @@ def load_learned_perceptual_distance(
     Raises:
         ModelError: If the file is damaged, or a file was named that is not there.
     """
-    if path is None and not LPIPS_FILE.is_file():
+    if path is None and not LPIPS.is_file():
         return None
     try:
         # Stored in half precision, computed in single.
-        weights = {key: value.float() for key, value in load_file(path or LPIPS_FILE).items()}
+        weights = {key: value.float() for key, value in load_file(path or LPIPS).items()}
     except (OSError, SafetensorError) as error:
         raise ModelError(f"the LPIPS weights cannot be read: {error}") from error
     return LearnedPerceptualDistance(weights).eval().to(device)

