@@ -1,4 +1,4 @@
-"""The Ray part of a run: the Dataset's graph and its pool of workers. The only file with ray.
+"""The pool of workers on Ray, fed by a Dataset's graph. The only file with ray.
 
 One block is one photo set is one task. Ray retries lost tasks without end; the ledger counts.
 """
@@ -7,11 +7,10 @@ import dataclasses
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 # Ray reads its environment when it is imported, RAY_ADDRESS too: `run.py` sets that one before.
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
@@ -32,74 +31,105 @@ from ray.util.metrics import Counter, Histogram
 
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.pool import PoolSize
 from pipeline.records import PhotoSet
 from pipeline.worker.read_photos import photos_of_row, read_row
 from pipeline.worker.settings import SetOutcome, WorkerSettings
+
+if TYPE_CHECKING:
+    from pipeline.worker.protector import Protector
+
+LoadProtector = Callable[[WorkerSettings], "Protector"]
 
 _READ_CPUS = 0.25
 """CPUs of a reader. Differs from a worker's, or Ray would fuse the two operators into one."""
 
 
-@dataclass(frozen=True)
-class PoolSize:
-    """How many workers, and what Ray reserves for each."""
+class RayPool:
+    """A pool of Ray actors, on the cluster at ``RAY_ADDRESS`` or on one started here."""
 
-    workers: int
-    cpus_per_worker: int
-    gpus_per_worker: float
-    memory_bytes: int
+    def __init__(self, load: LoadProtector | None = None) -> None:
+        """Starts nothing yet.
 
-    @property
-    def device(self) -> str:
-        """Where workers compute."""
-        return "cuda" if self.gpus_per_worker else "cpu"
+        Args:
+            load: Loads, in each worker, what computes a set; None: the method.
+        """
+        self._load = load
 
-
-@contextmanager
-def ray_session(config: RunConfig, num_sets: int) -> Iterator[PoolSize]:
-    """Connects to the cluster at ``RAY_ADDRESS``, or starts one here, and sizes the pool.
-
-    Args:
-        config: Wishes for the pool.
-        num_sets: More workers than photo sets are never started.
-
-    Raises:
-        ConfigurationError: If the cluster cannot be reached or is too small.
-    """
-    started_here = not ray.is_initialized()
-    if started_here:
-        if os.environ.get("RAY_ADDRESS"):
-            _connect()
-        else:
-            threads = config.method.threads
-            workers = config.operation.workers or max(1, (os.cpu_count() or 1) // threads)
-            # One CPU more than the workers take, or the readers would starve.
-            start_local(num_cpus=workers * threads + 1)
-    _configure_data()
-    try:
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        yield _pool_size(config, num_sets, resources)
-    finally:
+    @contextmanager
+    def session(self, config: RunConfig, num_sets: int) -> Iterator[PoolSize]:
+        """See ``Pool``; Ray that runs in this process already is used and left running."""
+        started_here = not ray.is_initialized()
         if started_here:
-            ray.shutdown()
+            if os.environ.get("RAY_ADDRESS"):
+                _connect()
+            else:
+                threads = config.method.threads
+                workers = config.operation.workers or max(1, (os.cpu_count() or 1) // threads)
+                # One CPU more than the workers take, or the readers would starve.
+                start_local(num_cpus=workers * threads + 1)
+        _configure_data()
+        try:
+            resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            yield _pool_size(config, num_sets, resources)
+        finally:
+            if started_here:
+                ray.shutdown()
 
+    def preflight(self, settings: WorkerSettings, size: PoolSize) -> None:
+        """See ``Pool``."""
+        remote = ray.remote(
+            num_cpus=size.cpus_per_worker, num_gpus=size.gpus_per_worker, max_calls=1, max_retries=1
+        )(_preflight)
+        try:
+            ray.get(remote.remote(settings))
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause if error.cause is not None else error
+            raise ConfigurationError(f"preflight failed: {cause}") from error
+        except ray.exceptions.RayError as error:
+            raise ConfigurationError(f"preflight failed: {error}") from error
 
-def run_preflight(settings: WorkerSettings, size: PoolSize) -> None:
-    """Loads models and protects a built-in photo in a process like the pool's.
-
-    Raises:
-        ConfigurationError: With what failed there.
-    """
-    remote = ray.remote(
-        num_cpus=size.cpus_per_worker, num_gpus=size.gpus_per_worker, max_calls=1, max_retries=1
-    )(_preflight)
-    try:
-        ray.get(remote.remote(settings))
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause if error.cause is not None else error
-        raise ConfigurationError(f"preflight failed: {cause}") from error
-    except ray.exceptions.RayError as error:
-        raise ConfigurationError(f"preflight failed: {error}") from error
+    def protect_sets(
+        self, photo_sets: Sequence[PhotoSet], settings: WorkerSettings, size: PoolSize
+    ) -> Iterator[SetOutcome]:
+        """Runs the graph read -> protect over photo sets; see ``Pool``."""
+        operation = settings.config.operation
+        rows = [{"photo_set": photo_set.to_json()} for photo_set in photo_sets]
+        dataset = (
+            ray.data.from_items(rows, override_num_blocks=len(rows))
+            .map(
+                partial(
+                    read_row,
+                    max_photo_bytes=operation.max_photo_bytes,
+                    roots=settings.input_roots,
+                ),
+                num_cpus=_READ_CPUS,
+                compute=ray.data.TaskPoolStrategy(size=min(operation.read_concurrency, len(rows))),
+            )
+            .map_batches(
+                ProtectPhotoSets,
+                fn_constructor_args=(settings, self._load),
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=size.cpus_per_worker,
+                num_gpus=size.gpus_per_worker or None,
+                memory=size.memory_bytes,
+                # With a second task in flight, a dying worker would take an innocent set along.
+                compute=ray.data.ActorPoolStrategy(
+                    size=size.workers, max_tasks_in_flight_per_actor=1
+                ),
+            )
+        )
+        try:
+            for batch in dataset.iter_batches(
+                batch_size=1, prefetch_batches=0, batch_format="pyarrow"
+            ):
+                for row in cast(pa.Table, batch).to_pylist():
+                    yield SetOutcome.from_json(row["outcome"])
+        except ray.exceptions.RayError as error:
+            # E.g. workers that cannot start; a set's own troubles never come here.
+            last_line = str(error).strip().splitlines()[-1]
+            raise PipelineError(f"the pool of workers broke: {last_line}") from error
 
 
 def _preflight(settings: WorkerSettings) -> None:
@@ -108,54 +138,18 @@ def _preflight(settings: WorkerSettings) -> None:
     preflight(settings)
 
 
-def protect_sets(
-    photo_sets: Sequence[PhotoSet], settings: WorkerSettings, size: PoolSize
-) -> Iterator[SetOutcome]:
-    """Runs the graph read -> protect over photo sets; yields outcomes as they are decided."""
-    operation = settings.config.operation
-    rows = [{"photo_set": photo_set.to_json()} for photo_set in photo_sets]
-    dataset = (
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map(
-            partial(
-                read_row,
-                max_photo_bytes=operation.max_photo_bytes,
-                roots=settings.input_roots,
-            ),
-            num_cpus=_READ_CPUS,
-            compute=ray.data.TaskPoolStrategy(size=min(operation.read_concurrency, len(rows))),
-        )
-        .map_batches(
-            ProtectPhotoSets,
-            fn_constructor_args=(settings,),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=size.cpus_per_worker,
-            num_gpus=size.gpus_per_worker or None,
-            memory=size.memory_bytes,
-            # With a second task in flight, a dying worker would take an innocent set along.
-            compute=ray.data.ActorPoolStrategy(size=size.workers, max_tasks_in_flight_per_actor=1),
-        )
-    )
-    try:
-        for batch in dataset.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow"):
-            for row in cast(pa.Table, batch).to_pylist():
-                yield SetOutcome.from_json(row["outcome"])
-    except ray.exceptions.RayError as error:
-        # E.g. workers that cannot start; a set's own troubles never come here.
-        last_line = str(error).strip().splitlines()[-1]
-        raise PipelineError(f"the pool of workers broke: {last_line}") from error
-
-
 class ProtectPhotoSets:
     """A worker as Ray Data wants it: batches of one row in, batches of one row out."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, load: LoadProtector | None = None) -> None:
         logging.basicConfig(level=logging.WARNING)
         from pipeline.worker.protect_photos import PhotoSetWorker
+        from pipeline.worker.protector import load_protector
 
         node = ray.get_runtime_context().get_node_id()
-        self._worker = PhotoSetWorker(dataclasses.replace(settings, node=node), live_nodes)
+        self._worker = PhotoSetWorker(
+            dataclasses.replace(settings, node=node), live_nodes, load=load or load_protector
+        )
         self._photos = Counter("dladiff_photos", "Photos decided.", tag_keys=("status",))
         self._deferred = Counter("dladiff_sets_deferred", "Sets deferred.", tag_keys=("cause",))
         self._seconds = Histogram(

@@ -28,6 +28,7 @@ from pipeline.output.runs import (
 )
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.planning.previous_rows import with_previous_rows
+from pipeline.pool import Pool
 from pipeline.reporting.metrics import RunMetrics
 from pipeline.reporting.reporter import Reporter, Reporters, SilentReporter
 from pipeline.storage.store import Store, open_store
@@ -39,19 +40,21 @@ logger = logging.getLogger("dladiff.run")
 
 def run_protection(
     input_uri: str,
-    output_uri: str,
+    output: str | Store,
     config: RunConfig,
     options: RunOptions | None = None,
     reporter: Reporter | None = None,
+    pool: Pool | None = None,
 ) -> RunOutcome:
     """Protects the photos of INPUT that OUTPUT does not hold yet.
 
     Args:
         input_uri: Folder or catalog file, path or URI.
-        output_uri: Folder or bucket prefix.
+        output: Folder or bucket prefix, path or URI; or such a store, opened already.
         config: Method and operation.
         options: What a person decided for this run.
         reporter: Display; None: silent.
+        pool: Workers; None: Ray's.
 
     Raises:
         ConfigurationError: Refused before any work.
@@ -63,8 +66,10 @@ def run_protection(
     if options.metrics_port is not None:
         metrics.serve(options.metrics_port)
     reporter = Reporters(metrics, reporter or SilentReporter())
-    input_uri, output_uri = check_paths(input_uri, output_uri)
-    store = open_output(output_uri, config)
+    single_writer = config.operation.single_writer
+    store = open_store(output, single_writer=single_writer) if isinstance(output, str) else output
+    input_uri, _ = check_paths(input_uri, store.uri)
+    require_exclusive_creation(store)
     run_id = options.run_id or make_run_id()
     with (
         OutputLock(
@@ -82,7 +87,9 @@ def run_protection(
         plan, settings = plan_run(input_uri, store, run_id, config, options)
         driver = Driver(store, run_id, lock, config.operation, reporter, plan.photo_sets)
         reporter.started(plan.summary())
-        message = _protect(driver, settings, options, reporter) if plan.photo_sets else None
+        message = None
+        if plan.photo_sets:
+            message = _protect(driver, settings, pool or _ray_pool(options), reporter)
         reporter.stage("fold")
         driver.fold()
         driver.record_undecided()
@@ -101,21 +108,18 @@ def recover(store: Store, run_id: str, lock: OutputLock) -> None:
             finish_run(store, unfinished, {"finished_by": run_id})
 
 
-def open_output(output_uri: str, config: RunConfig) -> Store:
-    """OUTPUT, after a probe that it tells the first writer from all others.
+def require_exclusive_creation(store: Store) -> None:
+    """Probes that OUTPUT tells the first writer from all others.
 
     Raises:
         ConfigurationError: If it does not, and ``single_writer`` is not set.
     """
-    single_writer = config.operation.single_writer
-    store = open_store(output_uri, single_writer=single_writer)
-    if not single_writer and not store.probe_exclusive_creation():
+    if not store.single_writer and not store.probe_exclusive_creation():
         raise ConfigurationError(
-            f"{output_uri} does not honour exclusive creation (If-None-Match), so two runs could "
+            f"{store.uri} does not honour exclusive creation (If-None-Match), so two runs could "
             "overwrite each other: use another store, or --single-writer if only one run ever "
             "works on it"
         )
-    return store
 
 
 def plan_run(
@@ -154,22 +158,17 @@ def plan_run(
 
 
 def _protect(
-    driver: Driver, settings: WorkerSettings, options: RunOptions, reporter: Reporter
+    driver: Driver, settings: WorkerSettings, pool: Pool, reporter: Reporter
 ) -> str | None:
     """Runs the pool over the plan, then once more over what was deferred.
 
     Returns:
         Why the run stopped early, for a person; None: it did not.
     """
-    if options.ray_address is not None:
-        os.environ["RAY_ADDRESS"] = options.ray_address
-    # Seconds to import, and not needed where there is nothing to do.
-    from pipeline.ray_pool import protect_sets, ray_session, run_preflight
-
     try:
         reporter.stage("workers")
         with (
-            ray_session(settings.config, len(driver.undecided)) as size,
+            pool.session(settings.config, len(driver.undecided)) as size,
             interruptible(),
         ):
             # A lone worker tries the models out itself: loading them twice would cost seconds.
@@ -177,18 +176,27 @@ def _protect(
             settings = dataclasses.replace(settings, device=size.device, preflight=alone)
             if not alone:
                 reporter.stage("preflight")
-                run_preflight(settings, size)
+                pool.preflight(settings, size)
             reporter.stage("protect")
             for _ in range(2):
                 if not driver.undecided:
                     break
-                for outcome in protect_sets(driver.undecided, settings, size):
+                for outcome in pool.protect_sets(driver.undecided, settings, size):
                     driver.take(outcome)
     except TooManyDeferred as stop:
         return f"stopped: too many photo sets deferred, mostly {stop}"
     except RunInterrupted:
         return "interrupted: the same command goes on where this one stopped"
     return None
+
+
+def _ray_pool(options: RunOptions) -> Pool:
+    """Ray, imported only where there is work: that takes seconds."""
+    if options.ray_address is not None:
+        os.environ["RAY_ADDRESS"] = options.ray_address  # which Ray reads when it is imported
+    from pipeline.ray_pool import RayPool
+
+    return RayPool()
 
 
 def _record_gone(store: Store, run_id: str, plan: Plan, config: RunConfig) -> None:

@@ -1,25 +1,11 @@
 """Before a pool starts: do the models load, and does a built-in photo get protected?"""
 
-from pathlib import Path
-
 from dladiff.config import MethodSettings
 from dladiff.image_values import Image
-from dladiff.models import ProtectionModels, load_models
-from dladiff.protect import protect_photo_set
 from dladiff.results import Photo
 from pipeline.errors import ConfigurationError
+from pipeline.worker.protector import Protector, load_protector
 from pipeline.worker.settings import WorkerSettings
-
-
-def load_worker_models(settings: WorkerSettings) -> ProtectionModels:
-    """Loads the models of a worker; sets the CPU threads, which are part of the method."""
-    import torch
-
-    # Ray sets OMP_NUM_THREADS to the actor's CPUs, which may differ from one cluster to another.
-    torch.set_num_threads(settings.config.method.threads)
-    cache = settings.config.operation.weights_cache
-    folder = Path(cache) if cache else Path.home() / ".cache" / "dladiff"
-    return load_models(settings.config.method, settings.device, folder)
 
 
 def preflight(settings: WorkerSettings) -> None:
@@ -28,17 +14,17 @@ def preflight(settings: WorkerSettings) -> None:
     Raises:
         ConfigurationError: With what failed.
     """
-    protect_built_in_photo(load_worker_models(settings), settings.config.method)
+    protect_built_in_photo(load_protector(settings), settings.config.method)
 
 
-def protect_built_in_photo(models: ProtectionModels, method: MethodSettings) -> None:
+def protect_built_in_photo(protect: Protector, method: MethodSettings) -> None:
     """Runs every part of a method once on a photo that comes with the package.
 
     Raises:
         ConfigurationError: If it was not protected.
     """
     photo = Photo(key="preflight", image=_built_in_photo())
-    result = protect_photo_set([photo], [], models, _shortened(method)).photos[0]
+    result = protect([photo], [], _shortened(method), lambda *_: None).photos[0]
     if result.image is None:
         raise ConfigurationError(f"the built-in photo was not protected: {result.reason}")
 

@@ -1,7 +1,7 @@
 """One photo set -> protected photos and their commit record. Models are loaded once per worker.
 
-Knows the ledger and the method. Knows no Ray: ``run.py`` hands ``PhotoSetWorker`` to a pool, a
-test just calls it.
+Knows the ledger and the method. Knows no Ray: a pool makes a ``PhotoSetWorker`` per process, a test
+just calls it.
 """
 
 import json
@@ -16,17 +16,17 @@ from hashlib import sha256
 from typing import Any, Literal
 
 from dladiff.errors import PhotoError
-from dladiff.protect import protect_photo_set
 from dladiff.results import Photo, PhotoResult, SetResult
 from pipeline.errors import ConfigurationError, DeviceFault, trouble_named
 from pipeline.images.files import DecodedPhoto, PhotoLimits, decode_photo, encode_png
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.rows import photo_row
 from pipeline.records import CommitRecord, PhotoSet, ReadPhoto, RowStatus, SourcePhoto
-from pipeline.storage.store import open_store
+from pipeline.storage.store import Store, open_store
 from pipeline.worker.code_digest import code_digest
 from pipeline.worker.hang_watch import HangWatch
-from pipeline.worker.preflight import load_worker_models, protect_built_in_photo
+from pipeline.worker.preflight import protect_built_in_photo
+from pipeline.worker.protector import Protector, load_protector
 from pipeline.worker.result_rows import result_row
 from pipeline.worker.settings import SetOutcome, WorkerSettings
 from pipeline.worker.troubles import environment_trouble, is_out_of_memory
@@ -53,13 +53,20 @@ class PhotoSetWorker:
     """Protects photo sets, one after another, in this process."""
 
     def __init__(
-        self, settings: WorkerSettings, live_nodes: Callable[[], Collection[str]] = tuple
+        self,
+        settings: WorkerSettings,
+        live_nodes: Callable[[], Collection[str]] = tuple,
+        *,
+        load: Callable[[WorkerSettings], Protector] = load_protector,
+        store: Store | None = None,
     ) -> None:
         """Loads all models.
 
         Args:
             settings: From the driver.
             live_nodes: Says which nodes of the cluster live, by the names of ``settings.node``.
+            load: Loads what computes a set.
+            store: OUTPUT; None: as the settings say.
 
         Raises:
             ConfigurationError: If this process runs other code than the driver.
@@ -74,11 +81,11 @@ class PhotoSetWorker:
         self._operation = settings.config.operation
         self._watch = HangWatch(self._operation.set_time_limit_s)
         self._watch.arm()
-        self._models = load_worker_models(settings)
+        self._compute = load(settings)
         if settings.preflight:
-            protect_built_in_photo(self._models, self._method)
+            protect_built_in_photo(self._compute, self._method)
         self._watch.disarm()
-        self._store = open_store(
+        self._store = store or open_store(
             settings.output_uri, single_writer=settings.config.operation.single_writer
         )
         self._ledger = Ledger(
@@ -191,9 +198,7 @@ class PhotoSetWorker:
         method, tries = self._method, 0
         while True:
             try:
-                computed = protect_photo_set(
-                    photos, references, self._models, method, lambda *_: self._watch.arm()
-                )
+                computed = self._compute(photos, references, method, lambda *_: self._watch.arm())
                 for given, result in zip(to_do, computed.photos, strict=True):
                     given.result = result
                 return computed

@@ -19,8 +19,11 @@ from pipeline.inspection.verify import verify_output
 from pipeline.options import RunOptions, RunOutcome
 from pipeline.output.manifest import newest_state, read_manifest
 from pipeline.output.runs import unfinished_runs
+from pipeline.pool import Pool
 from pipeline.run import run_protection
 from pipeline.storage.store import open_store
+from pipeline.worker.protector import Protector, load_protector
+from pipeline.worker.settings import WorkerSettings
 from tests.sample_photos import face_album, jpeg_bytes, write_album
 
 
@@ -49,8 +52,11 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def protect(album: Path, output: Path, *overrides: str, **options: object) -> RunOutcome:
-    return run_protection(str(album), str(output), quick_config(*overrides), RunOptions(**options))
+def protect(
+    album: Path, output: Path, *overrides: str, pool: Pool | None = None, **options: object
+) -> RunOutcome:
+    config = quick_config(*overrides)
+    return run_protection(str(album), str(output), config, RunOptions(**options), pool=pool)
 
 
 def images(output: Path) -> dict[str, bytes]:
@@ -130,31 +136,31 @@ def test_bad_photos_get_a_reason_and_the_rest_is_protected(album, output):
     assert verify_output(str(output), str(album)).num_findings == 0
 
 
-class _KillsItself(ray_pool.ProtectPhotoSets):
-    """Sets of ``poison`` always kill their process, of ``hang`` hang, of ``once`` kill it once."""
-
-    def __init__(self, settings) -> None:
-        super().__init__(settings)
-        worker = self._worker
-        work, marker = worker._work, Path(settings.output_uri.removeprefix("file://")) / "killed"
-
-        def sabotaged(photo_set, *args):
-            first = photo_set.identity == "once" and not marker.exists()
-            if first:
-                marker.touch()
-            if photo_set.identity == "poison" or first:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if photo_set.identity == "hang":
-                time.sleep(600)
-            return work(photo_set, *args)
-
-        worker._work = sabotaged
+POISON, HANG, ONCE = 201, 202, 203
+"""Heights of photos that always kill their process, hang it, or kill it the first time."""
 
 
-def test_sets_that_kill_or_hang_their_process_are_quarantined(tmp_path, output, monkeypatch):
-    album = face_album(tmp_path / "in", {"fine": 1, "hang": 1, "once": 1, "poison": 1})
+def load_sabotaged(settings: WorkerSettings) -> Protector:
+    """The real method, but some photos end its process or never end."""
+    protect, marker = load_protector(settings), Path(settings.output_uri[7:]) / "killed"
+
+    def sabotaged(photos, references, method, on_progress):
+        height = photos[0].image.shape[0]
+        if height == POISON or (height == ONCE and not marker.exists()):
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if height == HANG:
+            time.sleep(600)
+        return protect(photos, references, method, on_progress)
+
+    return sabotaged
+
+
+def test_sets_that_kill_or_hang_their_process_are_quarantined(tmp_path, output):
+    album = tmp_path / "in"
+    for identity, side in {"fine": 200, "hang": HANG, "once": ONCE, "poison": POISON}.items():
+        face_album(album, {identity: 1}, side)
     ray_pool.ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr(ray_pool, "ProtectPhotoSets", _KillsItself)
     outcome = protect(
         album,
         output,
@@ -162,6 +168,7 @@ def test_sets_that_kill_or_hang_their_process_are_quarantined(tmp_path, output, 
         "max_crashed_attempts=2",
         "set_time_limit_s=30",
         "max_failed=0.1",
+        pool=ray_pool.RayPool(load_sabotaged),
     )
     assert outcome.counts == {"protected": 2, "quarantined": 2}
     assert outcome.exit_code == 2
@@ -172,7 +179,6 @@ def test_sets_that_kill_or_hang_their_process_are_quarantined(tmp_path, output, 
         "hang": "quarantined",
         "poison": "quarantined",
     }
-    monkeypatch.undo()
     again = protect(album, output, retry_quarantined=True)
     assert (again.exit_code, again.counts) == (0, {"protected": 2})
 

@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import LockHeldError, StoreUnreachable
 from pipeline.output.lock import LockLostError, OutputLock
 from pipeline.storage.store import Store
-from tests.pipeline.mini_run import MortalStore
+from tests.pipeline.mortal_run import MortalStore
 
 
 def later(store: Store, seconds: float) -> MortalStore:

@@ -12,10 +12,10 @@ from pipeline.images.files import decode_png
 from pipeline.output.ledger import Ledger
 from pipeline.records import PhotoSet, ReadPhoto, SourcePhoto
 from pipeline.storage.store import open_store
-from pipeline.worker import protect_photos
 from pipeline.worker.code_digest import code_digest
 from pipeline.worker.preflight import preflight
 from pipeline.worker.protect_photos import PhotoSetWorker
+from pipeline.worker.protector import load_protector
 from pipeline.worker.read_photos import read_photo_set
 from pipeline.worker.settings import SetOutcome, WorkerSettings
 from tests.sample_photos import face_album
@@ -68,18 +68,14 @@ def test_a_set_is_committed_once_with_staged_pixels_and_full_rows(settings, phot
     assert SetOutcome.from_json(first.to_json()) == first
 
 
-def test_a_set_that_fails_twice_is_failed_with_the_class_of_its_error(
-    settings, photo_set, monkeypatch
-):
+def test_a_set_that_fails_twice_is_failed_with_the_class_of_its_error(settings, photo_set):
     calls = []
 
     def fail(*args: object) -> None:
         calls.append(1)
         raise ZeroDivisionError("secret name")
 
-    worker = PhotoSetWorker(settings)
-    monkeypatch.setattr(protect_photos, "protect_photo_set", fail)
-    outcome = decide(worker, photo_set)
+    outcome = decide(PhotoSetWorker(settings, load=lambda _: fail), photo_set)
     assert (outcome.outcome, outcome.statuses, len(calls)) == ("committed", {"failed": 2}, 2)
     record = Ledger(open_store(settings.output_uri), RUN).read_commit(photo_set.key)
     assert record is not None
@@ -95,16 +91,12 @@ def test_a_set_that_fails_twice_is_failed_with_the_class_of_its_error(
         (MemoryError(), "out_of_memory"),
     ],
 )
-def test_a_trouble_of_the_environment_defers_and_is_no_crash(
-    settings, photo_set, monkeypatch, error, cause
-):
+def test_a_trouble_of_the_environment_defers_and_is_no_crash(settings, photo_set, error, cause):
     def fail(*args: object) -> None:
         raise error
 
-    worker = PhotoSetWorker(settings)
-    with monkeypatch.context() as patch:
-        patch.setattr(protect_photos, "protect_photo_set", fail)
-        outcome = decide(worker, photo_set)
+    worker = PhotoSetWorker(settings, load=lambda _: fail)
+    outcome = decide(worker, photo_set)
     assert (outcome.outcome, outcome.cause) == ("deferred", cause)
     ledger = Ledger(open_store(settings.output_uri), RUN)
     assert ledger.read_commit(photo_set.key) is None
@@ -112,18 +104,21 @@ def test_a_trouble_of_the_environment_defers_and_is_no_crash(
     assert worker._must_leave == (cause == DeviceFault.cause)
 
 
-def test_memory_running_out_halves_the_micro_batch(settings, photo_set, monkeypatch):
+def test_memory_running_out_halves_the_micro_batch(settings, photo_set):
     batches = []
-    real = protect_photos.protect_photo_set
 
-    def hungry(photos, references, models, method, on_progress):
-        batches.append(method.micro_batch)
-        if method.micro_batch > 2:
-            raise MemoryError
-        return real(photos, references, models, method, on_progress)
+    def load_hungry(settings):
+        protect = load_protector(settings)
 
-    worker = PhotoSetWorker(settings)
-    monkeypatch.setattr(protect_photos, "protect_photo_set", hungry)
+        def hungry(photos, references, method, on_progress):
+            batches.append(method.micro_batch)
+            if method.micro_batch > 2:
+                raise MemoryError
+            return protect(photos, references, method, on_progress)
+
+        return hungry
+
+    worker = PhotoSetWorker(settings, load=load_hungry)
     assert decide(worker, photo_set).statuses == {"protected": 2}
     assert batches == [8, 4, 2]
 

@@ -1,0 +1,59 @@
+"""What a run asks of the workers that protect its photo sets, whatever starts them.
+
+``ray_pool`` is the one for work; a test runs the same flow in its own process.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.config import RunConfig
+from pipeline.records import PhotoSet
+from pipeline.worker.settings import SetOutcome, WorkerSettings
+
+
+@dataclass(frozen=True)
+class PoolSize:
+    """How many workers, and what is reserved for each."""
+
+    workers: int
+    cpus_per_worker: int
+    gpus_per_worker: float
+    memory_bytes: int
+
+    @property
+    def device(self) -> str:
+        """Where workers compute."""
+        return "cuda" if self.gpus_per_worker else "cpu"
+
+
+class Pool(Protocol):
+    """Workers, from their start to their end."""
+
+    def session(self, config: RunConfig, num_sets: int) -> AbstractContextManager[PoolSize]:
+        """Holds the machines for the time of the block, and sizes the pool.
+
+        Args:
+            config: Wishes for the pool.
+            num_sets: More workers than photo sets are never started.
+
+        Raises:
+            ConfigurationError: If the machines cannot be had or are too small.
+        """
+
+    def preflight(self, settings: WorkerSettings, size: PoolSize) -> None:
+        """Loads models and protects a built-in photo in a process like the pool's.
+
+        Raises:
+            ConfigurationError: With what failed there.
+        """
+
+    def protect_sets(
+        self, photo_sets: Sequence[PhotoSet], settings: WorkerSettings, size: PoolSize
+    ) -> Iterator[SetOutcome]:
+        """Reads and protects photo sets; yields an outcome as soon as a set has one.
+
+        Raises:
+            PipelineError: If the pool itself broke; a set's own troubles are outcomes.
+        """
