@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 
 from pipeline.config import OperationSettings
+from pipeline.manifest_row import ManifestRow
 from pipeline.options import (
     EXIT_DONE,
     EXIT_FAILURES,
@@ -20,8 +21,7 @@ from pipeline.output.fold import fold_run, write_part
 from pipeline.output.ledger import Ledger
 from pipeline.output.lock import OutputLock
 from pipeline.output.publish import StagedDataLost, publish_commit
-from pipeline.output.rows import photo_row
-from pipeline.records import PhotoSet
+from pipeline.records import PhotoSet, photo_row
 from pipeline.reporting.reporter import Reporter
 from pipeline.storage.store import Store
 from pipeline.worker.settings import SetOutcome
@@ -146,8 +146,8 @@ class Driver:
             raise TooManyDeferred(cause)
 
 
-def gone_outputs(rows: Iterable[dict[str, object]], store: Store) -> list[str]:
+def gone_outputs(rows: Iterable[ManifestRow], store: Store) -> list[str]:
     """Keys of published photos whose originals are gone, for ``delete_gone_outputs``."""
     root = store.uri_of("images/")
-    uris = [str(row["output_uri"]) for row in rows if row.get("output_uri")]
-    return [store.key_of(uri) for uri in uris if uri.startswith(root)]
+    uris = [row.output_uri for row in rows]
+    return [store.key_of(uri) for uri in uris if uri is not None and uri.startswith(root)]

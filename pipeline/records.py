@@ -1,6 +1,6 @@
-"""The records that travel between steps, and the manifest's schema: a contract in one place.
+"""The records that travel between steps: photos, photo sets, and the commit that decides a set.
 
-Knows columns and their meaning. Knows nothing of how they are stored or computed.
+Knows their fields and how they become JSON. Knows nothing of how they are stored or computed.
 """
 
 import dataclasses
@@ -8,27 +8,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-import pyarrow as pa
+from pipeline.manifest_row import RECORD_VERSION, ManifestRow, RowStatus
 
-RECORD_VERSION = 1
-"""Raised whenever a column or a field of a commit record changes its meaning."""
-
-RowStatus = Literal[
-    "protected",
-    "layer1_only",
-    "layer2_only",
-    "skipped",
-    "failed",
-    "quarantined",
-    "deferred",
-    "source_gone",
-]
-"""State of a source photo; ``layer1_only`` and ``layer2_only``: a configured layer could not be
-done; ``deferred``: not decided, the environment was at fault; every other one is a decision."""
-
-
-PROTECTED_STATUSES = frozenset(("protected", "layer1_only", "layer2_only"))
-"""Statuses with a protected photo in OUTPUT."""
 MISSING_VERSION = ""
 """Version of a photo that a catalog file names and that is not there."""
 
@@ -90,6 +71,76 @@ class ReadPhoto:
     """True: the store was at fault (denied, throttled, unreachable), not the photo."""
 
 
+@dataclass(frozen=True)
+class StagedRow:
+    """A manifest row on its way through a commit, and where its protected photo lies."""
+
+    row: ManifestRow
+    output_key: str
+    """Key below OUTPUT under which the photo will be served; see ``ManifestRow.output_uri``."""
+    staged_key: str | None = None
+    """Key below OUTPUT of the attempt's own copy of the protected photo; None: there is none."""
+
+    def to_fields(self) -> dict[str, Any]:
+        """One flat object, as it stands in a commit record."""
+        keys = {"output_key": self.output_key, "staged_key": self.staged_key}
+        return self.row.to_columns() | keys
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Self:
+        """The inverse of ``to_fields``.
+
+        Raises:
+            TypeError: For a field that is neither a column nor one of the two keys.
+            ValueError: Without ``output_key``.
+        """
+        columns = dict(fields)
+        if "output_key" not in columns:
+            raise ValueError("a row lacks output_key: an earlier version of dladiff wrote it")
+        output_key, staged_key = columns.pop("output_key"), columns.pop("staged_key", None)
+        return cls(ManifestRow.from_columns(columns), output_key, staged_key)
+
+
+def photo_row(
+    photo: SourcePhoto,
+    status: RowStatus,
+    photo_set: PhotoSet | None = None,
+    reason: str | None = None,
+) -> ManifestRow:
+    """A row with the columns that the catalog and the plan know, all others null.
+
+    Args:
+        photo_set: The set in which the photo was decided, None where none was needed.
+    """
+    return ManifestRow(
+        identity=photo.identity,
+        set_key=photo_set.key if photo_set else None,
+        num_reference=len(photo_set.references) if photo_set else None,
+        source_uri=photo.uri,
+        source_version=photo.version,
+        source_bytes=photo.size_bytes,
+        status=status,
+        reason=reason,
+    )
+
+
+@dataclass(frozen=True)
+class RunColumns:
+    """Columns that all rows of a run share."""
+
+    seed: int | None = None
+    method_digest: str | None = None
+    models_digest: str | None = None
+    version: str | None = None
+
+    def fill(self, row: ManifestRow) -> ManifestRow:
+        """The row with these columns where it has null."""
+        shared = vars(self).items()
+        return dataclasses.replace(
+            row, **{name: value for name, value in shared if getattr(row, name) is None}
+        )
+
+
 @dataclass
 class CommitRecord:
     """The one record that decides a photo set: ``runs/<id>/commits/<key>.<g>.json``."""
@@ -100,8 +151,8 @@ class CommitRecord:
     run_id: str
     attempt: str
     outcome: Literal["done", "failed", "quarantined"]
-    rows: list[dict[str, Any]]
-    """One manifest row per photo of the set (``MANIFEST_SCHEMA``), with staged data keys."""
+    rows: list[StagedRow]
+    """One per photo of the set."""
     reason: str | None = None
     version: int = RECORD_VERSION
     committed_at: str = ""
@@ -110,89 +161,22 @@ class CommitRecord:
     cost: dict[str, Any] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
-        return json.dumps(dataclasses.asdict(self), sort_keys=True).encode()
+        values = vars(self) | {"rows": [staged.to_fields() for staged in self.rows]}
+        return json.dumps(values, sort_keys=True).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
+        """The inverse of ``to_bytes``.
+
+        Raises:
+            ValueError: If another version wrote it, or it is no JSON.
+            TypeError: If it is damaged: a field is missing, or one too many.
+        """
         values = json.loads(data)
         if values.get("version") != RECORD_VERSION:
             raise ValueError(
                 f"commit record has version {values.get('version')}, this program reads "
                 f"{RECORD_VERSION}: use the dladiff version that wrote it"
             )
+        values["rows"] = [StagedRow.from_fields(fields) for fields in values["rows"]]
         return cls(**values)
-
-
-_FACE = pa.struct(
-    [
-        ("box", pa.list_(pa.float32())),
-        ("landmarks", pa.list_(pa.float32())),
-        ("score", pa.float32()),
-        ("mask_extent", pa.list_(pa.int32())),
-    ]
-)
-_COSINE = pa.struct(
-    [
-        ("encoder", pa.string()),
-        ("held_out", pa.bool_()),
-        ("before", pa.float32()),
-        ("after", pa.float32()),
-        ("after_handling", pa.float32()),
-    ]
-)
-
-_COLUMNS: list[tuple[str, pa.DataType, str]] = [
-    ("identity", pa.string(), "Folder or catalog name of the person."),
-    ("set_key", pa.string(), "Photo set in which this photo was decided; null: none was needed."),
-    ("num_reference", pa.int32(), "Reference originals that Step 0 read besides the set."),
-    ("source_uri", pa.string(), "Where the original lies."),
-    ("source_version", pa.string(), "Etag or version id; local: size and mtime_ns."),
-    ("source_bytes", pa.int64(), "Size of the original in bytes."),
-    ("source_sha256", pa.string(), "Of the original's bytes; null where it was never read."),
-    ("output_uri", pa.string(), "Where the protected photo is served; null: none."),
-    ("output_sha256", pa.string(), "Of the protected file's bytes."),
-    ("status", pa.string(), "See RowStatus."),
-    ("reason", pa.string(), "Why, where the status is not protected."),
-    ("target_met", pa.bool_(), "Every white-box cosine at most layer2.target_cosine."),
-    ("stop_reason", pa.string(), "Why the iterations ended."),
-    ("width", pa.int32(), "Of original and output, upright, in pixels."),
-    ("height", pa.int32(), "Of original and output, upright, in pixels."),
-    ("num_faces", pa.int32(), "Faces found on the original."),
-    ("faces", pa.list_(_FACE), "Box (left, top, right, bottom), 5 landmarks, mask extent, px."),
-    ("epsilon_finetune_levels", pa.float32(), "Budget of layer 1 in 8-bit levels; 0: not run."),
-    ("epsilon_zeroshot_levels", pa.float32(), "Budget of layer 2 in 8-bit levels; 0: not run."),
-    ("max_change_levels", pa.int32(), "Largest change of the re-read file, 8-bit levels."),
-    ("max_change_levels_outside_faces", pa.int32(), "The same outside all mask extents."),
-    ("psnr_db", pa.float32(), "Re-read file against the original, dB."),
-    ("ssim", pa.float32(), "Structural similarity in [0, 1]."),
-    ("lpips", pa.float32(), "LPIPS (AlexNet); null where its weights are not installed."),
-    ("learned_fraction", pa.float32(), "What a probe still learned of the clean photos, 0..1."),
-    ("identity_cosines", pa.list_(_COSINE), "Clean against protected, per encoder."),
-    ("attention_loss_before", pa.float32(), "L_att at the random start."),
-    ("attention_loss_after", pa.float32(), "L_att of the set after layer 1."),
-    ("denoising_loss_before", pa.float32(), "L_den of the clean photos."),
-    ("denoising_loss_after", pa.float32(), "L_den of the set after layer 1."),
-    ("seed", pa.int64(), "Of the method."),
-    ("method_digest", pa.string(), "Digest of all that changes bytes."),
-    ("models_digest", pa.string(), "Digest of the weight files alone."),
-    ("version", pa.string(), "Version of dladiff."),
-    ("run_id", pa.string(), "Run that decided this row."),
-    ("attempt", pa.string(), "Attempt of the set that won."),
-    ("seconds", pa.float32(), "Wall seconds of the set divided by its photos."),
-    ("gpu_seconds", pa.float32(), "The same on the GPU."),
-    ("committed_at", pa.string(), "UTC, ISO 8601."),
-]
-
-MANIFEST_SCHEMA = pa.schema(
-    [
-        pa.field(name, column_type, metadata={"description": description})
-        for name, column_type, description in _COLUMNS
-    ],
-    metadata={"dladiff_record_version": str(RECORD_VERSION)},
-)
-"""One row per photo that a run decided on; append-only, the newest row of a source is its state."""
-
-
-def empty_row() -> dict[str, Any]:
-    """A manifest row with every column null."""
-    return dict.fromkeys(MANIFEST_SCHEMA.names)

@@ -202,7 +202,7 @@ def _ray_pool(options: RunOptions) -> Pool:
 def _record_gone(store: Store, run_id: str, plan: Plan, config: RunConfig) -> None:
     if config.operation.delete_gone_outputs:
         store.delete(gone_outputs(plan.gone_rows, store))
-        plan.gone_rows = [{**row, "output_uri": None} for row in plan.gone_rows]
+        plan.gone_rows = [dataclasses.replace(row, output_uri=None) for row in plan.gone_rows]
     write_part(store, run_id, plan.gone_rows)
 
 

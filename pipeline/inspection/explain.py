@@ -1,13 +1,13 @@
 """``dladiff explain``: why a photo is or is not protected, in plain sentences. Reads only."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from pipeline.errors import ConfigurationError, EnvironmentTrouble
+from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output.ledger import Ledger
 from pipeline.output.manifest import SourceState, newest_state, rows_of_source
 from pipeline.output.runs import is_finished, list_runs, read_plan
-from pipeline.records import PROTECTED_STATUSES, PhotoSet
+from pipeline.records import PhotoSet
 from pipeline.storage.store import Store, normalise_uri, open_store
 
 _MAX_CANDIDATES = 10
@@ -165,40 +165,40 @@ def _has_changed(uri: str, state: SourceState) -> bool | None:
     return None if info is None else info.version != state.version
 
 
-def _explain_history(rows: list[dict[str, Any]], has_state: bool) -> list[str]:
+def _explain_history(rows: list[ManifestRow], has_state: bool) -> list[str]:
     """What the newest row measured, and the rows before it."""
-    decided = [row for row in rows if row["status"] != "deferred"]
+    decided = [row for row in rows if row.status != "deferred"]
     lines = _explain_measures(decided[-1]) if has_state and decided else []
     later = rows[rows.index(decided[-1]) + 1 :] if decided else rows
     for row in later:
         lines.append(
-            f"Run {row['run_id']} put it off: the environment was at fault "
-            f"({row['reason'] or 'unknown cause'}); run `dladiff protect` again."
+            f"Run {row.run_id} put it off: the environment was at fault "
+            f"({row.reason or 'unknown cause'}); run `dladiff protect` again."
         )
     for row in reversed(decided[:-1]):
-        why = f" ({row['reason']})" if row["reason"] else ""
+        why = f" ({row.reason})" if row.reason else ""
         lines.append(
-            f"Earlier: {row['status']}{why} in run {row['run_id']}, {row['committed_at'][:19]} UTC."
+            f"Earlier: {row.status}{why} in run {row.run_id}, {(row.committed_at or '')[:19]} UTC."
         )
     return lines
 
 
-def _explain_measures(row: Mapping[str, Any]) -> list[str]:
-    if row["status"] not in PROTECTED_STATUSES:
+def _explain_measures(row: ManifestRow) -> list[str]:
+    if row.status not in PROTECTED_STATUSES:
         return []
     lines = [
-        f"Faces: {row['num_faces']}. Largest change: {row['max_change_levels']} of 255 levels, "
-        f"{row['max_change_levels_outside_faces']} outside faces; "
-        f"PSNR {_number(row['psnr_db'], 1)} dB."
+        f"Faces: {row.num_faces}. Largest change: {row.max_change_levels} of 255 levels, "
+        f"{row.max_change_levels_outside_faces} outside faces; "
+        f"PSNR {_number(row.psnr_db, 1)} dB."
     ]
-    for cosine in row["identity_cosines"] or ():
-        kind = "held out" if cosine["held_out"] else "attacked"
+    for cosine in row.identity_cosines or ():
+        kind = "held out" if cosine.held_out else "attacked"
         lines.append(
-            f"Likeness to the original for {cosine['encoder']} ({kind}): "
-            f"{_number(cosine['after'], 2)}, after JPEG and resizing "
-            f"{_number(cosine['after_handling'], 2)} (1 = same picture)."
+            f"Likeness to the original for {cosine.encoder} ({kind}): "
+            f"{_number(cosine.after, 2)}, after JPEG and resizing "
+            f"{_number(cosine.after_handling, 2)} (1 = same picture)."
         )
-    if row["target_met"] is False:
+    if row.target_met is False:
         lines.append("The target likeness was not reached: it is protected less than asked for.")
     return lines
 
@@ -212,7 +212,7 @@ def _explain_open_run(store: Store, run_id: str, photo_set: PhotoSet, uri: str) 
     ledger = Ledger(store, run_id)
     commit = ledger.read_commit(photo_set.key, photo_set.generation)
     if commit is not None:
-        statuses = [row["status"] for row in commit.rows if row["source_uri"] == uri]
+        statuses = [each.row.status for each in commit.rows if each.row.source_uri == uri]
         return [
             f"Run {run_id} is not finished; it decided {statuses[0] if statuses else 'nothing'} "
             "for this photo, which counts once the next `dladiff protect` has finished that run."

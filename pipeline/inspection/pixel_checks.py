@@ -4,16 +4,16 @@ Knows two images and a manifest row; knows no files.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.images.files import Image
+from pipeline.manifest_row import FaceColumn, ManifestRow
 
 
-def budget_findings(original: Image, protected: Image, row: Mapping[str, Any]) -> list[str]:
+def budget_findings(original: Image, protected: Image, row: ManifestRow) -> list[str]:
     """What is wrong with a protected photo, one sentence each; empty if nothing is.
 
     Layer 1 may change every pixel by ``epsilon_finetune_levels``; inside the faces' mask extents
@@ -27,16 +27,16 @@ def budget_findings(original: Image, protected: Image, row: Mapping[str, Any]) -
     if original.shape != protected.shape:
         return [f"the original has {_size(original)} pixels, the output {_size(protected)}"]
     change = np.abs(original.astype(np.int16) - protected.astype(np.int16)).max(axis=2)
-    faces = face_mask(change.shape, row["faces"] or ())
+    faces = face_mask(change.shape, row.faces or ())
     outside, inside = _largest(change[~faces]), _largest(change[faces])
-    allowed_outside = _allowed(row["epsilon_finetune_levels"])
-    allowed_inside = _allowed(row["epsilon_finetune_levels"], row["epsilon_zeroshot_levels"])
+    allowed_outside = _allowed(row.epsilon_finetune_levels)
+    allowed_inside = _allowed(row.epsilon_finetune_levels, row.epsilon_zeroshot_levels)
     findings = []
     if outside > allowed_outside:
         findings.append(f"changed by {outside} levels outside faces, {allowed_outside} allowed")
     if inside > allowed_inside:
         findings.append(f"changed by {inside} levels inside faces, {allowed_inside} allowed")
-    recorded = row["max_change_levels"]
+    recorded = row.max_change_levels
     if recorded is not None and recorded != max(outside, inside):
         findings.append(
             f"largest change is {max(outside, inside)} levels, the manifest says {recorded}"
@@ -44,12 +44,12 @@ def budget_findings(original: Image, protected: Image, row: Mapping[str, Any]) -
     return findings
 
 
-def face_mask(shape: tuple[int, ...], faces: Sequence[Mapping[str, Any]]) -> NDArray[np.bool_]:
+def face_mask(shape: tuple[int, ...], faces: Sequence[FaceColumn]) -> NDArray[np.bool_]:
     """True inside the mask extents of the faces, shape (height, width)."""
     mask = np.zeros(shape, dtype=np.bool_)
     for face in faces:
-        if face["mask_extent"]:
-            left, top, right, bottom = (max(0, edge) for edge in face["mask_extent"])
+        if face.mask_extent:
+            left, top, right, bottom = (max(0, edge) for edge in face.mask_extent)
             mask[top:bottom, left:right] = True
     return mask
 

@@ -7,7 +7,6 @@ import base64
 import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from dladiff.errors import PhotoError
 from pipeline.config import OperationSettings
@@ -15,8 +14,8 @@ from pipeline.errors import ConfigurationError, EnvironmentTrouble
 from pipeline.images.files import PhotoLimits, decode_photo, decode_png
 from pipeline.inspection.before_after import BeforeAfter, before_after_png
 from pipeline.inspection.summary import SUMMARY_COLUMNS, summary_table
+from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output.manifest import newest_rows, require_states
-from pipeline.records import PROTECTED_STATUSES
 from pipeline.storage.store import Store, lies_below, normalise_uri, open_store, read_uri
 
 _PROMISE = (
@@ -66,32 +65,32 @@ def write_report(output_uri: str, target: Path, num_photos: int = 4) -> Path:
     return target
 
 
-def _spread(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _spread(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
     """Protected rows, one of each person in turn, in a fixed order."""
-    by_identity: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: row["source_uri"]):
-        if row["status"] in PROTECTED_STATUSES:
-            by_identity.setdefault(row["identity"], []).append(row)
+    by_identity: dict[str, list[ManifestRow]] = {}
+    for row in sorted(rows, key=lambda row: row.source_uri):
+        if row.status in PROTECTED_STATUSES:
+            by_identity.setdefault(row.identity, []).append(row)
     turns = [(turn, row) for of_one in by_identity.values() for turn, row in enumerate(of_one)]
     return [row for _, row in sorted(turns, key=lambda pair: pair[0])]
 
 
 def _readable_pairs(
-    store: Store, rows: Iterable[dict[str, Any]], keys: dict[str, str | None], num_photos: int
+    store: Store, rows: Iterable[ManifestRow], keys: dict[str, str | None], num_photos: int
 ) -> list[BeforeAfter]:
     limits = PhotoLimits.of(OperationSettings())
     pairs: list[BeforeAfter] = []
     for row in rows:
-        key = keys[row["source_uri"]]
+        key = keys[row.source_uri]
         if len(pairs) == num_photos or key is None:
             break
         try:
-            original = decode_photo(read_uri(row["source_uri"]), limits).image
+            original = decode_photo(read_uri(row.source_uri), limits).image
             protected = decode_png(store.read(key))
         except (FileNotFoundError, ValueError, PhotoError, EnvironmentTrouble):
             continue  # `verify` is the command that complains
         if original.shape == protected.shape:
-            caption = f"at most {row['max_change_levels']} levels changed"
+            caption = f"at most {row.max_change_levels} levels changed"
             pairs.append(BeforeAfter(original, protected, caption))
     return pairs
 

@@ -118,7 +118,7 @@ def _add_commits(status: RunStatus, store: Store) -> None:
     counts: Counter[str] = Counter()
     decided: list[tuple[float, int]] = []
     for commit in Ledger(store, status.run_id).commits():
-        counts.update(row["status"] for row in commit.rows)
+        counts.update(staged.row.status for staged in commit.rows)
         decided.append((_timestamp(commit.committed_at), len(commit.rows)))
     status.counts, status.num_sets = dict(counts), len(decided)
     if not decided:

@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import fmean
-from typing import Any
 
-from pipeline.records import PROTECTED_STATUSES
+from pipeline.manifest_row import PROTECTED_STATUSES, CosineColumn, ManifestRow
 
 SUMMARY_COLUMNS = (
     "status",
@@ -21,16 +20,16 @@ SUMMARY_COLUMNS = (
 """Columns of the manifest that ``summary_table`` reads."""
 
 
-def summary_table(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
+def summary_table(rows: Iterable[ManifestRow]) -> list[tuple[str, str]]:
     """Name and value of what the manifest's newest rows say together."""
     rows = list(rows)
-    statuses = Counter(row["status"] for row in rows)
+    statuses = Counter(row.status for row in rows)
     reasons = Counter(
-        (row["reason"] or "").partition(":")[0]
+        (row.reason or "").partition(":")[0]
         for row in rows
-        if row["status"] not in PROTECTED_STATUSES and row["reason"]
+        if row.status not in PROTECTED_STATUSES and row.reason
     )
-    done = [row for row in rows if row["status"] in PROTECTED_STATUSES]
+    done = [row for row in rows if row.status in PROTECTED_STATUSES]
     table = [("photos", f"{len(rows):,}")]
     table += [(status, f"{number:,}") for status, number in sorted(statuses.items())]
     table += [(f"reason {reason}", f"{number:,}") for reason, number in sorted(reasons.items())]
@@ -38,7 +37,7 @@ def summary_table(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
         ("largest change", "max_change_levels", " levels of 255"),
         ("largest change outside faces", "max_change_levels_outside_faces", " levels of 255"),
     ):
-        values = [row[column] for row in done if row[column] is not None]
+        values = [value for row in done if (value := getattr(row, column)) is not None]
         if values:
             table.append((name, f"{max(values)}{unit}"))
     for name, column, unit in (
@@ -46,25 +45,29 @@ def summary_table(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
         ("SSIM, mean", "ssim", ""),
         ("seconds per photo, mean", "seconds", " s"),
     ):
-        values = [row[column] for row in done if row[column] is not None]
+        values = [value for row in done if (value := getattr(row, column)) is not None]
         if values:
             table.append((name, f"{fmean(values):.3g}{unit}"))
     return table + _cosine_rows(done)
 
 
-def _cosine_rows(done: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+def _cosine_rows(done: Sequence[ManifestRow]) -> list[tuple[str, str]]:
     """Mean cosine to the original by encoder, as saved and after handling."""
-    by_encoder: dict[str, list[dict[str, Any]]] = {}
+    by_encoder: dict[str, list[CosineColumn]] = {}
     for row in done:
-        for cosine in row["identity_cosines"] or ():
-            name = cosine["encoder"] + (" (held out)" if cosine["held_out"] else "")
+        for cosine in row.identity_cosines or ():
+            name = cosine.encoder + (" (held out)" if cosine.held_out else "")
             by_encoder.setdefault(name, []).append(cosine)
     table = []
     for name, cosines in sorted(by_encoder.items()):
-        means = [
-            fmean(values) if (values := [c[key] for c in cosines if c[key] is not None]) else None
+        shown = " / ".join(
+            _mean([getattr(cosine, key) for cosine in cosines])
             for key in ("before", "after", "after_handling")
-        ]
-        shown = " / ".join("-" if mean is None else f"{mean:.2f}" for mean in means)
+        )
         table.append((f"likeness {name}: unprotected / protected / after JPEG and resize", shown))
     return table
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    measured = [value for value in values if value is not None]
+    return f"{fmean(measured):.2f}" if measured else "-"

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
 
 from dladiff.errors import PhotoError
 from pipeline.catalog.folder import check_paths, read_catalog
@@ -16,9 +15,9 @@ from pipeline.config import OperationSettings
 from pipeline.errors import EnvironmentTrouble
 from pipeline.images.files import Image, PhotoLimits, decode_photo, decode_png
 from pipeline.inspection.pixel_checks import budget_findings
+from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output.manifest import SourceState, newest_rows, read_manifest, require_states
 from pipeline.output.runs import unfinished_runs
-from pipeline.records import PROTECTED_STATUSES
 from pipeline.storage.store import Store, open_store, read_uri
 
 MAX_LISTED = 1000
@@ -134,8 +133,8 @@ def _check_rows(
     report: VerifyReport,
     on_progress: Callable[[int, int], None],
 ) -> None:
-    def check(row: dict[str, Any]) -> _RowCheck:
-        return _check_row(store, row, states[row["source_uri"]].output_key)
+    def check(row: ManifestRow) -> _RowCheck:
+        return _check_row(store, row, states[row.source_uri].output_key)
 
     originals: Counter[str] = Counter()
     for done, outcome in enumerate(_in_threads(check, newest_rows(store, _COLUMNS)), start=1):
@@ -150,7 +149,7 @@ def _check_rows(
 
 
 def _in_threads(
-    check: Callable[[dict[str, Any]], _RowCheck], rows: Iterable[dict[str, Any]]
+    check: Callable[[ManifestRow], _RowCheck], rows: Iterable[ManifestRow]
 ) -> Iterator[_RowCheck]:
     """``check`` of every row, in order, a few rows ahead: never all of them in memory."""
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -163,17 +162,17 @@ def _in_threads(
             yield ahead.popleft().result()
 
 
-def _check_row(store: Store, row: dict[str, Any], output_key: str | None) -> _RowCheck:
+def _check_row(store: Store, row: ManifestRow, output_key: str | None) -> _RowCheck:
     if output_key is None:
-        if row["status"] in PROTECTED_STATUSES:
-            return _RowCheck([Finding("missing_output", row["source_uri"], "the row names none")])
+        if row.status in PROTECTED_STATUSES:
+            return _RowCheck([Finding("missing_output", row.source_uri, "the row names none")])
         return _RowCheck([])
     where = store.uri_of(output_key)
     try:
         content = store.read(output_key)
     except FileNotFoundError:
         return _RowCheck([Finding("missing_output", where)])
-    if sha256(content).hexdigest() != row["output_sha256"]:
+    if sha256(content).hexdigest() != row.output_sha256:
         return _RowCheck([Finding("wrong_hash", where, "the file was changed or replaced")], True)
     try:
         protected = decode_png(content)
@@ -181,8 +180,8 @@ def _check_row(store: Store, row: dict[str, Any], output_key: str | None) -> _Ro
         return _RowCheck([Finding("not_readable", where, str(error))], True)
     height, width = protected.shape[:2]
     # A row whose original is gone describes no pixels any more.
-    if row["width"] is not None and (width, height) != (row["width"], row["height"]):
-        detail = f"{width} x {height}, the manifest says {row['width']} x {row['height']}"
+    if row.width is not None and (width, height) != (row.width, row.height):
+        detail = f"{width} x {height}, the manifest says {row.width} x {row.height}"
         return _RowCheck([Finding("wrong_size", where, detail)], True)
     original = _read_original(row)
     if isinstance(original, str):
@@ -191,15 +190,15 @@ def _check_row(store: Store, row: dict[str, Any], output_key: str | None) -> _Ro
     return _RowCheck([Finding("over_budget", where, text) for text in troubles], True, True)
 
 
-def _read_original(row: dict[str, Any]) -> Image | str:
+def _read_original(row: ManifestRow) -> Image | str:
     """The pixels that were protected, or why they cannot be had any more."""
     try:
-        content = read_uri(row["source_uri"])
+        content = read_uri(row.source_uri)
     except FileNotFoundError:
         return "the original is gone"
     except EnvironmentTrouble as error:
         return f"the original cannot be read ({error.cause})"
-    if sha256(content).hexdigest() != row["source_sha256"]:
+    if sha256(content).hexdigest() != row.source_sha256:
         return "the original has changed since"
     try:
         return decode_photo(content, _NO_LIMITS).image

@@ -4,34 +4,26 @@ The newest row of a source is its state; that is all OUTPUT remembers. Images ar
 their rows appear. How rows become files stands in ``manifest_parts``.
 """
 
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 from pipeline.clock import utc_now
+from pipeline.manifest_row import ManifestRow
 from pipeline.output.ledger import Ledger
 from pipeline.output.lock import LockLostError
 from pipeline.output.manifest_parts import create_part, part_key, parts_so_far
 from pipeline.output.publish import StagedDataLost, publish_commit
-from pipeline.output.rows import STAGED_KEY
-from pipeline.records import CommitRecord
+from pipeline.records import CommitRecord, StagedRow
 from pipeline.storage.store import Store
 
 _log = logging.getLogger("dladiff.manifest")
 
 COMMITS_PER_PART = 500
 """Commits folded into one part: bounds memory and what a killed fold does again."""
-
-_LOST = {
-    "status": "failed",
-    "reason": "staged_data_lost",
-    "output_uri": None,
-    "output_sha256": None,
-    STAGED_KEY: None,
-}
 
 
 @dataclass
@@ -66,7 +58,7 @@ def fold_run(
         names = [*islice(pending, COMMITS_PER_PART)]
         if not names:
             return result
-        rows: list[dict[str, Any]] = []
+        rows: list[ManifestRow] = []
         for set_key, generation in names:
             record = ledger.read_commit(set_key, generation)
             if record is not None:
@@ -75,26 +67,24 @@ def fold_run(
             raise LockLostError("OUTPUT's lock is lost or was not renewed: folding stops")
         if create_part(store, run_id, number, rows, names):
             result.num_commits += len(names)
-            result.statuses.update(row["status"] for row in rows)
+            result.statuses.update(row.status for row in rows)
 
 
-def write_part(store: Store, run_id: str, rows: Sequence[dict[str, Any]]) -> str | None:
+def write_part(store: Store, run_id: str, rows: Sequence[ManifestRow]) -> str | None:
     """Appends rows that no commit decided: ``source_gone``, ``deferred``, skipped unread.
 
     Args:
-        rows: As ``rows.photo_row`` makes them; ``run_id`` and ``committed_at`` are filled in.
+        rows: As ``records.photo_row`` makes them; ``run_id`` and ``committed_at`` are filled in.
 
     Returns:
         Key of the new part, None if there were no rows.
-
-    Raises:
-        ValueError: For a row with a field that is no column.
     """
     if not rows:
         return None
     now = utc_now()
     full = [
-        {**row, "run_id": run_id, "committed_at": row.get("committed_at") or now} for row in rows
+        dataclasses.replace(row, run_id=run_id, committed_at=row.committed_at or now)
+        for row in rows
     ]
     while True:
         _, number = parts_so_far(store, run_id)
@@ -104,16 +94,25 @@ def write_part(store: Store, run_id: str, rows: Sequence[dict[str, Any]]) -> str
 
 def _published_rows(
     store: Store, record: CommitRecord, may_publish: Callable[[], bool], result: FoldResult
-) -> list[dict[str, Any]]:
+) -> list[ManifestRow]:
     """A commit's rows for the manifest, after its images are where the rows say."""
+    lost: frozenset[str] = frozenset()
     try:
         result.num_published += publish_commit(store, record, may_publish)
     except StagedDataLost as error:
         # Somebody deleted data of this run. It must not block OUTPUT for ever: these photos are
         # failed, which a person sees and `--retry-failed` repairs.
         _log.error("%s", error)
-        return [
-            {**row, **_LOST} if row.get(STAGED_KEY) in error.staged_keys else row
-            for row in record.rows
-        ]
-    return record.rows
+        lost = error.staged_keys
+    return [_manifest_row(store, staged, staged.staged_key in lost) for staged in record.rows]
+
+
+def _manifest_row(store: Store, staged: StagedRow, is_lost: bool) -> ManifestRow:
+    """The row as it enters the manifest: its image is served, or lost for good."""
+    if is_lost:
+        return dataclasses.replace(
+            staged.row, status="failed", reason="staged_data_lost", output_sha256=None
+        )
+    if staged.staged_key is None:
+        return staged.row
+    return dataclasses.replace(staged.row, output_uri=store.uri_of(staged.output_key))

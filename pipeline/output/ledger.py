@@ -8,15 +8,13 @@ generation is the truth. What becomes of attempts that decide nothing stands in 
 
 import dataclasses
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
 
 from pipeline.clock import utc_now
 from pipeline.errors import PipelineError
 from pipeline.output.attempts import Attempt, Attempts, AttemptState
-from pipeline.output.rows import STAGED_KEY, check_fields, photo_row
 from pipeline.output.runs import check_run_id, run_key
-from pipeline.records import CommitRecord, PhotoSet
+from pipeline.records import CommitRecord, PhotoSet, RunColumns, StagedRow, photo_row
 from pipeline.storage.store import Store
 
 __all__ = ["Attempt", "AttemptState", "Ledger"]
@@ -37,7 +35,7 @@ class Ledger:
         *,
         node: str | None = None,
         live_nodes: Callable[[], Collection[str]] = tuple,
-        columns: Mapping[str, Any] | None = None,
+        columns: RunColumns | None = None,
     ) -> None:
         """Reads and writes nothing yet.
 
@@ -45,12 +43,11 @@ class Ledger:
             node: Name of this node that no other, and no earlier, node has, e.g. Ray's node id;
                 None: host name and boot id.
             live_nodes: Says which other nodes live; asked only where a set was tried before.
-            columns: Columns that all rows of the run share (``method_digest``,
-                ``models_digest``, ``version``, ``seed``); filled in where a row has null.
+            columns: Filled in where a row has null.
         """
         self._store, self._run_id = store, check_run_id(run_id)
         self._attempts = Attempts(store, run_id, node, live_nodes)
-        self._columns = dict(columns or {})
+        self._columns = columns or RunColumns()
 
     def begin(
         self, photo_set: PhotoSet, max_crashed: int = 3, max_lost: int = 10
@@ -97,9 +94,6 @@ class Ledger:
 
         Returns:
             Whether this record decides; if not, another attempt's did, see ``read_commit``.
-
-        Raises:
-            ValueError: For a row with a field that is no column.
         """
         record = self._completed(record)
         won = self._store.create_exclusive(
@@ -182,7 +176,10 @@ class Ledger:
             run_id=self._run_id,
             attempt=QUARANTINE_ATTEMPT,
             outcome="quarantined",
-            rows=[photo_row(photo, "quarantined", photo_set, reason) for photo in photo_set.photos],
+            rows=[
+                StagedRow(photo_row(photo, "quarantined", photo_set, reason), photo.output_key)
+                for photo in photo_set.photos
+            ],
             reason=reason,
         )
         self.commit(record)
@@ -194,19 +191,17 @@ class Ledger:
 
     def _completed(self, record: CommitRecord) -> CommitRecord:
         committed_at = record.committed_at or utc_now()
-        fixed = {
-            "set_key": record.set_key,
-            "run_id": self._run_id,
-            "attempt": record.attempt,
-            "committed_at": committed_at,
-        }
         rows = []
-        for row in record.rows:
-            check_fields(row)
-            given = {name: value for name, value in row.items() if value is not None}
-            rows.append({**row, **self._columns, **given, **fixed})
-            if record.outcome != "done":
-                rows[-1].pop(STAGED_KEY, None)
+        for staged in record.rows:
+            row = dataclasses.replace(
+                self._columns.fill(staged.row),
+                set_key=record.set_key,
+                run_id=self._run_id,
+                attempt=record.attempt,
+                committed_at=committed_at,
+            )
+            staged_key = staged.staged_key if record.outcome == "done" else None
+            rows.append(StagedRow(row, staged.output_key, staged_key))
         return dataclasses.replace(
             record, rows=rows, run_id=self._run_id, committed_at=committed_at
         )

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ConfigurationError
+from pipeline.manifest_row import MANIFEST_SCHEMA, NEVER_NULL, ManifestRow
 from pipeline.output.manifest_parts import part_keys, read_part
-from pipeline.records import MANIFEST_SCHEMA
 from pipeline.storage.store import Store
 
 _BATCH_ROWS = 1000
@@ -117,24 +117,24 @@ def require_states(store: Store) -> dict[str, SourceState]:
     return states
 
 
-def newest_rows(store: Store, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+def newest_rows(store: Store, columns: Sequence[str] | None = None) -> Iterator[ManifestRow]:
     """The newest decision on every source, as rows; ``deferred`` rows decide nothing.
 
     Args:
-        columns: Names to read, None for all.
+        columns: Names to read, None for all; in the rows all others are null.
     """
-    needed = {"source_uri", "status", "committed_at", *(columns or MANIFEST_SCHEMA.names)}
+    needed = {*NEVER_NULL, "committed_at", *(columns or MANIFEST_SCHEMA.names)}
     names = [name for name in MANIFEST_SCHEMA.names if name in needed]
     table = read_manifest(store, names)
     table = table.filter(pc.not_equal(table["status"], "deferred"))
     newest = {uri: index for index, uri in enumerate(table["source_uri"].to_pylist())}
     indices = pa.array(sorted(newest.values()), pa.int64())
     for batch in table.take(indices).to_batches(max_chunksize=_BATCH_ROWS):
-        yield from batch.to_pylist()
+        yield from map(ManifestRow.from_columns, batch.to_pylist())
 
 
-def rows_of_source(store: Store, source_uri: str) -> list[dict[str, Any]]:
+def rows_of_source(store: Store, source_uri: str) -> list[ManifestRow]:
     """Every row on one source, oldest first, deferred ones included."""
     table = read_manifest(store)
-    rows: list[dict[str, Any]] = table.filter(pc.equal(table["source_uri"], source_uri)).to_pylist()
-    return rows
+    rows = table.filter(pc.equal(table["source_uri"], source_uri)).to_pylist()
+    return [ManifestRow.from_columns(row) for row in rows]

@@ -8,20 +8,17 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import PipelineError
-from pipeline.output.rows import OUTPUT_KEY, STAGED_KEY, check_fields
+from pipeline.manifest_row import MANIFEST_SCHEMA, RECORD_VERSION, ManifestRow
 from pipeline.output.runs import check_run_id
-from pipeline.records import MANIFEST_SCHEMA, RECORD_VERSION
 from pipeline.storage.store import Store
 
 _PART = re.compile(r"manifest/run=([^/]+)/part-(\d{6})\.parquet")
-_COLUMNS = frozenset(MANIFEST_SCHEMA.names)
 _COMMITS, _OUTPUT, _VERSION = b"dladiff_commits", b"dladiff_output", b"dladiff_record_version"
 
 
@@ -29,7 +26,7 @@ def create_part(
     store: Store,
     run_id: str,
     number: int,
-    rows: Iterable[dict[str, Any]],
+    rows: Iterable[ManifestRow],
     commits: Iterable[tuple[str, int]],
 ) -> bool:
     """Writes part ``number`` unless it exists; says whether it has these rows."""
@@ -40,7 +37,7 @@ def create_part(
             _COMMITS: json.dumps([*commits]),
         }
     )
-    table = pa.Table.from_pylist([_manifest_row(store, row) for row in rows], schema)
+    table = pa.Table.from_pylist([row.to_columns() for row in rows], schema)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return store.create_exclusive(part_key(run_id, number), buffer.getvalue())
@@ -97,15 +94,6 @@ def _part_number(key: str) -> int:
     match = _PART.fullmatch(key)
     assert match is not None, "the key comes from part_keys"
     return int(match.group(2))
-
-
-def _manifest_row(store: Store, row: dict[str, Any]) -> dict[str, Any]:
-    """Without the two extra fields of commit records; their place takes ``output_uri``."""
-    check_fields(row)
-    columns = {name: value for name, value in row.items() if name in _COLUMNS}
-    if row.get(STAGED_KEY):
-        columns["output_uri"] = store.uri_of(row[OUTPUT_KEY])
-    return columns
 
 
 def _moved(table: pa.Table, old_root: str, new_root: str) -> pa.Table:

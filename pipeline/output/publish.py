@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pipeline.errors import PipelineError
 from pipeline.output.ledger import Ledger
 from pipeline.output.lock import LockLostError
-from pipeline.output.rows import OUTPUT_KEY, STAGED_KEY
 from pipeline.records import CommitRecord
 from pipeline.storage.store import HashMismatch, Store
 
@@ -31,8 +30,7 @@ def publish_commit(store: Store, record: CommitRecord, may_publish: Callable[[],
     Doing it again changes nothing: an image that is already there with the promised hash is left.
 
     Args:
-        record: As ``Ledger`` read it; rows with ``staged_key`` have ``output_key`` and
-            ``output_sha256``.
+        record: As ``Ledger`` read it; rows with ``staged_key`` have ``output_sha256``.
         may_publish: ``OutputLock.may_publish``, asked before every image.
 
     Returns:
@@ -44,13 +42,13 @@ def publish_commit(store: Store, record: CommitRecord, may_publish: Callable[[],
     """
     num_copied, lost = 0, list[str]()
     for row in record.rows:
-        staged, final, sha256 = row.get(STAGED_KEY), row.get(OUTPUT_KEY), row["output_sha256"]
-        if not staged:
+        staged, final, sha256 = row.staged_key, row.output_key, row.row.output_sha256
+        if staged is None:
             continue
         if not may_publish():
             raise LockLostError("OUTPUT's lock is lost or was not renewed: publishing stops")
-        if not final or not sha256:
-            raise ValueError("expected output_key and output_sha256 in a row with staged_key")
+        if sha256 is None:
+            raise ValueError("expected output_sha256 in a row with staged_key")
         if _holds(store, final, sha256):
             continue
         try:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config import OnMethodChange
+from pipeline.manifest_row import PROTECTED_STATUSES
 from pipeline.output.manifest import SourceState
-from pipeline.records import MISSING_VERSION, PROTECTED_STATUSES, SourcePhoto
+from pipeline.records import MISSING_VERSION, SourcePhoto
 
 Decision = Literal[
     "unchanged", "new", "changed", "method_changed", "retry", "standing_failure", "refused"

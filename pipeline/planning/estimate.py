@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
+from pipeline.manifest_row import PROTECTED_STATUSES
 from pipeline.planning.plan import Plan
-from pipeline.records import PROTECTED_STATUSES
 
 MEASURED_COLUMNS = ("status", "method_digest", "seconds")
 """Columns of the manifest that ``measured_seconds_per_photo`` reads."""

@@ -14,12 +14,13 @@ from pipeline.catalog.folder import find_gone
 from pipeline.catalog.output_keys import assign_output_keys
 from pipeline.catalog.photos import Catalog, CatalogReport
 from pipeline.config import OnMethodChange, RunConfig
+from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.options import PlanCounts
 from pipeline.output.manifest import SourceState
 from pipeline.planning.decisions import Decision, DecisionRules
 from pipeline.planning.form_sets import form_sets
 from pipeline.planning.refusals import refuse_another_method, refuse_vanished_input
-from pipeline.records import MISSING_VERSION, PROTECTED_STATUSES, PhotoSet, SourcePhoto, empty_row
+from pipeline.records import MISSING_VERSION, PhotoSet, SourcePhoto
 
 _TO_DO: tuple[Decision, ...] = ("new", "changed", "method_changed", "retry")
 
@@ -55,8 +56,8 @@ class Plan:
 
     photo_sets: list[PhotoSet]
     counts: PhotoCounts
-    gone_rows: list[dict[str, Any]]
-    """Manifest rows ``source_gone``, for ``manifest.write_part``."""
+    gone_rows: list[ManifestRow]
+    """With status ``source_gone``, for ``fold.write_part``."""
     catalog_report: CatalogReport
     method_digest: str
     roots: tuple[str, ...] = ()
@@ -203,17 +204,17 @@ def _of_generation(photo_set: PhotoSet, decided: Mapping[str, int]) -> PhotoSet:
     return dataclasses.replace(photo_set, generation=decided[photo_set.key] + 1)
 
 
-def _gone_row(uri: str, state: SourceState, output_uri: str) -> dict[str, Any]:
+def _gone_row(uri: str, state: SourceState, output_uri: str) -> ManifestRow:
     """The output stays where it is and keeps its key, so it stays in the row as well."""
     key = state.output_key
-    return empty_row() | {
-        "identity": state.identity,
-        "source_uri": uri,
-        "source_version": state.version,
-        "source_sha256": state.sha256,
-        "output_uri": f"{output_uri.rstrip('/')}/{key}" if key else None,
-        "output_sha256": state.output_sha256,
-        "status": "source_gone",
-        "reason": "not in INPUT any more",
-        "method_digest": state.method_digest,
-    }
+    return ManifestRow(
+        identity=state.identity,
+        source_uri=uri,
+        source_version=state.version,
+        source_sha256=state.sha256,
+        output_uri=f"{output_uri.rstrip('/')}/{key}" if key else None,
+        output_sha256=state.output_sha256,
+        status="source_gone",
+        reason="not in INPUT any more",
+        method_digest=state.method_digest,
+    )

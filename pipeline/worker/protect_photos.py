@@ -11,17 +11,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Literal
 
 from dladiff.errors import PhotoError
 from dladiff.results import Photo, PhotoResult, SetResult
 from pipeline.errors import ConfigurationError, DeviceFault, trouble_named
 from pipeline.images.files import DecodedPhoto, PhotoLimits, decode_photo, encode_png
+from pipeline.manifest_row import ManifestRow, RowStatus
 from pipeline.output.ledger import Attempt, Ledger
-from pipeline.output.rows import photo_row
-from pipeline.records import CommitRecord, PhotoSet, ReadPhoto, RowStatus, SourcePhoto
+from pipeline.records import (
+    CommitRecord,
+    PhotoSet,
+    ReadPhoto,
+    SourcePhoto,
+    StagedRow,
+    photo_row,
+)
 from pipeline.storage.store import Store, open_store
 from pipeline.worker.code_digest import code_digest
 from pipeline.worker.hang_watch import HangWatch
@@ -168,13 +175,15 @@ class PhotoSetWorker:
             logger.debug("photo set %s failed", photo_set.key, exc_info=error)
             record.outcome, record.reason = "failed", type(error).__name__
         self._watch.arm()
-        record.rows = self._rows(photo_set, inputs, computed, record)
+        rows = self._rows(photo_set, inputs, computed, record)
         record.seconds = time.monotonic() - started
         record.gpu_seconds = computed.cost.gpu_seconds
         record.cost = asdict(computed.cost)
-        for row in record.rows:
-            row["seconds"] = record.seconds / len(record.rows)
-            row["gpu_seconds"] = record.gpu_seconds / len(record.rows)
+        seconds, gpu_seconds = record.seconds / len(rows), record.gpu_seconds / len(rows)
+        record.rows = [
+            replace(each, row=replace(each.row, seconds=seconds, gpu_seconds=gpu_seconds))
+            for each in rows
+        ]
         return record
 
     def _decode(self, sources: Sequence[SourcePhoto], reads: Sequence[ReadPhoto]) -> list[_Input]:
@@ -217,10 +226,10 @@ class PhotoSetWorker:
         inputs: Sequence[_Input],
         computed: SetResult,
         record: CommitRecord,
-    ) -> list[dict[str, Any]]:
+    ) -> list[StagedRow]:
         """One row per photo; the protected ones are encoded and staged side by side."""
 
-        def row_of(numbered: tuple[int, _Input]) -> dict[str, Any]:
+        def row_of(numbered: tuple[int, _Input]) -> StagedRow:
             index, given = numbered
             if _unchanged(given):
                 return _unchanged_row(given.source)
@@ -228,9 +237,8 @@ class PhotoSetWorker:
                 return self._written_row(photo_set, given, given.result, computed, record, index)
             status: RowStatus = "failed" if given.decoded else "skipped"
             reason = record.reason if given.decoded else given.reason
-            return photo_row(
-                given.source, status, photo_set, reason, source_sha256=given.read.sha256
-            )
+            row = photo_row(given.source, status, photo_set, reason)
+            return StagedRow(replace(row, source_sha256=given.read.sha256), given.source.output_key)
 
         with ThreadPoolExecutor(_ENCODERS) as pool:
             return list(pool.map(row_of, enumerate(inputs)))
@@ -243,7 +251,7 @@ class PhotoSetWorker:
         computed: SetResult,
         record: CommitRecord,
         index: int,
-    ) -> dict[str, Any]:
+    ) -> StagedRow:
         """Encodes and stages the protected photo, and describes it."""
         assert given.decoded is not None
         height, width = given.decoded.image.shape[:2]
@@ -251,11 +259,12 @@ class PhotoSetWorker:
             photo_set, given.source, given.read, (width, height), result, computed, self._method
         )
         if result.image is None:
-            return row
+            return StagedRow(row, given.source.output_key)
         content = encode_png(result.image, self._kept_copyright(given.decoded))
         key = self._ledger.staged_key(photo_set.key, record.attempt, f"{index:03d}.png")
         self._store.write(key, content)
-        return row | {"staged_key": key, "output_sha256": sha256(content).hexdigest()}
+        row = replace(row, output_sha256=sha256(content).hexdigest())
+        return StagedRow(row, given.source.output_key, key)
 
     def _kept_copyright(self, decoded: DecodedPhoto) -> str | None:
         return decoded.copyright if self._method.keep_metadata == "copyright" else None
@@ -271,10 +280,11 @@ def _unchanged(given: _Input) -> bool:
     return previous is not None and previous == given.read.sha256
 
 
-def _unchanged_row(source: SourcePhoto) -> dict[str, Any]:
+def _unchanged_row(source: SourcePhoto) -> StagedRow:
     """The earlier decision under the new version: the content is the same."""
     assert source.previous_row is not None
-    return {**json.loads(source.previous_row), "source_version": source.version}
+    earlier = ManifestRow.from_columns(json.loads(source.previous_row))
+    return StagedRow(replace(earlier, source_version=source.version), source.output_key)
 
 
 def _decided(record: CommitRecord, outcome: Literal["committed", "already"]) -> SetOutcome:
@@ -282,7 +292,7 @@ def _decided(record: CommitRecord, outcome: Literal["committed", "already"]) -> 
         set_key=record.set_key,
         generation=record.generation,
         outcome=outcome,
-        statuses=dict(Counter(row["status"] for row in record.rows)),
+        statuses=dict(Counter(staged.row.status for staged in record.rows)),
         seconds=record.seconds,
         gpu_seconds=record.gpu_seconds,
         stage_seconds=record.cost.get("seconds", {}),

@@ -1,12 +1,11 @@
 """The method's result of a photo -> one manifest row. Knows both vocabularies, computes nothing."""
 
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
 
 from dladiff.config import MethodSettings
 from dladiff.results import Face, PhotoResult, SetResult
-from pipeline.output.rows import photo_row
-from pipeline.records import PhotoSet, ReadPhoto, SourcePhoto
+from pipeline.manifest_row import CosineColumn, FaceColumn, ManifestRow
+from pipeline.records import PhotoSet, ReadPhoto, SourcePhoto, photo_row
 
 
 def result_row(
@@ -17,13 +16,10 @@ def result_row(
     result: PhotoResult,
     of_set: SetResult,
     method: MethodSettings,
-) -> dict[str, Any]:
+) -> ManifestRow:
     """The row of a photo that the method has seen; ``size`` is (width, height) upright."""
-    return photo_row(
-        photo,
-        result.status,
-        photo_set,
-        result.reason,
+    row = replace(
+        photo_row(photo, result.status, photo_set, result.reason),
         source_sha256=read.sha256,
         target_met=result.target_met,
         stop_reason=result.stop_reason or of_set.layer1_stop_reason,
@@ -36,36 +32,36 @@ def result_row(
         psnr_db=result.psnr_db,
         ssim=result.ssim,
         lpips=result.lpips,
-        identity_cosines=[asdict(cosine) for cosine in result.identity_cosines],
-        **_layer_columns(result, of_set, method),
+        identity_cosines=[CosineColumn(**asdict(cosine)) for cosine in result.identity_cosines],
+    )
+    return _with_layers(row, of_set, method)
+
+
+def _with_layers(row: ManifestRow, of_set: SetResult, method: MethodSettings) -> ManifestRow:
+    """Adds the budgets that were used, and layer 1's numbers, which are of the set as a whole."""
+    layer1 = method.layer1.enabled and row.status in ("protected", "layer1_only")
+    layer2 = method.layer2.enabled and row.status in ("protected", "layer2_only")
+    row = replace(
+        row,
+        epsilon_finetune_levels=method.layer1.epsilon_levels if layer1 else 0.0,
+        epsilon_zeroshot_levels=method.layer2.epsilon_levels if layer2 else 0.0,
+    )
+    if not layer1:
+        return row
+    return replace(
+        row,
+        learned_fraction=of_set.learned_fraction,
+        attention_loss_before=of_set.attention_loss_before,
+        attention_loss_after=of_set.attention_loss_after,
+        denoising_loss_before=of_set.denoising_loss_before,
+        denoising_loss_after=of_set.denoising_loss_after,
     )
 
 
-def _layer_columns(
-    result: PhotoResult, of_set: SetResult, method: MethodSettings
-) -> dict[str, Any]:
-    """Budgets that were used, and layer 1's numbers, which are of the set as a whole."""
-    layer1 = method.layer1.enabled and result.status in ("protected", "layer1_only")
-    layer2 = method.layer2.enabled and result.status in ("protected", "layer2_only")
-    columns: dict[str, Any] = {
-        "epsilon_finetune_levels": method.layer1.epsilon_levels if layer1 else 0.0,
-        "epsilon_zeroshot_levels": method.layer2.epsilon_levels if layer2 else 0.0,
-    }
-    if layer1:
-        columns |= {
-            "learned_fraction": of_set.learned_fraction,
-            "attention_loss_before": of_set.attention_loss_before,
-            "attention_loss_after": of_set.attention_loss_after,
-            "denoising_loss_before": of_set.denoising_loss_before,
-            "denoising_loss_after": of_set.denoising_loss_after,
-        }
-    return columns
-
-
-def _face(face: Face) -> dict[str, Any]:
-    return {
-        "box": [float(value) for value in face.box],
-        "landmarks": [float(value) for value in face.landmarks.reshape(-1)],
-        "score": float(face.score),
-        "mask_extent": list(face.mask_extent) if face.mask_extent else None,
-    }
+def _face(face: Face) -> FaceColumn:
+    return FaceColumn(
+        box=[float(value) for value in face.box],
+        landmarks=[float(value) for value in face.landmarks.reshape(-1)],
+        score=float(face.score),
+        mask_extent=list(face.mask_extent) if face.mask_extent else None,
+    )

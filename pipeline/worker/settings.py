@@ -4,9 +4,10 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pipeline.config import RunConfig
+from pipeline.records import RunColumns
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,14 @@ class WorkerSettings:
     node: str | None = None
     """Ray's id of the node, set where the worker runs."""
 
-    def row_columns(self) -> dict[str, Any]:
+    def row_columns(self) -> RunColumns:
         """Manifest columns that all rows of the run share."""
-        return {
-            "seed": self.config.method.seed,
-            "method_digest": self.method_digest,
-            "models_digest": self.models_digest,
-            "version": version("dladiff"),
-        }
+        return RunColumns(
+            seed=self.config.method.seed,
+            method_digest=self.method_digest,
+            models_digest=self.models_digest,
+            version=version("dladiff"),
+        )
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import replace
 
 from pipeline.output.ledger import Attempt, Ledger
-from pipeline.output.rows import photo_row
-from pipeline.records import CommitRecord, PhotoSet, SourcePhoto
+from pipeline.records import CommitRecord, PhotoSet, SourcePhoto, StagedRow, photo_row
 from pipeline.storage.store import Store
 
 
@@ -35,11 +34,12 @@ def done_record(
     store: Store, ledger: Ledger, work: PhotoSet, attempt: Attempt, inputs: Mapping[str, bytes]
 ) -> CommitRecord:
     """Stages the set's outputs under the attempt, as a worker does, and describes them."""
-    rows: list[dict[str, Any]] = []
+    rows: list[StagedRow] = []
     for number, photo in enumerate(work.photos):
         data = protect(inputs[photo.uri.removeprefix("file:///in/")])
         staged = ledger.staged_key(work.key, attempt.id, f"{number}.png")
         store.write(staged, data)
         sha256 = hashlib.sha256(data).hexdigest()
-        rows.append(photo_row(photo, "protected", work, staged_key=staged, output_sha256=sha256))
+        row = replace(photo_row(photo, "protected", work), output_sha256=sha256)
+        rows.append(StagedRow(row, photo.output_key, staged))
     return CommitRecord(work.key, work.generation, work.identity, "", attempt.id, "done", rows)

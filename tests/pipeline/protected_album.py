@@ -1,6 +1,7 @@
 """An OUTPUT as a run leaves it, made with the real ledger and fold but without any model."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +9,21 @@ import numpy as np
 
 from pipeline.config import OperationSettings
 from pipeline.images.files import PhotoLimits, decode_photo, encode_png
+from pipeline.manifest_row import CosineColumn, FaceColumn
 from pipeline.output.fold import fold_run
 from pipeline.output.ledger import Attempt, Ledger
-from pipeline.output.rows import photo_row
 from pipeline.output.runs import finish_run, start_run, write_plan
-from pipeline.records import CommitRecord, PhotoSet, SourcePhoto
+from pipeline.records import CommitRecord, PhotoSet, SourcePhoto, StagedRow, photo_row
 from pipeline.storage.store import open_store
 from tests.sample_photos import jpeg_bytes, write_album
 
-FACE = {
-    "box": [20.0, 20.0, 50.0, 60.0],
-    "landmarks": [25.0, 30.0, 45.0, 30.0, 35.0, 40.0, 27.0, 50.0, 43.0, 50.0],
-    "score": 0.9,
-    "mask_extent": [16, 16, 56, 64],
-}
+FACE_EXTENT = [16, 16, 56, 64]
+FACE = FaceColumn(
+    box=[20.0, 20.0, 50.0, 60.0],
+    landmarks=[25.0, 30.0, 45.0, 30.0, 35.0, 40.0, 27.0, 50.0, 43.0, 50.0],
+    score=0.9,
+    mask_extent=FACE_EXTENT,
+)
 EPSILON_LEVELS = 11
 LIMITS = PhotoLimits.of(OperationSettings())
 
@@ -73,15 +75,22 @@ class ProtectedAlbum:
         start_run(self.store, run_id, {"input": f"file://{self.input}"})
         write_plan(self.store, run_id, sets)
 
-    def commit(self, run_id: str, photo_set: PhotoSet, **columns: Any) -> None:
+    def commit(
+        self, run_id: str, photo_set: PhotoSet, has_outputs: bool = True, **columns: Any
+    ) -> None:
         """Decides one set; ``columns`` go into each row, ``status`` among them."""
         ledger = Ledger(self.store, run_id)
         attempt = ledger.begin(photo_set)
         assert isinstance(attempt, Attempt)
-        rows = [
-            self._row(ledger, photo_set, photo, attempt.id, index) | columns
+        staged = [
+            self._row(ledger, photo_set, photo, attempt.id, index)
             for index, photo in enumerate(photo_set.photos)
         ]
+        rows = [replace(each, row=replace(each.row, **columns)) for each in staged]
+        if not has_outputs:
+            rows = [
+                StagedRow(replace(each.row, output_sha256=None), each.output_key) for each in rows
+            ]
         ledger.commit(
             CommitRecord(
                 set_key=photo_set.key,
@@ -96,17 +105,14 @@ class ProtectedAlbum:
 
     def _row(
         self, ledger: Ledger, photo_set: PhotoSet, photo: SourcePhoto, attempt: str, index: int
-    ) -> dict[str, Any]:
+    ) -> StagedRow:
         content = Path(photo.uri.removeprefix("file://")).read_bytes()
         original = decode_photo(content, LIMITS).image
         data = encode_png(perturbed(original))
         key = ledger.staged_key(photo_set.key, attempt, f"{index:03d}.png")
         self.store.write(key, data)
-        return photo_row(
-            photo,
-            "protected",
-            photo_set,
-            staged_key=key,
+        row = replace(
+            photo_row(photo, "protected", photo_set),
             source_sha256=hashlib.sha256(content).hexdigest(),
             output_sha256=hashlib.sha256(data).hexdigest(),
             width=original.shape[1],
@@ -121,16 +127,11 @@ class ProtectedAlbum:
             ssim=0.97,
             target_met=True,
             identity_cosines=[
-                {
-                    "encoder": "sface",
-                    "held_out": False,
-                    "before": 0.99,
-                    "after": 0.05,
-                    "after_handling": 0.2,
-                }
+                CosineColumn("sface", held_out=False, before=0.99, after=0.05, after_handling=0.2)
             ],
             method_digest="d" * 64,
         )
+        return StagedRow(row, photo.output_key, key)
 
     def output_file(self, name: str) -> Path:
         """E.g. ``ann/1``."""
@@ -143,7 +144,7 @@ class ProtectedAlbum:
 
 def perturbed(image: np.ndarray, levels: int = EPSILON_LEVELS) -> np.ndarray:
     """Every pixel inside the mask extent moved by ``levels``, towards mid-grey."""
-    left, top, right, bottom = FACE["mask_extent"]  # type: ignore[misc]
+    left, top, right, bottom = FACE_EXTENT
     changed = image.astype(np.int16)
     face = changed[top:bottom, left:right]
     face += np.where(face < 128, levels, -levels).astype(np.int16)

@@ -11,8 +11,7 @@ from pipeline.options import RunOptions
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.lock import LockLostError, OutputLock
 from pipeline.output.manifest import read_manifest
-from pipeline.output.rows import photo_row
-from pipeline.records import CommitRecord, PhotoSet
+from pipeline.records import CommitRecord, PhotoSet, StagedRow, photo_row
 from pipeline.reporting.reporter import Reporter, SilentReporter
 from pipeline.storage.store import Store
 from pipeline.worker.settings import SetOutcome
@@ -72,7 +71,10 @@ def committed(store: Store, work: PhotoSet, status: str = "protected") -> SetOut
     assert isinstance(attempt, Attempt)
     record = done_record(store, ledger, work, attempt, INPUTS)
     if status == "failed":
-        rows = [photo_row(photo, "failed", work, "ValueError") for photo in work.photos]
+        rows = [
+            StagedRow(photo_row(photo, "failed", work, "ValueError"), photo.output_key)
+            for photo in work.photos
+        ]
         record = dataclasses.replace(record, outcome="failed", rows=rows)
     assert ledger.commit(record)
     return SetOutcome(work.key, 0, "committed", {status: 2}, seconds=3.0, gpu_seconds=1.5)

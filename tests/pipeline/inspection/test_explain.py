@@ -8,8 +8,8 @@ from pipeline.errors import ConfigurationError
 from pipeline.inspection.explain import explain_photo
 from pipeline.output.fold import fold_run, write_part
 from pipeline.output.ledger import Ledger
-from pipeline.output.rows import photo_row
 from pipeline.output.runs import finish_run
+from pipeline.records import photo_row
 from pipeline.storage.store import open_store
 from tests.pipeline.protected_album import ProtectedAlbum
 from tests.sample_photos import jpeg_bytes
@@ -28,9 +28,7 @@ def decide_again(album: ProtectedAlbum, status: str, reason: str | None) -> None
     """A second run decides on ann's first photo anew."""
     photo_set = album.photo_set([album.photos[0]])
     album.begin("run-2", [photo_set])
-    album.commit(
-        "run-2", photo_set, status=status, reason=reason, staged_key=None, output_sha256=None
-    )
+    album.commit("run-2", photo_set, has_outputs=False, status=status, reason=reason)
     fold_run(album.store, "run-2")
     finish_run(album.store, "run-2", {})
 

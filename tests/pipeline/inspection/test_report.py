@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from pipeline.errors import ConfigurationError
 from pipeline.inspection.before_after import BeforeAfter, amplified_change, before_after_png
 from pipeline.inspection.report import write_report
 from pipeline.inspection.summary import summary_table
+from pipeline.manifest_row import ManifestRow
 from tests.pipeline.protected_album import ProtectedAlbum
 
 
@@ -69,11 +71,20 @@ def test_the_page_has_the_numbers_and_the_picture_and_names_nobody(
 
 
 def test_numbers_are_the_worst_change_and_means() -> None:
-    row = {"status": "protected", "reason": None, "max_change_levels": 11, "psnr_db": 38.0,
-           "max_change_levels_outside_faces": 0, "ssim": None, "seconds": 2.0,
-           "identity_cosines": []}  # fmt: skip
-    skipped = {**row, "status": "skipped", "reason": "no_face", "max_change_levels": None}
-    table = dict(summary_table([row, {**row, "max_change_levels": 9, "psnr_db": 40.0}, skipped]))
+    row = ManifestRow(
+        identity="ann",
+        source_uri="file:///in/ann/1.jpg",
+        source_version="1",
+        status="protected",
+        max_change_levels=11,
+        psnr_db=38.0,
+        max_change_levels_outside_faces=0,
+        seconds=2.0,
+        identity_cosines=[],
+    )
+    skipped = replace(row, status="skipped", reason="no_face", max_change_levels=None)
+    better = replace(row, max_change_levels=9, psnr_db=40.0)
+    table = dict(summary_table([row, better, skipped]))
     assert table["photos"] == "3"
     assert table["reason no_face"] == "1"
     assert table["largest change"] == "11 levels of 255"

@@ -11,8 +11,8 @@ from pipeline.errors import ConfigurationError
 from pipeline.inspection.status import read_status, status_lines
 from pipeline.output.fold import write_part
 from pipeline.output.lock import OutputLock, read_lock
-from pipeline.output.rows import photo_row
 from pipeline.output.runs import finish_run
+from pipeline.records import photo_row
 from pipeline.storage.store import open_store
 from tests.pipeline.protected_album import ProtectedAlbum
 

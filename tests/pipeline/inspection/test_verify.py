@@ -1,6 +1,7 @@
 """``verify`` finds what was changed behind the manifest's back, and nothing in a clean OUTPUT."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from pipeline.inspection.explain import explain_photo
 from pipeline.inspection.pixel_checks import budget_findings, face_mask
 from pipeline.inspection.status import read_status
 from pipeline.inspection.verify import VerifyReport, report_lines, verify_output
-from tests.pipeline.protected_album import LIMITS, ProtectedAlbum, perturbed
+from pipeline.manifest_row import ManifestRow
+from tests.pipeline.protected_album import FACE, LIMITS, ProtectedAlbum, perturbed
 from tests.sample_photos import jpeg_bytes
 
 
@@ -99,7 +101,7 @@ def test_an_unfinished_run_is_noted(tmp_path: Path) -> None:
 def test_a_file_of_an_earlier_decision_is_noted_not_blamed(album: ProtectedAlbum) -> None:
     album.begin("run-2", [album.photo_set([album.photos[0]])])
     ledgered = album.photo_set([album.photos[0]])
-    album.commit("run-2", ledgered, status="failed", staged_key=None, output_sha256=None)
+    album.commit("run-2", ledgered, has_outputs=False, status="failed")
     from pipeline.output.fold import fold_run
     from pipeline.output.runs import finish_run
 
@@ -130,12 +132,15 @@ def test_no_output_and_an_empty_output_are_refused_in_words(tmp_path: Path) -> N
         verify_output(str(tmp_path))
 
 
-ROW = {
-    "faces": [{"mask_extent": [16, 16, 56, 64]}],
-    "epsilon_finetune_levels": 0.0,
-    "epsilon_zeroshot_levels": 11.0,
-    "max_change_levels": None,
-}
+ROW = ManifestRow(
+    identity="ann",
+    source_uri="file:///in/ann/1.jpg",
+    source_version="1",
+    status="protected",
+    faces=[FACE],
+    epsilon_finetune_levels=0.0,
+    epsilon_zeroshot_levels=11.0,
+)
 
 
 def test_one_pixel_over_the_budget_inside_a_face_is_found(album: ProtectedAlbum) -> None:
@@ -162,7 +167,7 @@ def test_one_level_outside_the_faces_is_found_where_only_layer_2_ran() -> None:
 
 def test_layer_1_may_change_every_pixel_and_faces_get_both_budgets() -> None:
     original = np.full((96, 80, 3), 100, np.uint8)
-    row = {**ROW, "epsilon_finetune_levels": 7.0}
+    row = replace(ROW, epsilon_finetune_levels=7.0)
     changed = original + 7
     changed[16:64, 16:56] = 118
     assert budget_findings(original, changed.astype(np.uint8), row) == []
@@ -175,14 +180,16 @@ def test_a_wrong_number_in_the_manifest_is_found() -> None:
     original = np.full((96, 80, 3), 100, np.uint8)
     assert (
         "the manifest says 5"
-        in budget_findings(original, original, {**ROW, "max_change_levels": 5})[0]
+        in budget_findings(original, original, replace(ROW, max_change_levels=5))[0]
     )
 
 
 def test_masks_reaching_over_the_border_are_cut() -> None:
-    mask = face_mask((10, 10), [{"mask_extent": [-3, -3, 2, 2]}, {"mask_extent": None}])
+    mask = face_mask(
+        (10, 10), [replace(FACE, mask_extent=[-3, -3, 2, 2]), replace(FACE, mask_extent=None)]
+    )
     assert mask.sum() == 4
-    assert face_mask((10, 10), [{"mask_extent": [8, 8, 99, 99]}]).sum() == 4
+    assert face_mask((10, 10), [replace(FACE, mask_extent=[8, 8, 99, 99])]).sum() == 4
 
 
 def test_the_output_pixels_are_those_of_the_upright_original(album: ProtectedAlbum) -> None:

@@ -9,10 +9,10 @@ import threading
 import pytest
 
 from pipeline.errors import PipelineError, StoreUnreachable
+from pipeline.manifest_row import MANIFEST_SCHEMA
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.publish import publish_commit
-from pipeline.output.rows import photo_row
-from pipeline.records import CommitRecord, PhotoSet
+from pipeline.records import CommitRecord, PhotoSet, RunColumns, StagedRow, photo_row
 from pipeline.storage.store import Store
 from tests.pipeline.mini_run import done_record, photo_set, source_photo
 
@@ -31,7 +31,10 @@ def begun(ledger: Ledger, work: PhotoSet) -> Attempt:
 
 
 def failed(work: PhotoSet, attempt: Attempt) -> CommitRecord:
-    rows = [photo_row(photo, "failed", work, "ValueError") for photo in work.photos]
+    rows = [
+        StagedRow(photo_row(photo, "failed", work, "ValueError"), photo.output_key)
+        for photo in work.photos
+    ]
     return CommitRecord(
         work.key, work.generation, work.identity, "", attempt.id, "failed", rows, "ValueError"
     )
@@ -53,7 +56,7 @@ def dead_attempts(
 
 
 def test_a_decided_set_is_not_begun_again(store: Store, work: PhotoSet) -> None:
-    ledger = Ledger(store, "r", columns={"method_digest": "m", "seed": 7})
+    ledger = Ledger(store, "r", columns=RunColumns(method_digest="m", seed=7))
     attempt = begun(ledger, work)
     assert ledger.commit(done_record(store, ledger, work, attempt, INPUTS))
     found = Ledger(store, "r").begin(work)
@@ -61,10 +64,10 @@ def test_a_decided_set_is_not_begun_again(store: Store, work: PhotoSet) -> None:
     assert (found.attempt, found.outcome, found.run_id) == (attempt.id, "done", "r")
     assert [*ledger.commits()] == [found]
     assert [*ledger.commit_names()] == [(work.key, 0)]
-    for row in found.rows:
-        assert (row["method_digest"], row["seed"], row["run_id"]) == ("m", 7, "r")
-        assert (row["attempt"], row["set_key"]) == (attempt.id, work.key)
-        assert row["committed_at"] == found.committed_at > attempt.started_at
+    for row in (staged.row for staged in found.rows):
+        assert (row.method_digest, row.seed, row.run_id) == ("m", 7, "r")
+        assert (row.attempt, row.set_key) == (attempt.id, work.key)
+        assert row.committed_at == found.committed_at > attempt.started_at
 
 
 def test_the_first_commit_wins_and_the_loser_leaves_no_data(store: Store, work: PhotoSet) -> None:
@@ -75,7 +78,7 @@ def test_the_first_commit_wins_and_the_loser_leaves_no_data(store: Store, work: 
     assert not ledger.commit(records[0])
     assert not ledger.commit(failed(work, first))
     staged = {info.key for info in store.list("runs/r/data/")}
-    assert staged == {row["staged_key"] for row in records[1].rows}
+    assert staged == {staged.staged_key for staged in records[1].rows}
 
 
 def test_an_attempt_that_did_not_hear_that_it_won_has_won(store: Store, work: PhotoSet) -> None:
@@ -129,15 +132,15 @@ def test_a_failed_set_leaves_no_data_and_opens_the_next_generation(
 def test_a_set_that_ends_its_process_three_times_is_quarantined(
     local_store: Store, work: PhotoSet
 ) -> None:
-    ledger = Ledger(local_store, "r", columns={"method_digest": "m"})
+    ledger = Ledger(local_store, "r", columns=RunColumns(method_digest="m"))
     dead_attempts(local_store, work, 2)
     begun(ledger, work)  # by this very process, which asks again: it did not end well either
     found = ledger.begin(work)
     assert isinstance(found, CommitRecord)
     assert (found.outcome, found.reason) == ("quarantined", "crashed_3_times")
-    assert [row["status"] for row in found.rows] == ["quarantined"] * 2
-    assert [row["source_uri"] for row in found.rows] == [photo.uri for photo in work.photos]
-    assert found.rows[0]["method_digest"] == "m"
+    assert [staged.row.status for staged in found.rows] == ["quarantined"] * 2
+    assert [staged.row.source_uri for staged in found.rows] == [photo.uri for photo in work.photos]
+    assert found.rows[0].row.method_digest == "m"
     assert Ledger(local_store, "r").begin(work) == found
 
 
@@ -271,9 +274,24 @@ def test_a_commit_of_another_version_or_a_damaged_one_says_so(
             Ledger(local_store, "r").begin(work)
 
 
-def test_a_row_with_a_misspelt_column_is_refused(local_store: Store, work: PhotoSet) -> None:
+def test_a_commit_with_an_unknown_column_or_without_a_needed_one_says_so(
+    local_store: Store, work: PhotoSet
+) -> None:
     ledger = Ledger(local_store, "r")
-    record = failed(work, begun(ledger, work))
-    record.rows[0]["psnr"] = 40.0
-    with pytest.raises(ValueError, match="got psnr"):
-        ledger.commit(record)
+    assert ledger.commit(failed(work, begun(ledger, work)))
+    key = f"runs/r/commits/{work.key}.0.json"
+    content = json.loads(local_store.read(key))
+    row = content["rows"][0]
+    for damaged in (row | {"psnr": 40.0}, {k: v for k, v in row.items() if k != "output_key"}):
+        local_store.write(key, json.dumps(content | {"rows": [damaged]}).encode())
+        with pytest.raises(PipelineError, match=r"cannot read .*(psnr|output_key)"):
+            ledger.read_commit(work.key)
+
+
+def test_rows_of_a_commit_are_flat_on_disk(local_store: Store, work: PhotoSet) -> None:
+    ledger = Ledger(local_store, "r")
+    ledger.commit(done_record(local_store, ledger, work, begun(ledger, work), INPUTS))
+    content = json.loads(local_store.read(f"runs/r/commits/{work.key}.0.json"))
+    row = content["rows"][0]
+    assert row.keys() == {*MANIFEST_SCHEMA.names, "output_key", "staged_key"}
+    assert (row["status"], row["output_key"]) == ("protected", "images/ann/1.jpg.png")

@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,26 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import PipelineError
+from pipeline.manifest_row import (
+    MANIFEST_SCHEMA,
+    CosineColumn,
+    FaceColumn,
+    ManifestRow,
+    RowStatus,
+)
 from pipeline.output import fold as manifest
 from pipeline.output.fold import fold_run, write_part
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.lock import LockLostError
-from pipeline.output.manifest import newest_state, read_manifest
-from pipeline.output.rows import photo_row
-from pipeline.records import MANIFEST_SCHEMA, RowStatus
+from pipeline.output.manifest import newest_rows, newest_state, read_manifest
+from pipeline.records import RunColumns, photo_row
 from pipeline.storage.store import Store
 from tests.pipeline.mini_run import done_record, photo_set, source_photo
 
 
 def commit_sets(store: Store, run_id: str, names: list[str], content: bytes = b"x") -> None:
     """One committed set per name, of one photo."""
-    ledger = Ledger(store, run_id, columns={"method_digest": "m", "seed": 3})
+    ledger = Ledger(store, run_id, columns=RunColumns(method_digest="m", seed=3))
     for name in names:
         work = photo_set([source_photo(name, content)])
         attempt = ledger.begin(work)
@@ -33,8 +40,8 @@ def commit_sets(store: Store, run_id: str, names: list[str], content: bytes = b"
         assert ledger.commit(done_record(store, ledger, work, attempt, {name: content}))
 
 
-def row(name: str, status: RowStatus, **columns: Any) -> dict[str, Any]:
-    return photo_row(source_photo(name, b"x"), status, None, **columns)
+def row(name: str, status: RowStatus, **columns: Any) -> ManifestRow:
+    return replace(photo_row(source_photo(name, b"x"), status), **columns)
 
 
 def uris(store: Store) -> list[str]:
@@ -200,23 +207,14 @@ def test_any_parquet_engine_reads_the_manifest(local_store: Store, tmp_path: Pat
 
 
 def test_nested_columns_survive(local_store: Store) -> None:
-    cosine = {
-        "encoder": "sface",
-        "held_out": True,
-        "before": 1.0,
-        "after": 0.0,
-        "after_handling": None,
-    }
-    face = {
-        "box": [1.0, 2.0, 3.0, 4.0],
-        "landmarks": [0.5] * 10,
-        "score": 0.9,
-        "mask_extent": [1, 2, 3, 4],
-    }
+    cosine = CosineColumn("sface", held_out=True, before=1.0, after=0.0, after_handling=None)
+    face = FaceColumn([1.0, 2.0, 3.0, 4.0], [0.5] * 10, score=0.5, mask_extent=[1, 2, 3, 4])
     given = row("ann/1.jpg", "failed", faces=[face], identity_cosines=[cosine], num_faces=1)
     write_part(local_store, "r", [given])
     (found,) = read_manifest(local_store).to_pylist()
-    assert found["identity_cosines"] == [cosine]
-    assert found["faces"][0]["landmarks"] == face["landmarks"]
-    with pytest.raises(ValueError, match="got fase"):
-        write_part(local_store, "r", [{**given, "fase": 1}])
+    assert found["identity_cosines"] == [asdict(cosine)]
+    assert found["faces"] == [asdict(face)]
+    (again,) = newest_rows(local_store)
+    assert again == replace(given, run_id="r", committed_at=again.committed_at)
+    (few,) = newest_rows(local_store, ["num_faces"])
+    assert (few.num_faces, few.identity, few.faces) == (1, "ann", None)

@@ -63,7 +63,8 @@ def test_a_lost_staged_image_is_told_and_the_others_are_published(
     local_store: Store, damage: str
 ) -> None:
     record = committed(local_store)
-    staged = record.rows[0]["staged_key"]
+    staged = record.rows[0].staged_key
+    assert staged is not None
     if damage == "deleted":
         local_store.delete([staged])
     else:

@@ -5,9 +5,9 @@ import pytest
 
 from pipeline.catalog.photos import CatalogReport
 from pipeline.config import load_config
+from pipeline.manifest_row import MANIFEST_SCHEMA
 from pipeline.planning.estimate import estimate, measured_seconds_per_photo
 from pipeline.planning.plan import PhotoCounts, Plan
-from pipeline.records import MANIFEST_SCHEMA
 from tests.source_states import METHOD
 
 

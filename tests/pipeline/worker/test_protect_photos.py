@@ -60,11 +60,11 @@ def test_a_set_is_committed_once_with_staged_pixels_and_full_rows(settings, phot
     store = open_store(settings.output_uri)
     record = Ledger(store, RUN).read_commit(photo_set.key)
     assert record is not None
-    for row in record.rows:
-        image = decode_png(store.read(row["staged_key"]))
-        assert image.shape[:2] == (row["height"], row["width"])
-        assert row["max_change_levels"] <= 11
-        assert row["method_digest"] == "m" * 64
+    for staged in record.rows:
+        image, row = decode_png(store.read(staged.staged_key)), staged.row
+        assert image.shape[:2] == (row.height, row.width)
+        assert row.max_change_levels <= 11
+        assert row.method_digest == "m" * 64
     assert SetOutcome.from_json(first.to_json()) == first
 
 
@@ -79,7 +79,7 @@ def test_a_set_that_fails_twice_is_failed_with_the_class_of_its_error(settings, 
     assert (outcome.outcome, outcome.statuses, len(calls)) == ("committed", {"failed": 2}, 2)
     record = Ledger(open_store(settings.output_uri), RUN).read_commit(photo_set.key)
     assert record is not None
-    assert [row["reason"] for row in record.rows] == ["ZeroDivisionError"] * 2
+    assert [staged.row.reason for staged in record.rows] == ["ZeroDivisionError"] * 2
 
 
 @pytest.mark.parametrize(
@@ -141,16 +141,16 @@ def test_content_that_did_not_change_repeats_the_earlier_row(settings, photo_set
         dataclasses.replace(
             photo,
             version="2",
-            previous_sha256=row["source_sha256"],
-            previous_row=json.dumps(row | {"staged_key": None, "output_uri": "file:///x.png"}),
+            previous_sha256=each.row.source_sha256,
+            previous_row=json.dumps(each.row.to_columns() | {"output_uri": "file:///x.png"}),
         )
-        for photo, row in zip(photo_set.photos, rows, strict=True)
+        for photo, each in zip(photo_set.photos, rows, strict=True)
     )
     again = PhotoSet("t" * 64, "ann", touched)
     assert decide(worker, again).statuses == {"protected": 2}
     record = Ledger(store, RUN).read_commit(again.key)
-    assert [row["source_version"] for row in record.rows] == ["2", "2"]
-    assert [row["output_uri"] for row in record.rows] == ["file:///x.png"] * 2
+    assert [staged.row.source_version for staged in record.rows] == ["2", "2"]
+    assert [staged.row.output_uri for staged in record.rows] == ["file:///x.png"] * 2
     assert record.cost["seconds"] == {}
 
 
