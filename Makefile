@@ -9,11 +9,11 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
 	2>/dev/null && { command -v $$name; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup format check bench
+.PHONY: help demo test setup format check bench manifests
 
 help: ## List the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' \
-		| while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+		| while IFS="$$(printf '\t')" read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
 
 demo: setup ## Protect a small album, or yours: make demo PHOTOS=folder; see demo-out/
 	@$(BIN)/python -m tools.demo.run $(if $(PHOTOS),--photos "$(PHOTOS)")
@@ -45,3 +45,6 @@ check: setup ## Lint, types and import contracts; continuous integration runs ch
 
 bench: setup ## Measure photos per second of a whole run on this machine
 	@$(BIN)/python -m benchmarks.whole_run $(ARGS)
+
+manifests: setup ## Write the files of k8s/ that are made from others (needs kubectl)
+	@$(BIN)/python -m tools.deploy.render_manifests

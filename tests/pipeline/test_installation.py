@@ -56,7 +56,7 @@ def test_the_tests_run_on_the_pinned_versions(pins: dict[str, str]) -> None:
 def test_make_lists_the_daily_commands() -> None:
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
     listed = re.findall(r"^  make (\w+)", done.stdout, re.MULTILINE)
-    assert listed == ["help", "demo", "test", "setup", "format", "check", "bench"]
+    assert listed == ["help", "demo", "test", "setup", "format", "check", "bench", "manifests"]
 
 
 def test_continuous_integration_checks_and_tests_with_the_developers_commands() -> None:

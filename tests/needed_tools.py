@@ -1,0 +1,21 @@
+"""Tools of other makers that some tests run: missing on a laptop they skip, in CI they fail."""
+
+import os
+import shutil
+
+import pytest
+
+
+def need(command: str, package: str) -> str:
+    """Path of a command; without it the test is skipped, under CI=true it fails.
+
+    Args:
+        package: Debian package that brings it, for the message.
+    """
+    path = shutil.which(command)
+    if path is not None:
+        return path
+    reason = f"no {command}: apt-get install {package}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason} (.ci/run does)", pytrace=False)
+    pytest.skip(reason)
