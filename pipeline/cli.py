@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from pipeline.commands import configuration, diagnosis, inspection, pictures, protection
+from pipeline.commands import configuration, diagnosis, evaluate, inspection, pictures, protection
 from pipeline.commands.k8s_run import k8s_run
 
 _EXIT_CODES = (
@@ -97,6 +97,7 @@ for _name, _command in (
     ("verify", inspection.verify),
     ("explain", inspection.explain),
     ("report", pictures.report),
+    ("evaluate", evaluate.evaluate),
     ("check", diagnosis.check),
     ("models", diagnosis.models),
     ("k8s-run", k8s_run),

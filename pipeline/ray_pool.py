@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 # Ray reads its environment when it is imported, RAY_ADDRESS too: `run.py` sets that one before.
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
@@ -43,6 +43,10 @@ LoadProtector = Callable[[WorkerSettings], "Protector"]
 
 _READ_CPUS = 0.25
 """CPUs of a reader. Differs from a worker's, or Ray would fuse the two operators into one."""
+
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 class RayPool:
@@ -175,6 +179,46 @@ class ProtectPhotoSets:
                 self._photos.inc(number, {"status": status})
             for stage, seconds in outcome.stage_seconds.items():
                 self._seconds.observe(seconds, {"stage": stage})
+
+
+def run_tasks(
+    function: Callable[[Task], Result], tasks: Sequence[Task], size: PoolSize
+) -> Iterator[tuple[Task, Result]]:
+    """Runs a function of one argument on independent tasks; yields each with its result when done.
+
+    Ray tries a task again whose process died; processes are used again, so that what they load
+    stays loaded.
+
+    Raises:
+        PipelineError: If a task raised, or its process died several times.
+    """
+
+    def do(task: Task) -> Result:  # Ray takes functions only, no other callables
+        return function(task)
+
+    remote = ray.remote(
+        num_cpus=size.cpus_per_worker,
+        num_gpus=size.gpus_per_worker,
+        memory=size.memory_bytes,
+        max_calls=0,
+    )(do)
+    waiting = list(reversed(tasks))
+    running: dict[Any, Task] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < size.workers:
+                running[remote.remote(waiting[-1])] = waiting.pop()
+            done, _ = ray.wait(list(running), num_returns=1)
+            yield running.pop(done[0]), ray.get(done[0])
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, PipelineError):
+            raise cause from error
+        last_line = str(error).strip().splitlines()[-1]
+        raise PipelineError(f"a task broke: {last_line}") from error
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
 
 
 def live_nodes() -> set[str]:

@@ -18,10 +18,11 @@ from dladiff.encoders.students import (
     build_student,
     load_student,
 )
+from dladiff.evaluation.attackers_view import warp_photo
 from dladiff.face_detection import load_face_detector
 from dladiff.faces import estimate_similarity
 from dladiff.weight_files import EMBEDDED_CHECKPOINT, REFERENCE_MODELS, STUDENTS
-from tools.evaluation.face_alignment import FACES_128, find_face, recognition_crop, warp
+from tools.evaluation.face_alignment import FACES_128, find_face, recognition_crop
 from tools.evaluation.face_data import is_held_out, to_images
 from tools.training.cache_latents import training_rows
 
@@ -161,7 +162,7 @@ def test_students_tell_people_apart_whom_they_have_not_seen() -> None:
                 image = np.asarray(opened.convert("RGB"))
             landmarks = find_face(detector, image)
             if landmarks is not None:
-                crops.append(warp(image, estimate_similarity(landmarks, FACES_128), 128))
+                crops.append(warp_photo(image, estimate_similarity(landmarks, FACES_128), 128))
                 people.append(folder.name)
     images = recognition_crop(to_images(np.stack(crops)))
     same = torch.tensor([[a == b for b in people] for a in people])

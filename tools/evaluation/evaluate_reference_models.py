@@ -16,8 +16,8 @@ from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 
 from dladiff.encoders.students import STUDENT_NAMES, load_student
+from dladiff.evaluation.attackers_view import warp_photo
 from dladiff.quality import load_learned_perceptual_distance
-from tools.evaluation.face_alignment import warp
 from tools.evaluation.face_data import is_held_out, save_sheet, to_images
 from tools.evaluation.face_meter import FaceMeter, read_photo, to_uint8
 from tools.evaluation.recognition import load_held_out_encoder, load_sface
@@ -27,7 +27,7 @@ from tools.training.captions import COLOUR_SATURATION
 MODELS = Path("dladiff/reference_models")
 GUIDANCE_SCALE = 3.0
 ADAPTER_GUIDANCE_SCALE = 2.0
-"""As the attacks of ``customisation``; the adapter learnt from unguided samples."""
+"""As the attacks of ``dladiff evaluate``; the adapter learnt from unguided samples."""
 NUM_STEPS = 25
 
 
@@ -297,7 +297,9 @@ def students(evaluation: Evaluation) -> dict[str, float]:
             image = read_photo(path)
             landmarks = evaluation.sface.find(image)
             if landmarks is not None:
-                crops.append(warp(image, estimate_similarity(landmarks, ARCFACE_TEMPLATE), 112))
+                crops.append(
+                    warp_photo(image, estimate_similarity(landmarks, ARCFACE_TEMPLATE), 112)
+                )
                 people.append(folder.name)
     images, names = to_images(np.stack(crops)), np.array(people)
     same = torch.from_numpy(names[:, None] == names[None, :])

@@ -4,7 +4,6 @@ Images are RGB HWC uint8; landmarks are (5, 2) pixels: left eye, right eye (as t
 them), nose tip, left and right mouth corner.
 """
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,24 +22,6 @@ def find_face(detector: FaceDetector, image: NDArray[np.uint8]) -> NDArray[np.fl
     """Returns the landmarks of the largest face of an image, or None."""
     faces = detector.detect(image)
     return faces[0].landmarks.astype(np.float64) if faces else None
-
-
-def warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
-    """Warps an image to a square crop; where that shrinks it, source pixels are averaged.
-
-    ``matrix`` is the (3, 3) similarity from pixels of the image to pixels of the crop.
-    """
-    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    if scale < 0.8:
-        factor = scale / 0.9
-        width = max(1, round(image.shape[1] * factor))
-        height = max(1, round(image.shape[0] * factor))
-        shrink = np.diag([width / image.shape[1], height / image.shape[0], 1.0])
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        matrix = matrix @ np.linalg.inv(shrink)
-    return cv2.warpAffine(
-        image, matrix[:2], (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
 
 
 def recognition_crop(images: Tensor) -> Tensor:

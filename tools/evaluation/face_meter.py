@@ -11,9 +11,10 @@ from torch import Tensor
 
 from dladiff.config import FaceDetectorSettings
 from dladiff.encoders.identity_encoders import IdentityEncoder
+from dladiff.evaluation.attackers_view import warp_photo
 from dladiff.face_detection import load_face_detector
 from dladiff.faces import ARCFACE_TEMPLATE, estimate_similarity
-from tools.evaluation.face_alignment import FACES_128, find_face, warp
+from tools.evaluation.face_alignment import FACES_128, find_face
 from tools.evaluation.face_data import FACE_SIZE, to_images
 
 MIN_SCORE = 0.6
@@ -66,7 +67,7 @@ class FaceMeter:
         embeddings = np.zeros((len(images), 128), np.float32)
         for index, (image, points) in enumerate(zip(images, landmarks, strict=True)):
             if points is not None:
-                crop = warp(image, estimate_similarity(points, ARCFACE_TEMPLATE), 112)
+                crop = warp_photo(image, estimate_similarity(points, ARCFACE_TEMPLATE), 112)
                 embeddings[index] = self.encoder.embed(to_images(crop[None]))[0].numpy()
         return Recognised(embeddings, np.array([points is not None for points in landmarks]))
 
@@ -88,7 +89,7 @@ class FaceMeter:
             landmarks = self.find(otherwise)
         if landmarks is None:
             raise ValueError("no face found in a photo that shall be cropped to its face")
-        return warp(image, estimate_similarity(landmarks, FACES_128), FACE_SIZE)
+        return warp_photo(image, estimate_similarity(landmarks, FACES_128), FACE_SIZE)
 
 
 def to_uint8(images: Tensor) -> list[NDArray[np.uint8]]:

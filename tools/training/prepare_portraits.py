@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dladiff.config import FaceDetectorSettings
+from dladiff.evaluation.attackers_view import warp_photo
 from dladiff.face_detection import load_face_detector
 from dladiff.faces import ARCFACE_TEMPLATE, estimate_similarity
-from tools.evaluation.face_alignment import FACES_128, find_face, warp
+from tools.evaluation.face_alignment import FACES_128, find_face
 from tools.evaluation.face_data import FACE_SIZE, load_faces, to_images
 from tools.evaluation.recognition import load_sface
 from tools.training.attributes import measure_attributes
@@ -40,7 +41,9 @@ def main() -> None:
         # Where the detector is blind (old halftone prints) the crop's own template serves.
         landmarks = found if found is not None else FACES_128
         crops.append(image)
-        recognition_crops.append(warp(image, estimate_similarity(landmarks, ARCFACE_TEMPLATE), 112))
+        recognition_crops.append(
+            warp_photo(image, estimate_similarity(landmarks, ARCFACE_TEMPLATE), 112)
+        )
         identities.append(record.identity)
         sources.append(f"faces128/{record.file}" + ("#undetected" if found is None else ""))
     for path in sorted((arguments.data / "portraits").glob("*/*.jpg")):
@@ -50,8 +53,10 @@ def main() -> None:
         if found is None:
             print(f"no face in {path.name} of {path.parent.name}", flush=True)
             continue
-        crops.append(warp(image, estimate_similarity(found, FACES_128), FACE_SIZE))
-        recognition_crops.append(warp(image, estimate_similarity(found, ARCFACE_TEMPLATE), 112))
+        crops.append(warp_photo(image, estimate_similarity(found, FACES_128), FACE_SIZE))
+        recognition_crops.append(
+            warp_photo(image, estimate_similarity(found, ARCFACE_TEMPLATE), 112)
+        )
         identities.append(path.parent.name)
         sources.append(f"portraits/{path.parent.name}/{path.name}")
     print(f"{len(crops)} crops", flush=True)

@@ -1,0 +1,94 @@
+"""What happens to photos between publication and attack: recompression, resizing, blur, noise.
+
+Acts on whole 8-bit photos with Pillow, as platforms and attackers do. Purification, which needs
+the checkpoint, stands in ``purification``.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import PIL.Image
+from jaxtyping import UInt8
+
+from dladiff.evaluation.settings import PURIFICATIONS, HandlingName
+from dladiff.image_values import image_to_tensor, tensor_to_image
+from dladiff.randomness import derive_seed
+from dladiff.transforms import gaussian_blur
+
+Photo = UInt8[np.ndarray, "_ _ 3"]
+"""RGB, HWC, uint8; photos of a list, and a photo and its handled copy, may differ in size."""
+
+JPEG_QUALITY = 75
+BLUR_SIGMA_PX = 1.0
+NOISE_SIGMA_LEVELS = 4.0
+CLEAN_MIX_EVERY = 4
+"""Every so many photos one is the clean original: 25 %."""
+SMOOTHING = (1.2, 6.0, 60)
+"""Blur in pixels, noise in levels and JPEG quality under which a generated face must still be
+recognised for a recogniser's word to be believed, see ``judges``."""
+
+
+def handle_photos(
+    name: HandlingName, photos: Sequence[Photo], clean: Sequence[Photo], seed: int = 0
+) -> list[Photo]:
+    """The photos as they reach the attacker.
+
+    Args:
+        name: Purifications leave the photos alone here.
+        photos: Published photos.
+        clean: Their originals, in the same order; ``clean_mix`` takes every fourth from them.
+        seed: Of the noise.
+    """
+    if name == "clean_mix":
+        return [
+            clean[index] if index % CLEAN_MIX_EVERY == 0 else photo
+            for index, photo in enumerate(photos)
+        ]
+    if name == "noise":
+        return [
+            add_noise(photo, NOISE_SIGMA_LEVELS, derive_seed(seed, "handling", index))
+            for index, photo in enumerate(photos)
+        ]
+    return [_HANDLINGS[name](photo) for photo in photos]
+
+
+def jpeg(photo: Photo, quality: int) -> Photo:
+    """A JPEG round trip by Pillow."""
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(photo).save(buffer, format="JPEG", quality=quality)
+    return np.array(PIL.Image.open(buffer))
+
+
+def half_size(photo: Photo) -> Photo:
+    """Half the size by Lanczos; it stays small, as what a platform serves."""
+    height, width = photo.shape[:2]
+    size = (max(1, round(width / 2)), max(1, round(height / 2)))
+    return np.array(PIL.Image.fromarray(photo).resize(size, PIL.Image.Resampling.LANCZOS))
+
+
+def blur(photo: Photo, sigma_px: float) -> Photo:
+    """A Gaussian blur, rounded to levels."""
+    return tensor_to_image(gaussian_blur(image_to_tensor(photo), sigma_px))
+
+
+def add_noise(photo: Photo, sigma_levels: float, seed: int) -> Photo:
+    """Gaussian noise, rounded and clipped to levels."""
+    noise = np.random.default_rng(seed).normal(0, sigma_levels, photo.shape)
+    return np.clip(np.round(photo + noise), 0, 255).astype(np.uint8)
+
+
+def smoothed(image: Photo, seed: int = 0) -> Photo:
+    """A generated image without its finest patterns: blur, then noise, then JPEG."""
+    sigma_px, noise_levels, quality = SMOOTHING
+    return jpeg(add_noise(blur(image, sigma_px), noise_levels, seed), quality)
+
+
+_HANDLINGS: dict[str, Callable[[Photo], Photo]] = {
+    "none": lambda photo: photo,
+    "jpeg75": lambda photo: jpeg(photo, JPEG_QUALITY),
+    "half": half_size,
+    "jpeg75_half": lambda photo: jpeg(half_size(photo), JPEG_QUALITY),
+    "blur": lambda photo: blur(photo, BLUR_SIGMA_PX),
+    **dict.fromkeys(PURIFICATIONS, lambda photo: photo),
+}

@@ -1,0 +1,236 @@
+"""``dladiff evaluate``: attack clean and protected photos, and measure what shows."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.arguments import Verbose
+
+_WHAT, _WHO, _MACHINES = "What to attack", "Whom to ask", "Machines"
+
+
+def evaluate(
+    clean_uri: Annotated[
+        str,
+        typer.Argument(
+            metavar="CLEAN", help="Folder or bucket with <identity>/<photo>.", show_default=False
+        ),
+    ],
+    protected_uri: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROTECTED",
+            help="The same photos protected, as a folder of the same shape or a run's OUTPUT.",
+            show_default=False,
+        ),
+    ],
+    out_uri: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="Where results go. It holds generated likenesses: keep it as private as CLEAN.",
+            show_default=False,
+        ),
+    ],
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="quick: one person, two attacks, minutes on two cores. core: everybody. full: "
+            "all attacks and handlings."
+        ),
+    ] = "quick",
+    attacks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attack",
+            metavar="NAME",
+            help="dreambooth, lora, textual_inversion or zero_shot. Repeatable.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    handlings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--handling",
+            metavar="NAME",
+            help="none, jpeg75, half, jpeg75_half, blur, noise, clean_mix (a quarter clean "
+            "photos), sdedit or gridpure (purification). Repeatable.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    people: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many identities by name.", rich_help_panel=_WHAT),
+    ] = None,
+    skip_people: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Leave out the first so many, e.g. those on whom something was tuned.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = 0,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TREE",
+            help="Another protected tree to compare with. Repeatable.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images per attack and stop.", rich_help_panel=_WHAT),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="What the attacker customises: embedded, a folder in diffusers format, or a hub "
+            "id with --revision. It need not be the one protected against.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(help="Commit of a hub checkpoint.", rich_help_panel=_WHAT),
+    ] = None,
+    view: Annotated[
+        str | None,
+        typer.Option(
+            help="How the attacker crops: template, whole or face. Default: the checkpoint's face "
+            "template if it has one, else whole.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="IP-Adapter-FaceID weights (safetensors) for zero_shot. Default: the embedded "
+            "checkpoint's own.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    adapter_encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="ONNX file of the encoder that the adapter reads.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="ATTACK.SETTING=VALUE",
+            help="Change an attack's settings, e.g. dreambooth.num_steps=100. Its numbers are "
+            "then comparable only among themselves. Repeatable.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    judges: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--judge",
+            metavar="NAME[=FILE]",
+            help="A further judge as name=model.onnx (ArcFace type). Repeatable.",
+            rich_help_panel=_WHO,
+        ),
+    ] = None,
+    in_loss: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A judge that was in a loss of the protection; known already where PROTECTED is "
+            "a run's OUTPUT. Repeatable.",
+            rich_help_panel=_WHO,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Worker processes. Default: as CPUs and memory, or GPUs, allow.",
+            rich_help_panel=_MACHINES,
+        ),
+    ] = None,
+    threads: Annotated[
+        int,
+        typer.Option(min=1, help="CPU threads per worker.", rich_help_panel=_MACHINES),
+    ] = 1,
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GPUs that each worker takes. Default: 1 where there are GPUs.",
+            rich_help_panel=_MACHINES,
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Running Ray cluster: auto or host:port. Default: RAY_ADDRESS, else this machine.",
+            rich_help_panel=_MACHINES,
+        ),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Attack clean and protected photos as a customiser would, and measure what still shows.
+
+    Photos 1-4 of a person, by name, are trained on; the others are the clean reference. OUT then
+    holds attacks.parquet, images.parquet, summary.json and page.html. Run it again to go on
+    after a stop; nothing is computed twice. No fine-tuned weights are ever written.
+    """
+    from pipeline.evaluation.settings import default_judges, evaluation_settings, parse_judge
+    from pipeline.reporting.logs import set_up_logging
+
+    set_up_logging(as_json=False, verbose=verbose)
+    settings = evaluation_settings(
+        preset,
+        {
+            "attacks": attacks,
+            "handlings": handlings,
+            "max_people": people,
+            "skip_people": skip_people,
+            "num_images": images,
+            "checkpoint": checkpoint,
+            "revision": revision,
+            "view": view,
+            "adapter": adapter,
+            "adapter_encoder": parse_judge(adapter_encoder) if adapter_encoder else None,
+            "judges": (*default_judges(), *map(parse_judge, judges)) if judges else None,
+            "in_loss": in_loss,
+        },
+        overrides or (),
+    )
+    trees = dict(_named_tree(text) for text in also or ())
+
+    from functools import partial
+
+    from pipeline.evaluation.run import run_evaluation  # seconds: torch
+    from pipeline.evaluation.words import outcome_lines
+    from pipeline.evaluation.workers import WorkerOptions, ray_workers
+
+    options = WorkerOptions(workers, threads, gpus_per_worker, ray_address=ray_address)
+    outcome = run_evaluation(
+        clean_uri,
+        protected_uri,
+        out_uri,
+        settings,
+        partial(ray_workers, options),
+        trees,
+    )
+    print("\n".join(outcome_lines(outcome)))
+    raise typer.Exit(outcome.exit_code)
+
+
+def _named_tree(text: str) -> tuple[str, str]:
+    from pipeline.errors import ConfigurationError
+
+    name, separator, tree = text.partition("=")
+    if not (separator and name and tree) or name in ("clean", "protected"):
+        raise ConfigurationError(
+            f"--also {text!r}: expected NAME=TREE with a name other than clean and protected"
+        )
+    return name, tree

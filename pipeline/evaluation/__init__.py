@@ -1,0 +1,1 @@
+"""``dladiff evaluate``: attacks on clean and protected photos, measured, kept and shown."""

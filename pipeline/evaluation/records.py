@@ -1,0 +1,58 @@
+"""What a finished cell leaves behind, and where: images and numbers, never weights or embeddings.
+
+Knows OUT. A cell's JSON comes last, so one that is there is whole.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from pipeline.evaluation.cells import Cell
+from pipeline.storage.store import Store
+
+
+def record_key(cell: Cell) -> str:
+    """Key below OUT of a cell's record."""
+    return f"cells/{cell.kind}/{cell.key}.json"
+
+
+def read_record(out: Store, cell: Cell) -> dict[str, Any] | None:
+    """A cell's record, None while it is not done."""
+    try:
+        record = json.loads(out.read(record_key(cell)))
+    except FileNotFoundError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def write_record(out: Store, cell: Cell, record: dict[str, Any]) -> None:
+    """Declares a cell done."""
+    out.write(record_key(cell), json.dumps(record, sort_keys=True).encode())
+
+
+def write_images(out: Store, cell: Cell, stops: Sequence[Sequence[NDArray[np.uint8]]]) -> None:
+    """Keeps an attack's images losslessly: one PNG, a row per stop."""
+    rows = [np.concatenate(images, axis=1) for images in stops]
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(np.concatenate(rows, axis=0)).save(buffer, "PNG")
+    out.write(_images_key(cell), buffer.getvalue())
+
+
+def read_images(out: Store, cell: Cell, num_stops: int) -> list[list[NDArray[np.uint8]]]:
+    """An attack's images, by stop."""
+    with PIL.Image.open(io.BytesIO(out.read(_images_key(cell)))) as picture:
+        grid = np.array(picture)
+    side = grid.shape[0] // num_stops
+    return [
+        [row[:, left : left + side] for left in range(0, row.shape[1], side)]
+        for row in (grid[top : top + side] for top in range(0, grid.shape[0], side))
+    ]
+
+
+def _images_key(cell: Cell) -> str:
+    return f"cells/{cell.kind}/{cell.key}.png"

@@ -1,0 +1,191 @@
+"""Records of cells -> the rows of a result: one per attack, one per generated image.
+
+The columns are a contract. An attack's best stop counts, as an attacker would keep it: the one
+that leaks most by the mean of the judges that were in no loss (of all, where all were).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dladiff.evaluation.scores import face_detection_rate, identity_score, leak
+from pipeline.evaluation.plan import EvaluationPlan, PlannedRow
+from pipeline.evaluation.records import read_record
+from pipeline.storage.store import Store
+
+SCORE_FIELDS = [
+    ("judge", pa.string()),
+    ("in_loss", pa.bool_()),
+    ("leak", pa.float64()),
+    ("identity_score", pa.float64()),
+    ("leak_smoothed", pa.float64()),
+    ("floor", pa.float64()),
+    ("floor_smoothed", pa.float64()),
+]
+ATTACKS_SCHEMA = pa.schema(
+    [
+        ("identity", pa.string()),
+        ("attack", pa.string()),
+        ("handling", pa.string()),
+        ("condition", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("num_photos", pa.int32()),
+        ("num_images", pa.int32()),
+        ("num_steps", pa.int32()),
+        ("face_detection_rate", pa.float64()),
+        ("face_detection_rate_smoothed", pa.float64()),
+        ("seconds", pa.float64()),
+        ("cpu_seconds", pa.float64()),
+        ("cell", pa.string()),
+        ("scores", pa.list_(pa.struct(SCORE_FIELDS))),
+    ]
+)
+"""One row per attack; ``status`` is done or failed, ``num_steps`` is of the stop that counts."""
+IMAGES_SCHEMA = pa.schema(
+    [
+        ("identity", pa.string()),
+        ("attack", pa.string()),
+        ("handling", pa.string()),
+        ("condition", pa.string()),
+        ("num_steps", pa.int32()),
+        ("counts", pa.bool_()),
+        ("image", pa.int32()),
+        ("face_found", pa.bool_()),
+        ("face_found_smoothed", pa.bool_()),
+        (
+            "cosines",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("judge", pa.string()),
+                        ("cosine", pa.float64()),
+                        ("cosine_smoothed", pa.float64()),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
+"""One row per generated image and stop; ``counts``: of the stop that counts."""
+
+
+@dataclass
+class Tables:
+    """The result as rows."""
+
+    attacks: list[dict[str, Any]] = field(default_factory=list)
+    images: list[dict[str, Any]] = field(default_factory=list)
+
+
+def make_tables(
+    out: Store, plan: EvaluationPlan, in_loss: frozenset[str], reasons: Mapping[str, str]
+) -> Tables:
+    """Reads what the cells left.
+
+    Args:
+        out: OUT.
+        plan: Whose rows.
+        in_loss: Names of judges that were in a loss.
+        reasons: By cell key, why it could not be done.
+    """
+    tables = Tables()
+    for row in plan.rows:
+        parts = [read_record(out, cell) for cell in (row.cell, row.measure, row.floor)]
+        if any(part is None for part in parts):
+            keys = (row.cell.key, row.measure.key, row.floor.key)
+            reason = next((reasons[key] for key in keys if key in reasons), "not_done: interrupted")
+            tables.attacks.append(_named(row) | {"status": "failed", "reason": reason})
+            continue
+        attack, measure, floor = (part or {} for part in parts)
+        best = _best_stop(measure["stops"], in_loss)
+        tables.attacks.append(_attack_row(row, attack, measure["stops"][best], floor, in_loss))
+        for index, stop in enumerate(measure["stops"]):
+            tables.images += _image_rows(row, stop, index == best)
+    return tables
+
+
+def _named(row: PlannedRow) -> dict[str, Any]:
+    return {
+        "identity": row.identity,
+        "attack": row.attack,
+        "handling": row.handling,
+        "condition": row.condition,
+        "cell": row.cell.key,
+    }
+
+
+def _best_stop(stops: Sequence[dict[str, Any]], in_loss: frozenset[str]) -> int:
+    def mean_leak(stop: dict[str, Any]) -> float:
+        cosines = stop["as_made"]["cosines"]
+        judges = [name for name in cosines if name not in in_loss] or list(cosines)
+        return float(np.mean([np.mean(cosines[name]) for name in judges]))
+
+    return max(range(len(stops)), key=lambda index: mean_leak(stops[index]))
+
+
+def _attack_row(
+    row: PlannedRow,
+    attack: dict[str, Any],
+    stop: dict[str, Any],
+    floor: dict[str, Any],
+    in_loss: frozenset[str],
+) -> dict[str, Any]:
+    made, smooth = stop["as_made"], stop["smoothed"]
+    of_floor = floor["stops"][-1]
+    found = np.array(made["found"])
+    scores = [
+        {
+            "judge": judge,
+            "in_loss": judge in in_loss,
+            "leak": leak(_array(cosines)),
+            "identity_score": identity_score(_array(cosines), found),
+            "leak_smoothed": leak(_array(smooth["cosines"][judge])),
+            "floor": leak(_array(of_floor["as_made"]["cosines"][judge])),
+            "floor_smoothed": leak(_array(of_floor["smoothed"]["cosines"][judge])),
+        }
+        for judge, cosines in made["cosines"].items()
+    ]
+    return _named(row) | {
+        "status": "done",
+        "num_photos": attack["num_photos"],
+        "num_images": attack["num_images"],
+        "num_steps": stop["num_steps"],
+        "face_detection_rate": face_detection_rate(found),
+        "face_detection_rate_smoothed": face_detection_rate(np.array(smooth["found"])),
+        "seconds": attack["seconds"],
+        "cpu_seconds": attack["cpu_seconds"],
+        "scores": scores,
+    }
+
+
+def _image_rows(row: PlannedRow, stop: dict[str, Any], counts: bool) -> list[dict[str, Any]]:
+    made, smooth = stop["as_made"], stop["smoothed"]
+    named = {key: value for key, value in _named(row).items() if key != "cell"}
+    return [
+        named
+        | {
+            "num_steps": stop["num_steps"],
+            "counts": counts,
+            "image": index,
+            "face_found": made["found"][index],
+            "face_found_smoothed": smooth["found"][index],
+            "cosines": [
+                {
+                    "judge": judge,
+                    "cosine": cosines[index],
+                    "cosine_smoothed": smooth["cosines"][judge][index],
+                }
+                for judge, cosines in made["cosines"].items()
+            ],
+        }
+        for index in range(len(made["found"]))
+    ]
+
+
+def _array(values: Sequence[float]) -> NDArray[np.float64]:
+    return np.array(values, dtype=np.float64)

@@ -1,0 +1,160 @@
+"""What an evaluation does: people, attacks, handlings, judges. Imports no torch."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import Field, ValidationError
+
+from dladiff.config import EncoderSettings, Settings, SurrogateSettings
+from dladiff.errors import ModelError
+from dladiff.evaluation.settings import (
+    ATTACKS,
+    HANDLINGS,
+    AttackName,
+    AttackSettings,
+    HandlingName,
+    ViewName,
+    attack_settings,
+)
+from dladiff.weight_files import REFERENCE_MODELS, dlib_files
+from pipeline.errors import ConfigurationError
+
+REFERENCE_ADAPTER = REFERENCE_MODELS / "adapters" / "sface-ip-adapter.safetensors"
+"""Of the embedded checkpoint; reads SFace embeddings."""
+
+EvaluationPreset = Literal["quick", "core", "full"]
+
+
+class EvaluationSettings(Settings):
+    """One evaluation; everything here that changes a number is part of a cell's key."""
+
+    attacks: tuple[AttackName, ...] = ("dreambooth", "lora")
+    handlings: tuple[HandlingName, ...] = ("none", "jpeg75_half")
+    max_people: Annotated[int, Field(ge=1)] | None = None
+    """So many identities by name; None: all."""
+    skip_people: Annotated[int, Field(ge=0)] = 0
+    """Leave out the first so many, e.g. those on whom something was tuned."""
+    num_trained: Annotated[int, Field(ge=1)] = 4
+    """Photos of a person that are attacked, first by name; the others are the clean reference."""
+    num_images: Annotated[int, Field(ge=1)] = 16
+    """Generated images per stop of an attack."""
+    checkpoint: str = "embedded"
+    """``embedded``, a folder in diffusers format, or a hub id with ``revision``."""
+    revision: str | None = None
+    view: ViewName | None = None
+    """How the attacker crops; None: the checkpoint's face template if it has one, else
+    ``whole``."""
+    judges: tuple[EncoderSettings, ...]
+    in_loss: tuple[str, ...] = ()
+    """Judges that were in a loss of the protection: their word is shown apart."""
+    adapter: str | None = None
+    """IP-Adapter-FaceID file for ``zero_shot``; None: the embedded checkpoint's own."""
+    adapter_encoder: EncoderSettings = EncoderSettings(name="sface", kind="sface")
+    """The encoder that the adapter was trained on."""
+    seed: int = 0
+    changes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Other attack settings than the frozen ones, by attack: makes numbers incomparable."""
+
+    @property
+    def adapter_path(self) -> Path:
+        """The adapter's file."""
+        return REFERENCE_ADAPTER if self.adapter is None else Path(self.adapter)
+
+    @property
+    def surrogate(self) -> SurrogateSettings:
+        """The checkpoint as ``dladiff`` names it."""
+        return SurrogateSettings(checkpoint=self.checkpoint, revision=self.revision)
+
+    def attack(self, name: AttackName, aligned_faces: bool) -> AttackSettings:
+        """The settings of an attack as this evaluation runs it."""
+        frozen = attack_settings(name, aligned_faces)
+        values = frozen.model_dump() | {"num_images": self.num_images, "seed": self.seed}
+        return AttackSettings(**(values | self.changes.get(name, {})))
+
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {"max_people": 1, "num_images": 8},
+    "core": {},
+    "full": {
+        "attacks": ("dreambooth", "lora", "textual_inversion", "zero_shot"),
+        "handlings": HANDLINGS,
+    },
+}
+
+
+def evaluation_settings(
+    preset: str, given: Mapping[str, Any], overrides: Iterable[str] = ()
+) -> EvaluationSettings:
+    """A preset with what a person said instead.
+
+    Args:
+        preset: ``quick``, ``core`` or ``full``.
+        given: Fields by name; None: not given.
+        overrides: ``dreambooth.num_steps=50`` and the like.
+
+    Raises:
+        ConfigurationError: With the value found and the remedy.
+    """
+    if preset not in get_args(EvaluationPreset):
+        raise ConfigurationError(f"no preset {preset!r}: choose quick, core or full")
+    values = {"judges": default_judges(), **_PRESETS[preset]}
+    values |= {name: value for name, value in given.items() if value is not None}
+    changes: dict[str, dict[str, Any]] = {}
+    for override in overrides:
+        name, field, value = _parse_override(override)
+        changes.setdefault(name, {})[field] = value
+    try:
+        settings = EvaluationSettings(**values, changes=changes)
+        for name in ATTACKS:
+            settings.attack(name, aligned_faces=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"{where}: {first['msg']}, got {first['input']!r}") from None
+    names = [judge.name for judge in settings.judges]
+    if len(set(names)) != len(names):
+        raise ConfigurationError(f"judges need different names, got {', '.join(names)}")
+    return settings
+
+
+def default_judges() -> tuple[EncoderSettings, ...]:
+    """The judges that come with the package: SFace, its students, and dlib's where installed."""
+    judges = [EncoderSettings(name="sface", kind="sface")]
+    judges += [
+        EncoderSettings(name=name, kind="student") for name in ("plain", "mobile", "convnext")
+    ]
+    try:
+        dlib_files()
+    except ModelError:
+        return tuple(judges)
+    return (*judges, EncoderSettings(name="dlib", kind="dlib_resnet", held_out=True))
+
+
+def parse_judge(text: str) -> EncoderSettings:
+    """A judge as a person names it: ``name=model.onnx``, an ArcFace-type file of theirs.
+
+    Raises:
+        ConfigurationError: If it is neither that nor the name of a judge of the package.
+    """
+    name, separator, path = text.partition("=")
+    if separator and name and path:
+        return EncoderSettings(name=name, kind="arcface_onnx", path=path, held_out=True)
+    known = {judge.name: judge for judge in default_judges()}
+    if text in known:
+        return known[text]
+    raise ConfigurationError(
+        f"--judge {text!r}: expected name=model.onnx or one of {', '.join(known)}"
+    )
+
+
+def _parse_override(text: str) -> tuple[str, str, Any]:
+    key, separator, value = text.partition("=")
+    name, dot, field = key.strip().partition(".")
+    if not (separator and dot) or name not in ATTACKS or field not in AttackSettings.model_fields:
+        raise ConfigurationError(
+            f"--set {text!r}: expected ATTACK.SETTING=VALUE with one of {', '.join(ATTACKS)} and "
+            f"one of {', '.join(AttackSettings.model_fields)}"
+        )
+    return name, field, yaml.safe_load(value)

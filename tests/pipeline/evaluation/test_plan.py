@@ -1,0 +1,144 @@
+"""Rows and cells: what depends on what."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dladiff.config import EncoderSettings
+from dladiff.errors import ModelError
+from pipeline.errors import ConfigurationError
+from pipeline.evaluation.people import CLEAN, PROTECTED, find_people
+from pipeline.evaluation.plan import EvaluationPlan, PlannedRow, make_plan
+from pipeline.evaluation.settings import evaluation_settings, parse_judge
+from tests.evaluation_scenes import few_images, write_trees
+
+
+@pytest.fixture
+def trees(tmp_path: Path) -> tuple[Path, Path]:
+    return write_trees(tmp_path, {"ann": 6, "ben": 6})
+
+
+def plan_of(clean: Path, protected: Path, **given: Any) -> EvaluationPlan:
+    settings = few_images(**given)
+    people = find_people(str(clean), {PROTECTED: str(protected)}, settings)
+    return make_plan(people, settings, aligned_faces=True)
+
+
+def row_of(plan: EvaluationPlan, **columns: str) -> PlannedRow:
+    (row,) = [
+        row
+        for row in plan.rows
+        if all(getattr(row, name) == value for name, value in columns.items())
+    ]
+    return row
+
+
+def test_all_combinations_are_rows_and_the_floor_is_one_attack_for_everybody(
+    trees: tuple[Path, Path],
+) -> None:
+    plan = plan_of(*trees, attacks=("dreambooth", "lora"), handlings=("none", "jpeg75"))
+    assert len(plan.rows) == 2 * 2 * 2 * 2
+    assert len(plan.attacks) == 16 + 1
+    assert {row.floor.attack.attack.name for row in plan.rows} == {"untouched"}
+    assert len({row.floor.key for row in plan.rows}) == 2  # one look per person
+
+
+def test_zero_shots_floor_is_another_persons_clean_photos_under_the_same_handling(
+    trees: tuple[Path, Path],
+) -> None:
+    plan = plan_of(*trees, attacks=("zero_shot",), handlings=("none", "jpeg75"))
+    ann = row_of(plan, identity="ann", handling="jpeg75", condition=PROTECTED)
+    ben = row_of(plan, identity="ben", handling="jpeg75", condition=CLEAN)
+    assert ann.floor.attack == ben.cell
+    assert ann.floor.reference == ann.measure.reference
+
+
+def test_zero_shots_floor_of_a_single_person_is_the_untouched_model(
+    trees: tuple[Path, Path],
+) -> None:
+    plan = plan_of(*trees, attacks=("zero_shot",), max_people=1)
+    assert plan.rows[0].floor.attack.attack.name == "untouched"
+
+
+def keys(plan: EvaluationPlan) -> dict[tuple[str, str], str]:
+    return {(row.identity, row.condition): row.cell.key for row in plan.rows}
+
+
+def test_a_cell_depends_on_content_and_not_on_place(
+    trees: tuple[Path, Path], tmp_path: Path
+) -> None:
+    clean, protected = trees
+    before = keys(plan_of(clean, protected))
+    moved = shutil.copytree(clean, tmp_path / "elsewhere")
+    assert keys(plan_of(moved, protected)) == before
+    photo = protected / "ann" / "1.png"
+    photo.write_bytes((protected / "ann" / "2.png").read_bytes())
+    after = keys(plan_of(clean, protected))
+    assert {key for key in after if after[key] != before[key]} == {("ann", PROTECTED)}
+
+
+@pytest.mark.parametrize(
+    ("change", "is_another"),
+    [
+        ({"num_images": 3}, True),
+        ({"seed": 1}, True),
+        ({"handlings": ("jpeg75",)}, True),
+        ({"view": "whole"}, True),
+        ({"judges": (EncoderSettings(name="plain", kind="student"),)}, False),
+        ({"in_loss": ("sface",)}, False),
+    ],
+)
+def test_what_changes_images_makes_another_attack_and_other_judges_do_not(
+    trees: tuple[Path, Path], change: dict[str, Any], is_another: bool
+) -> None:
+    first, second = plan_of(*trees).rows[0], plan_of(*trees, **change).rows[0]
+    assert (first.cell.key != second.cell.key) == is_another
+
+
+def test_other_judges_look_again(trees: tuple[Path, Path]) -> None:
+    judge = EncoderSettings(name="plain", kind="student")
+    first, second = plan_of(*trees).rows[0], plan_of(*trees, judges=(judge,)).rows[0]
+    assert first.measure.key != second.measure.key
+
+
+def test_a_checkpoint_that_is_not_there_is_refused_before_any_work(
+    trees: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"no model_index\.json"):
+        plan_of(*trees, checkpoint=str(tmp_path))
+
+
+def test_presets_and_what_a_person_says() -> None:
+    quick = evaluation_settings("quick", {"handlings": None, "attacks": ["lora"]})
+    assert (quick.attacks, quick.handlings) == (("lora",), ("none", "jpeg75_half"))
+    assert quick.max_people == 1
+    changed = evaluation_settings("core", {}, ["lora.num_steps=7"])
+    assert changed.attack("lora", aligned_faces=True).num_steps == 7
+    assert changed.attack("dreambooth", aligned_faces=True).num_steps == 200
+
+
+@pytest.mark.parametrize(
+    ("preset", "given", "overrides", "message"),
+    [
+        ("slow", {}, [], "choose quick, core or full"),
+        ("quick", {"attacks": ["magic"]}, [], "got 'magic'"),
+        ("quick", {"handlings": ["soap"]}, [], "got 'soap'"),
+        ("quick", {}, ["lora.steps=3"], "expected ATTACK.SETTING=VALUE"),
+        ("quick", {}, ["lora.num_steps=few"], "num_steps"),
+    ],
+)
+def test_wrong_wishes_are_refused_with_what_is_possible(
+    preset: str, given: dict[str, Any], overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        evaluation_settings(preset, given, overrides)
+
+
+def test_judges_are_named_by_file_or_from_the_package() -> None:
+    own = parse_judge("mine=/models/mine.onnx")
+    assert (own.name, own.kind, own.path) == ("mine", "arcface_onnx", "/models/mine.onnx")
+    assert parse_judge("sface").kind == "sface"
+    with pytest.raises(ConfigurationError, match=r"expected name=model\.onnx or one of sface"):
+        parse_judge("nobody")

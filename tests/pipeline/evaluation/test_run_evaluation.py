@@ -1,0 +1,153 @@
+"""A whole evaluation: a tiny real checkpoint for the mechanics, the embedded one once."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.commands.evaluate import evaluate
+from pipeline.evaluation.protection import encoders_in_loss
+from pipeline.evaluation.rows import ATTACKS_SCHEMA, IMAGES_SCHEMA
+from pipeline.evaluation.run import EvaluationOutcome, run_evaluation
+from pipeline.evaluation.settings import EvaluationSettings
+from pipeline.storage.store import open_store
+from tests.evaluation_scenes import FEW_STEPS, InProcess, few_images, write_trees
+from tests.tiny_models import write_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def trees(tmp_path: Path) -> tuple[Path, Path]:
+    return write_trees(tmp_path, {"ann": 6, "ben": 6})
+
+
+def evaluate_trees(
+    trees: tuple[Path, Path], out: Path, settings: EvaluationSettings, at_most: int = 10**9
+) -> tuple[EvaluationOutcome, InProcess]:
+    workers = InProcess(at_most)
+    clean, protected = trees
+    return run_evaluation(str(clean), str(protected), str(out), settings, workers), workers
+
+
+def test_an_evaluation_leaves_tables_a_summary_and_a_page_and_no_weights(
+    trees: tuple[Path, Path], tmp_path: Path, checkpoint: Path
+) -> None:
+    out = tmp_path / "out"
+    outcome, workers = evaluate_trees(trees, out, few_images(checkpoint))
+    assert outcome.exit_code == 0
+    assert len(workers.attacks) == 4 + 1  # two people, clean and protected, and the floor
+    attacks = pq.read_table(out / "attacks.parquet")
+    images = pq.read_table(out / "images.parquet")
+    assert attacks.schema.equals(ATTACKS_SCHEMA)
+    assert images.schema.equals(IMAGES_SCHEMA)
+    assert attacks["status"].to_pylist() == ["done"] * 4
+    assert images.num_rows == 4 * 2 * 2  # attacks, stops, images
+    assert sum(images["counts"].to_pylist()) == 4 * 2
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["facts"]["people"] == "2"
+    assert summary["visibility"]["protected"]["max_change_levels"] == 7
+    assert {path.suffix for path in out.rglob("*") if path.is_file()} == {
+        ".parquet",
+        ".json",
+        ".html",
+        ".png",
+    }
+
+
+def test_nothing_is_computed_twice_and_a_killed_evaluation_goes_on(
+    trees: tuple[Path, Path], tmp_path: Path, checkpoint: Path
+) -> None:
+    out, settings = tmp_path / "out", few_images(checkpoint)
+    with pytest.raises(SystemExit):
+        evaluate_trees(trees, out, settings, at_most=3)
+    _, second = evaluate_trees(trees, out, settings)
+    assert len(second.attacks) == 5 - 3
+    page = (out / "page.html").read_text()
+    _, third = evaluate_trees(trees, out, settings)
+    assert third.done == []
+    assert (out / "page.html").read_text() == page
+
+
+def test_another_protected_tree_reuses_the_clean_attacks(
+    trees: tuple[Path, Path], tmp_path: Path, checkpoint: Path
+) -> None:
+    out, settings = tmp_path / "out", few_images(checkpoint)
+    evaluate_trees(trees, out, settings)
+    _, stronger = write_trees(tmp_path / "stronger", {"ann": 6, "ben": 6}, levels=12)
+    _, workers = evaluate_trees((trees[0], stronger), out, settings)
+    assert len(workers.attacks) == 2
+
+
+def test_the_page_names_nobody(trees: tuple[Path, Path], tmp_path: Path, checkpoint: Path) -> None:
+    out = tmp_path / "out"
+    evaluate_trees(trees, out, few_images(checkpoint))
+    page = (out / "page.html").read_text()
+    for secret in ("ann", "ben", str(trees[0])):
+        assert f">{secret}<" not in page
+        assert f"{secret}/" not in page
+    assert "person 1" in page
+
+
+def test_a_person_without_any_face_fails_alone_and_says_why(
+    trees: tuple[Path, Path], tmp_path: Path, checkpoint: Path
+) -> None:
+    from tests.sample_photos import jpeg_bytes
+
+    clean, protected = trees
+    for folder in (clean, protected):
+        for path in (folder / "ben").iterdir():
+            path.write_bytes(jpeg_bytes(200, 200, seed=len(path.stem)))
+    settings = few_images(checkpoint, view="face")
+    outcome, _ = evaluate_trees(trees, tmp_path / "out", settings)
+    assert outcome.exit_code == 2
+    rows = pq.read_table(tmp_path / "out" / "attacks.parquet").to_pylist()
+    by_person = {row["identity"]: row for row in rows}
+    assert by_person["ann"]["status"] == "done"
+    assert by_person["ben"]["reason"].startswith("no_face")
+
+
+def test_encoders_in_a_loss_are_known_from_the_run_that_protected(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "out"))
+    encoders = [{"name": "sface"}, {"name": "judge", "held_out": True}]
+    method = {
+        "layer1": {"enabled": False, "encoders": [{"name": "other"}]},
+        "layer2": {"enabled": True, "encoders": encoders},
+    }
+    store.write("runs/a/run.json", json.dumps({"config": {"method": method}}).encode())
+    assert encoders_in_loss([str(tmp_path / "out")]) == frozenset()  # no manifest: no OUTPUT
+    store.write("manifest/run=a/part-0.parquet", b"")
+    assert encoders_in_loss([str(tmp_path / "out")]) == {"sface"}
+
+
+@pytest.mark.slow
+def test_the_command_attacks_the_embedded_model_on_ray(
+    trees: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The real model, real judges, real workers, at very few steps."""
+    import typer
+
+    clean, protected = trees
+    with pytest.raises(typer.Exit) as ended:
+        evaluate(
+            str(clean),
+            str(protected),
+            str(tmp_path / "out"),
+            people=1,
+            images=2,
+            attacks=["dreambooth", "zero_shot"],
+            handlings=["none"],
+            overrides=list(FEW_STEPS),
+            workers=1,
+        )
+    assert ended.value.exit_code == 0
+    said = capsys.readouterr()
+    assert "dreambooth, none, protected: leak" in said.out
+    assert "ann" not in said.out + said.err
+    rows = pq.read_table(tmp_path / "out" / "attacks.parquet").to_pylist()
+    assert {row["attack"] for row in rows} == {"dreambooth", "zero_shot"}
+    assert all(row["face_detection_rate"] > 0 for row in rows if row["attack"] == "zero_shot")
