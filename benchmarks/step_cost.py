@@ -40,8 +40,8 @@ from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.diffusion.denoising_loss import add_noise, draw_noise, draw_timesteps, squared_error
 from dladiff.face_detection import load_face_detector
 from dladiff.image_values import image_to_tensor
+from dladiff.instances import InstancePhoto, instance_photo
 from dladiff.layer1.adft import FinetuningDefense, open_finetuning_defense
-from dladiff.layer1.views import InstancePhoto, instance_photo
 from tests.tiny_models import write_tokenizer
 
 NUM_PHOTOS = 4

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-PresetName = Literal["paper", "balanced", "fast", "zero-shot"]
+PresetName = Literal["paper", "strong", "balanced", "discreet", "fast", "zero-shot"]
 
 
 class Settings(BaseModel):
@@ -115,6 +115,17 @@ class Layer2Settings(Settings):
         return self
 
 
+class AutoencoderSettings(Settings):
+    """One more autoencoder that shall not show the face: other model families have others."""
+
+    checkpoint: str
+    """A local folder in diffusers format with ``vae/``, or a hub id (needs ``revision``)."""
+    revision: str | None = None
+    """Commit hash of a hub checkpoint, so that the bytes stay the same."""
+    resolution: Annotated[int, Field(ge=32)] | None = None
+    """Side in pixels at which it works; None: as its configuration says."""
+
+
 class SurrogateSettings(Settings):
     """The diffusion checkpoint and how its surrogates learn."""
 
@@ -155,6 +166,46 @@ class ProbeSettings(Settings):
     """tau: stop below it."""
     min_gain: float = 0.02
     """Stop when two checks in a row gain less."""
+
+
+class LikenessSettings(Settings):
+    """L_id: raise ``1 - cos`` of what the autoencoder shows of each face [X] (method.md).
+
+    Where a face is found these steps lead. With layer 2 in mode ``image`` they spend both layers'
+    budgets in one loop: steps on what the autoencoder shows, and steps on the photo itself.
+    """
+
+    enabled: bool = True
+    num_steps: Annotated[int, Field(ge=1)] = 60
+    step_size_levels: Annotated[float, Field(gt=0)] = 0.5
+    """Mean signed step; it falls linearly from twice to nearly none, so that the last steps
+    settle instead of flickering within the budget."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    surroundings_levels: Annotated[float, Field(ge=0, le=64)] = 4.0
+    """Budget outside face masks, at most layer 1's: what lies around a face tells a model little
+    about it and shows first. Inside, both layers' budgets add up."""
+    photo_step_every: Annotated[int, Field(ge=2)] = 3
+    """Every so many steps one looks at the photo itself, as zero-shot adapters do."""
+    photo_target_cosine: float = 0.05
+    """Faces whose cosine on the photo is below ask for no more: a surplus would only be seen."""
+    mixtures_per_step: Annotated[int, Field(ge=0)] = 2
+    """Random convex mixtures of the photos' latents, which a UNet learns from several photos."""
+    latent_noise: Annotated[float, Field(ge=0)] = 0.2
+    """Standard deviation of noise on the latents before decoding: about the posterior's."""
+    view_shares: tuple[float, float, float] = (0.1, 0.1, 0.8)
+    """Shares of steps that look at the whole photo, a face square and the aligned face."""
+    crop_jitter: Annotated[float, Field(ge=0)] = 0.03
+    """Of the face crop within the decoded view, as a share of its side; without any, L_id has no
+    gradient at the start."""
+
+
+class MaskingSettings(Settings):
+    """A budget map: less change where the eye would see it."""
+
+    floor_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the budget on smooth, bright places such as skin and sky; 1: a flat budget."""
+    full_contrast_levels: Annotated[float, Field(gt=0)] = 12.0
+    """Local contrast (standard deviation, 8-bit levels) from which the whole budget is used."""
 
 
 class Layer1Settings(Settings):
@@ -199,6 +250,10 @@ class Layer1Settings(Settings):
     checkpoint is made for aligned faces, the last two only where a face was found. More of what
     the checkpoint was trained on measures better: learned_fraction .67 against .87."""
     transforms: TransformSettings = TransformSettings()
+    likeness: LikenessSettings = LikenessSettings()
+    autoencoders: tuple[AutoencoderSettings, ...] = ()
+    """More autoencoders in L_id besides the surrogate checkpoint's own, in turns; no UNet is
+    needed, so that one photo can stand against several model families."""
     surrogate: SurrogateSettings = SurrogateSettings()
     probe: ProbeSettings = ProbeSettings()
 
@@ -211,6 +266,8 @@ class MethodSettings(Settings):
     seed: int = 0
     layer1: Layer1Settings = Layer1Settings()
     layer2: Layer2Settings = Layer2Settings()
+    masking: MaskingSettings = MaskingSettings()
+    """Where the budgets of the likeness loop may be used in full."""
     detector: FaceDetectorSettings = FaceDetectorSettings()
     micro_batch: Annotated[int, Field(ge=1)] = 8
     """Images per forward pass; changes rounding in the last bits, hence the digest."""
@@ -244,15 +301,30 @@ _PRESETS: dict[str, dict[str, object]] = {
             "denoising_steps": 3,
             "surrogate_steps": 2,
             "timesteps_per_step": 2,
-            # The paper's step saturates the budget in 40 joint steps: 30.5 dB with layer 2 on top.
-            # This one keeps a median of 31.5 dB: 31.7 dB on 144 photos, 31.4 dB at 0.17.
-            "step_size_levels": 0.163,
+            "likeness": {"num_steps": 30, "step_size_levels": 1.0},
             "surrogate": {"lora_rank": 8, "step0_steps": 60},
-            "probe": {"num_eval_pairs": 8},
+            "probe": {"enabled": False},
         },
         "layer2": {"num_steps": 40, "step_size_levels": 0.8},
     },
-    "balanced": {},
+    "discreet": {
+        "layer1": {
+            "epsilon_levels": 4.0,
+            # Small budgets leave zero-shot adapters more: every second step looks at the photo.
+            "likeness": {"surroundings_levels": 3.0, "photo_step_every": 2},
+            "probe": {"enabled": False},
+        },
+        "layer2": {"epsilon_levels": 6.0},
+        "masking": {"floor_share": 0.6},
+    },
+    "balanced": {"layer1": {"probe": {"enabled": False}}},
+    "strong": {
+        "layer1": {
+            "likeness": {"num_steps": 90, "surroundings_levels": 7.0},
+            "probe": {"enabled": False},
+        },
+        "masking": {"floor_share": 1.0},
+    },
     "paper": {
         "layer1": {
             "num_epochs": 50,
@@ -267,11 +339,13 @@ _PRESETS: dict[str, dict[str, object]] = {
             "drop_bos": False,
             "use_views": False,
             "transforms": {"enabled": False},
+            "likeness": {"enabled": False},
             "surrogate": {"adaptation": "full", "step0_steps": 400},
             "probe": {"enabled": False},
         },
         "layer2": {
             "mode": "crop",
+            "encoders": [{"name": "sface", "kind": "sface"}],
             "stop_cosine": 0.1,
             "num_steps": 400,
             "step_size_levels": 0.204,

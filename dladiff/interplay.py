@@ -1,16 +1,13 @@
 """What layer 2 leaves of layer 1, and a short repair where it takes too much.
 
-Layer 2 is added on top of layer 1 (section 3 of the paper). Knows both perturbations as tensors;
+Layer 2 is added on top of layer 1 (section 3 of the paper). Knows layer 1 at work and its losses;
 knows no identity encoder.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dladiff.layer1.adft import FinetuningDefense, Layer1Metrics
 from dladiff.layer1.losses import Layer1Losses
-from dladiff.layer1.views import NativePhoto
-from dladiff.results import SetResult
 from dladiff.stopwatch import timed
 
 MAX_LOST_GAIN = 0.1
@@ -25,29 +22,18 @@ class Interplay:
     losses: Layer1Losses
     repaired: bool
 
-    def write_to(self, result: SetResult) -> None:
-        """Enters the numbers into a set's result."""
-        result.attention_loss_after_layer2 = self.losses.attention
-        result.denoising_loss_after_layer2 = self.losses.denoising
 
-
-def reconcile(
-    layer1: FinetuningDefense,
-    metrics: Layer1Metrics,
-    delta_zs: Sequence[NativePhoto | None],
-) -> Interplay:
+def reconcile(layer1: FinetuningDefense, metrics: Layer1Metrics) -> Interplay:
     """Measures layer 1 under layer 2; one short ADFT round if over 10 % of a gain is gone.
 
-    ``delta_zs`` stays as it is, in the repair too, and so does theta_d, or the losses before and
-    after could not be compared [X]: only ``layer1``'s perturbations change.
+    What the instances bear stays as it is, in the repair too, and so does theta_d, or the losses
+    before and after could not be compared [X]: only ``layer1``'s perturbations change.
 
     Args:
-        layer1: Still open, with its surrogates.
+        layer1: Still open, with its surrogates; its instances bear layer 2's perturbations.
         metrics: Its losses on the clean photos and on those with delta_ft alone.
-        delta_zs: Layer 2's perturbation of each photo at its own size, or None.
     """
     with timed(layer1.cost, "interplay", layer1.diffusion.device):
-        layer1.bear(delta_zs)
         losses = layer1.measure(perturbed=True)
         if not _lost_too_much(metrics.losses_before, metrics.losses_after, losses):
             return Interplay(losses, repaired=False)

@@ -4,19 +4,33 @@ Knows clean and protected photos and the models. Knows nothing of how the protec
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import PIL.Image
 import torch
 from jaxtyping import Bool, UInt8
 
+from dladiff.diffusion.autoencoder import Autoencoder
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.face_detection import FaceDetector
-from dladiff.faces import crop_from_photo, rescaled, warp
+from dladiff.faces import (
+    crop_from_photo,
+    estimate_similarity,
+    rescaled,
+    warp,
+    warp_prefiltered,
+)
 from dladiff.image_values import Crops, Image, image_to_tensor
-from dladiff.quality import LearnedPerceptualDistance, psnr_db, ssim
-from dladiff.results import Face, IdentityCosine, PhotoResult
+from dladiff.layer1.likeness import PORTRAIT_TEMPLATE
+from dladiff.models import ProtectionModels
+from dladiff.quality import psnr_db, ssim
+from dladiff.results import Face, IdentityCosine
+
+CropsOf = Callable[[Image, Sequence[Face], IdentityEncoder, torch.device], Crops]
+"""An encoder's crops of the faces of a photo."""
 
 HANDLING_JPEG_QUALITY = 75
 HANDLING_SCALE = 0.5
@@ -24,42 +38,63 @@ _SAME_FACE_DISTANCE = 0.3
 """A face found within this share of the clean face's size from its place is the same one."""
 
 
+@dataclass(frozen=True)
+class Measured:
+    """One protected photo beside its clean self."""
+
+    max_change_levels: int
+    max_change_levels_outside_faces: int
+    psnr_db: float
+    ssim: float
+    lpips: float | None
+    """None where its weights are not installed."""
+    identity_cosines: list[IdentityCosine]
+    model_likeness: list[IdentityCosine]
+    """The same of what the checkpoint's autoencoder shows; empty without one or without a face."""
+    target_met: bool | None
+    """Every white-box cosine at most the target, on a face that is found; None without a face."""
+
+
 def measure_photo(
-    result: PhotoResult,
     clean: Image,
-    detector: FaceDetector,
-    encoders: Sequence[IdentityEncoder],
-    lpips: LearnedPerceptualDistance | None,
+    protected: Image,
+    faces: Sequence[Face],
+    models: ProtectionModels,
     target_cosine: float,
-) -> None:
-    """Writes quality and identity of ``result.image`` against ``clean`` into ``result``.
+) -> Measured:
+    """Measures quality and identity of a protected photo.
 
     Of several faces the highest cosine is reported: the one protected least.
 
     Args:
-        result: With ``image`` and ``faces`` (clean landmarks, mask extents) set.
         clean: The clean photo.
-        detector: Finds the faces anew, as an attacker would.
-        encoders: White boxes and held-out ones.
-        lpips: None: not reported.
-        target_cosine: What every white-box cosine must not exceed, on a face that is found.
+        protected: The very bytes that are saved.
+        faces: With clean landmarks and mask extents.
+        models: The detector finds faces anew, as an attacker would; white boxes and held-out
+            encoders judge them.
+        target_cosine: What every white-box cosine must not exceed.
     """
-    if result.image is None:
-        raise ValueError(f"photo {result.key} has no protected image to measure")
-    protected = result.image
     change = np.abs(protected.astype(np.int16) - clean.astype(np.int16)).max(axis=2)
-    outside = ~_inside_masks(clean, result.faces)
-    result.max_change_levels = int(change.max())
-    result.max_change_levels_outside_faces = int(change[outside].max(initial=0))
-    result.psnr_db = psnr_db(clean, protected)
-    result.ssim = ssim(clean, protected)
-    result.lpips = None if lpips is None else lpips.between(clean, protected)
-    if result.faces and encoders:
-        result.identity_cosines, all_found = _identity_cosines(
-            clean, protected, result.faces, detector, encoders
-        )
-        white_box = [item.after for item in result.identity_cosines if not item.held_out]
-        result.target_met = all_found and max(white_box, default=1.0) <= target_cosine
+    outside = ~_inside_masks(clean, faces)
+    cosines, seen_by_model, target_met = list[IdentityCosine](), list[IdentityCosine](), None
+    if faces and models.encoders:
+        looks = _looks(clean, protected, faces, models.detector)
+        cosines = _identity_cosines(looks, clean, faces, models.encoders, _crops)
+        white_box = [item.after for item in cosines if not item.held_out]
+        target_met = looks.all_found and max(white_box, default=1.0) <= target_cosine
+        if models.autoencoders:
+            shown = partial(_crops_shown, autoencoder=models.autoencoders[0])
+            seen_by_model = _identity_cosines(looks, clean, faces, models.encoders, shown)
+    return Measured(
+        max_change_levels=int(change.max()),
+        max_change_levels_outside_faces=int(change[outside].max(initial=0)),
+        psnr_db=psnr_db(clean, protected),
+        ssim=ssim(clean, protected),
+        lpips=None if models.lpips is None else models.lpips.between(clean, protected),
+        identity_cosines=cosines,
+        model_likeness=seen_by_model,
+        target_met=target_met,
+    )
 
 
 def _inside_masks(clean: Image, faces: Sequence[Face]) -> Bool[np.ndarray, "height width"]:
@@ -71,45 +106,60 @@ def _inside_masks(clean: Image, faces: Sequence[Face]) -> Bool[np.ndarray, "heig
     return inside
 
 
+@dataclass(frozen=True)
+class _Look:
+    """One copy of the photo, and its faces as found there."""
+
+    image: Image
+    faces: list[Face]
+
+
+@dataclass(frozen=True)
+class _Looks:
+    """The photo as three people have it."""
+
+    recoded: _Look
+    protected: _Look
+    handled: _Look
+    all_found: bool
+    """Whether every face is found on the protected photo."""
+
+
+def _looks(clean: Image, protected: Image, faces: Sequence[Face], detector: FaceDetector) -> _Looks:
+    recoded, handled = _jpeg(clean, HANDLING_JPEG_QUALITY), handle(protected)
+    found = [_find(detector, protected, face, 1.0) for face in faces]
+    return _Looks(
+        recoded=_Look(recoded, [_find(detector, recoded, face, 1.0)[0] for face in faces]),
+        protected=_Look(protected, [face for face, _ in found]),
+        handled=_Look(
+            handled, [_find(detector, handled, face, HANDLING_SCALE)[0] for face in faces]
+        ),
+        all_found=all(was_found for _, was_found in found),
+    )
+
+
 @torch.no_grad()
 def _identity_cosines(
+    looks: _Looks,
     clean: Image,
-    protected: Image,
     faces: Sequence[Face],
-    detector: FaceDetector,
     encoders: Sequence[IdentityEncoder],
-) -> tuple[list[IdentityCosine], bool]:
-    """The cosines of each encoder, and whether every face is found on the protected photo."""
-    recoded = _jpeg(clean, HANDLING_JPEG_QUALITY)
-    handled = handle(protected)
-    found = [_find(detector, protected, face, 1.0) for face in faces]
-    seen = {
-        "before": (recoded, [_find(detector, recoded, face, 1.0)[0] for face in faces]),
-        "after": (protected, [face for face, _ in found]),
-        "handled": (handled, [_find(detector, handled, face, HANDLING_SCALE)[0] for face in faces]),
-    }
+    crops_of: "CropsOf",
+) -> list[IdentityCosine]:
+    """Each encoder's cosines to the clean face, through whatever ``crops_of`` shows of a photo."""
     cosines = []
     for encoder in encoders:
         device = next(encoder.network.parameters()).device
         reference = encoder.embed(_crops(clean, faces, encoder, device))
-        values = {
-            name: float(
-                (encoder.embed(_crops(image, seen_faces, encoder, device)) * reference)
-                .sum(dim=1)
-                .max()
-            )
-            for name, (image, seen_faces) in seen.items()
-        }
+        values = []
+        for look in (looks.recoded, looks.protected, looks.handled):
+            seen = encoder.embed(crops_of(look.image, look.faces, encoder, device))
+            values.append(float((seen * reference).sum(dim=1).max()))
+        before, after, after_handling = values
         cosines.append(
-            IdentityCosine(
-                encoder=encoder.name,
-                held_out=encoder.held_out,
-                before=values["before"],
-                after=values["after"],
-                after_handling=values["handled"],
-            )
+            IdentityCosine(encoder.name, encoder.held_out, before, after, after_handling)
         )
-    return cosines, all(was_found for _, was_found in found)
+    return cosines
 
 
 def handle(image: Image) -> UInt8[np.ndarray, "half_height half_width 3"]:
@@ -157,3 +207,25 @@ def _crops(
         for face in faces
     ]
     return torch.cat(crops)
+
+
+def _crops_shown(
+    image: Image,
+    faces: Sequence[Face],
+    encoder: IdentityEncoder,
+    device: torch.device,
+    autoencoder: Autoencoder,
+) -> Crops:
+    """The same crops of what the autoencoder shows of each face: what a model learns from."""
+    template = autoencoder.face_template
+    template = PORTRAIT_TEMPLATE if template is None else template
+    side = autoencoder.resolution
+    points = template.numpy().astype(np.float64) * side
+    images = image_to_tensor(image, device)
+    views = [
+        warp_prefiltered(images, np.linalg.inv(crop_from_photo(face, points)), side)
+        for face in faces
+    ]
+    shown = torch.cat([autoencoder.decode(autoencoder.encode(view)) for view in views])
+    to_crop = np.linalg.inv(estimate_similarity(points, encoder.template))
+    return warp_prefiltered(shown, to_crop, encoder.side)

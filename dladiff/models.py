@@ -1,12 +1,19 @@
 """The models of a worker, loaded once: face detector, identity encoders, diffusion checkpoint."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 
-from dladiff.config import MethodSettings
-from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
+from dladiff.config import AutoencoderSettings, MethodSettings, SurrogateSettings
+from dladiff.diffusion.autoencoder import Autoencoder
+from dladiff.diffusion.checkpoint import (
+    DiffusionModel,
+    load_autoencoder,
+    load_diffusion_model,
+)
 from dladiff.encoders.identity_encoders import IdentityEncoder, load_identity_encoder
 from dladiff.face_detection import FaceDetector, load_face_detector
 from dladiff.quality import LearnedPerceptualDistance, load_learned_perceptual_distance
@@ -20,8 +27,12 @@ class ProtectionModels:
     detector: FaceDetector
     encoders: list[IdentityEncoder]
     """In the order of ``config.layer2.encoders``; held-out ones only measure."""
-    diffusion: DiffusionModel | None
-    """None where layer 1 is disabled."""
+    autoencoders: list[Autoencoder]
+    """The surrogate checkpoint's own, then ``config.layer1.autoencoders``; none where layer 1 is
+    disabled."""
+    load_diffusion: Callable[[], DiffusionModel] | None
+    """Loads the whole checkpoint at the first call; None where layer 1 is disabled. Photos with
+    faces may never need it."""
     lpips: LearnedPerceptualDistance | None
     """None where its weights are not installed."""
 
@@ -40,14 +51,19 @@ def load_models(
         ModelError: If weights are missing, damaged or disagree with their reference runtime.
     """
     device = torch.device(device)
+    layer1 = config.layer1
+    sources: list[SurrogateSettings | AutoencoderSettings] = []
+    if layer1.enabled:
+        sources = [layer1.surrogate, *layer1.autoencoders]
     return ProtectionModels(
         device=device,
         detector=load_face_detector(config.detector),
         encoders=[
             load_identity_encoder(encoder, device, cache_dir) for encoder in config.layer2.encoders
         ],
-        diffusion=(
-            load_diffusion_model(config.layer1.surrogate, device, config.precision)
+        autoencoders=[load_autoencoder(source, device, config.precision) for source in sources],
+        load_diffusion=(
+            cache(partial(load_diffusion_model, config.layer1.surrogate, device, config.precision))
             if config.layer1.enabled
             else None
         ),

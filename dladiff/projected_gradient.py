@@ -1,37 +1,31 @@
 """Signed gradient steps inside a budget, for any loss of images.
 
-Knows a loss, the projection around the clean image and the bounds. Knows nothing of diffusion,
-faces or encoders; both layers use it.
+Knows the projection around the clean image and the bounds. Knows nothing of diffusion, faces or
+encoders; both layers use it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dladiff.errors import GradientError
-from dladiff.image_values import Images, Perturbation, Scalar, require_unit_range
+from dladiff.image_values import Images, Perturbation
+
+Budget = float | Float[Tensor, "1 1 height width"]
+"""epsilon on the [0, 1] scale, one for all values or one for each pixel."""
 
 
-@dataclass(frozen=True)
-class ProjectedGradientConfig:
-    """Budget and steps on the [0, 1] scale (1/255 is one level)."""
-
-    epsilon: float
-    step_size: float
-    num_steps: int
-    momentum: float = 0.0
-    """Decay of the accumulated gradient; 0 is plain PGD."""
-
-
-def project(perturbation: Perturbation, clean: Images, epsilon: float) -> Perturbation:
+def project(perturbation: Perturbation, clean: Images, epsilon: Budget) -> Perturbation:
     """Clips a perturbation to its budget and to what keeps the image in [0, 1].
 
     ``clip(delta, -eta, eta)``, then ``clip(x + delta, 0, 1) - x``, around the **original** x.
     """
-    bounded = perturbation.clamp(-epsilon, epsilon)
+    if isinstance(epsilon, Tensor):
+        bounded = torch.minimum(torch.maximum(perturbation, -epsilon), epsilon)
+    else:
+        bounded = perturbation.clamp(-epsilon, epsilon)
     return (clean + bounded).clamp(0.0, 1.0) - clean
 
 
@@ -49,20 +43,21 @@ def signed_step(
     gradient: Perturbation,
     clean: Images,
     step_size: float,
-    epsilon: float,
+    epsilon: Budget,
 ) -> Perturbation:
     """One step that raises the loss: ``project(delta + step_size * sign(gradient))``."""
     return project(perturbation + step_size * gradient.sign(), clean, epsilon)
 
 
-def dead_gradient(gradient: Perturbation) -> Float[Tensor, " batch"]:
-    """1 for each image whose gradient is zero everywhere or not finite, else 0.
+def dead_gradient(gradient: Perturbation, may_vanish: bool = False) -> Float[Tensor, " batch"]:
+    """1 for each image whose gradient is zero everywhere (unless it may be) or not finite, else 0.
 
     Add these up over a stage and hand the sum to ``require_live_gradient`` at its end: a check
     at every step would wait for the device each time.
     """
     largest = gradient.abs().amax(dim=(1, 2, 3))
-    return (~((largest > 0) & torch.isfinite(largest))).to(torch.float32)
+    is_live = torch.isfinite(largest) & ((largest > 0) | may_vanish)
+    return (~is_live).to(torch.float32)
 
 
 def require_live_gradient(num_dead_steps: Float[Tensor, " batch"], stage: str) -> None:
@@ -85,43 +80,74 @@ def random_start(clean: Images, epsilon: float, generator: torch.Generator) -> P
     return project(noise.to(clean) * epsilon, clean, epsilon)
 
 
-def ascend_within_budget(
-    clean: Images,
-    loss_fn: Callable[[Images], Scalar],
-    config: ProjectedGradientConfig,
-    start: Perturbation | None = None,
-) -> Images:
-    """Perturbs images so that a loss rises, never leaving the budget.
+@dataclass(eq=False)
+class GradientAscent:
+    """One image on which losses are raised: the running state of every attack of ours.
 
-    Iterated signed gradient of Madry et al. 2018 (arXiv:1706.06083, eq. 1), with momentum if
-    configured.
-
-    Args:
-        clean: Images to perturb; not modified.
-        loss_fn: Differentiable in its argument. Its own randomness (timestep, noise) is drawn
-            anew at every step.
-        config: Budget, step size, number of steps, momentum.
-        start: First perturbation; None: zero.
-
-    Returns:
-        Detached images, at most ``config.epsilon`` from ``clean`` in every value.
-
-    Raises:
-        ValueError: If ``clean`` has values outside [0, 1].
-        GradientError: If a gradient was zero or not finite.
+    Iterated signed gradient of Madry et al. 2018 (arXiv:1706.06083, eq. 1), with momentum (Dong et
+    al. 2018) where asked for. Whoever holds it computes gradients of whatever loss, in whatever
+    order; each ``step`` keeps the perturbation within the budget around ``clean``.
     """
-    require_unit_range(clean)
-    clean = clean.detach()
-    perturbation = torch.zeros_like(clean) if start is None else start.detach()
-    momentum = torch.zeros_like(clean)
-    num_dead_steps = torch.zeros(clean.shape[0], device=clean.device)
-    for _ in range(config.num_steps):
-        perturbation = perturbation.requires_grad_(True)
-        (gradient,) = torch.autograd.grad(loss_fn(clean + perturbation), perturbation)
-        num_dead_steps += dead_gradient(gradient)
-        momentum = accumulate(momentum, gradient, config.momentum)
-        perturbation = signed_step(
-            perturbation.detach(), momentum, clean, config.step_size, config.epsilon
+
+    clean: Images
+    """A batch of one in [0, 1]: what the perturbation is added to and projected around."""
+    epsilon: Budget
+    perturbation: Perturbation
+    momentum: Perturbation | None = None
+    """Decayed sum of earlier gradients; None before the first step with momentum."""
+    num_dead_steps: Float[Tensor, " batch"] = field(default_factory=lambda: torch.zeros(1))
+    """Steps whose gradient was zero or not finite; see ``require_live``."""
+
+    @classmethod
+    def begin(
+        cls, clean: Images, epsilon: Budget, start: float, generator: torch.Generator
+    ) -> "GradientAscent":
+        """Starts at noise of at most ``start`` ([0, 1]): many losses have no gradient at 0."""
+        return cls(
+            clean=clean,
+            epsilon=epsilon,
+            perturbation=project(random_start(clean, start, generator), clean, epsilon),
+            num_dead_steps=torch.zeros(len(clean), device=clean.device),
         )
-    require_live_gradient(num_dead_steps, "projected gradient")
-    return clean + perturbation
+
+    @property
+    def images(self) -> Images:
+        """The perturbed image, in [0, 1]."""
+        return self.clean + self.perturbation
+
+    def leaf(self) -> Perturbation:
+        """The perturbation as a fresh leaf, for a loss that shall have a gradient to it."""
+        return self.perturbation.detach().requires_grad_(True)
+
+    def step(
+        self,
+        gradient: Perturbation,
+        step_size: float,
+        decay: float = 0.0,
+        may_vanish: bool = False,
+    ) -> None:
+        """One signed step of ``step_size`` ([0, 1] scale) that raises the loss.
+
+        Args:
+            gradient: Of the loss to the perturbation.
+            step_size: Change of each value.
+            decay: Of the momentum; 0: plain PGD, and the momentum is left alone.
+            may_vanish: The loss may be content, with a gradient of zero; infinite ones still count
+                as dead.
+        """
+        self.num_dead_steps += dead_gradient(gradient, may_vanish)
+        direction = gradient
+        if decay:
+            former = torch.zeros_like(gradient) if self.momentum is None else self.momentum
+            direction = self.momentum = accumulate(former, gradient, decay)
+        self.perturbation = signed_step(
+            self.perturbation, direction, self.clean, step_size, self.epsilon
+        )
+
+    def require_live(self, stage: str) -> None:
+        """Refuses if any step so far had no usable gradient: no protection would result.
+
+        Raises:
+            GradientError: With the stage and the number of such steps.
+        """
+        require_live_gradient(self.num_dead_steps, stage)

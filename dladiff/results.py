@@ -18,7 +18,7 @@ class Photo:
     """One decoded photo at its native size."""
 
     key: str
-    """Stable name that keys this photo's noise (a hash of its URI); never a person's name."""
+    """Stable name that keys this photo's noise; never a person's name."""
     image: Image
     """RGB, HWC, uint8, upright (EXIF orientation applied), sRGB."""
 
@@ -84,14 +84,18 @@ class PhotoResult:
     ssim: float | None = None
     lpips: float | None = None
     identity_cosines: list[IdentityCosine] = field(default_factory=list)
+    model_likeness: list[IdentityCosine] = field(default_factory=list)
+    """The same of what the checkpoint's autoencoder shows: what fine-tuning learns from."""
     target_met: bool | None = None
     """Whether the white-box cosine target of layer 2 was reached on the re-read file."""
     stop_reason: str | None = None
+    has_surrogate_losses: bool = False
+    """Whether the set's attention and denoising losses are of this photo too."""
 
 
 @dataclass
 class SetResult:
-    """What became of a photo set; layer 1's numbers are of the set as a whole."""
+    """What became of a photo set; the losses are of those photos on which surrogates worked."""
 
     photos: list[PhotoResult]
     learned_fraction: float | None = None

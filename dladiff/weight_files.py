@@ -7,7 +7,12 @@ the same ones into the method digest. A new kind of encoder gets its branch in `
 import importlib.util
 from pathlib import Path
 
-from dladiff.config import EncoderSettings, FaceDetectorSettings, SurrogateSettings
+from dladiff.config import (
+    AutoencoderSettings,
+    EncoderSettings,
+    FaceDetectorSettings,
+    SurrogateSettings,
+)
 from dladiff.errors import ModelError
 
 YUNET = "face_detection_yunet_2023mar_int8bq.onnx"
@@ -121,6 +126,19 @@ def checkpoint_folder(settings: SurrogateSettings) -> Path | None:
         raise ModelError(
             f"{name}: set layer1.surrogate.revision to a commit hash of the hub, so that the "
             "weights stay the same; or give a local folder"
+        )
+    return None
+
+
+def autoencoder_folder(settings: AutoencoderSettings) -> Path | None:
+    """The folder whose ``vae/`` is one more autoencoder; None: a hub id, pinned by its revision."""
+    folder = Path(settings.checkpoint)
+    if (folder / "vae" / "config.json").is_file():
+        return folder
+    if folder.is_dir() or settings.checkpoint.count("/") != 1 or settings.revision is None:
+        raise ModelError(
+            f"layer1.autoencoders: {settings.checkpoint} is no folder with vae/config.json: give "
+            "one in diffusers format, or a hub id with its revision"
         )
     return None
 

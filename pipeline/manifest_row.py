@@ -99,6 +99,10 @@ class ManifestRow:
     lpips: float | None = _null("LPIPS (AlexNet); null where its weights are not installed.")
     learned_fraction: float | None = _null("What a probe still learned of the clean photos, 0..1.")
     identity_cosines: list[CosineColumn] | None = _null("Clean against protected, per encoder.")
+    model_likeness: list[CosineColumn] | None = _null(
+        "Clean photo against what the checkpoint's autoencoder shows of it, per encoder: what "
+        "fine-tuning learns from."
+    )
     attention_loss_before: float | None = _null("L_att at the random start.")
     attention_loss_after: float | None = _null("L_att of the set after layer 1.")
     denoising_loss_before: float | None = _null("L_den of the clean photos.")
@@ -121,7 +125,8 @@ class ManifestRow:
             TypeError: For a name that is no column, or without one that is never null.
         """
         values = dict(columns)
-        for name, kind in (("faces", FaceColumn), ("identity_cosines", CosineColumn)):
+        kinds = {"faces": FaceColumn, "identity_cosines": CosineColumn}
+        for name, kind in {**kinds, "model_likeness": CosineColumn}.items():
             if values.get(name) is not None:
                 values[name] = [kind(**entry) for entry in values[name]]
         return cls(**values)

@@ -13,7 +13,8 @@ from diffusers import UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor
 
-from dladiff.diffusion.checkpoint import Latents, Timesteps
+from dladiff.diffusion.autoencoder import Latents
+from dladiff.diffusion.checkpoint import Timesteps
 from dladiff.diffusion.denoising_loss import Predict
 
 AttentionMap = Float[Tensor, "batch queries keys"]

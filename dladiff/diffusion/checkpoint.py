@@ -6,7 +6,7 @@ adapters or photos; ``surrogates`` turns it into the surrogates of layer 1.
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,30 +19,25 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from dladiff.config import SurrogateSettings
+from dladiff.config import AutoencoderSettings, SurrogateSettings
+from dladiff.diffusion.autoencoder import Autoencoder, FaceTemplate, Latents
 from dladiff.errors import ModelError
-from dladiff.image_values import Images, to_pixel_values
-from dladiff.weight_files import checkpoint_folder
+from dladiff.weight_files import autoencoder_folder, checkpoint_folder
 
-Latents = Float[Tensor, "batch channels latent_height latent_width"]
-"""Scaled latents, clean or noisy; also predictions of a UNet and their targets."""
 Timesteps = Int[Tensor, " batch"]
 """Timesteps of a noise schedule, 0 ... 999."""
 PromptEmbeds = Float[Tensor, "1 tokens features"]
-FaceTemplate = Float[Tensor, "5 2"]
-"""Where five landmarks lie in a crop, (x, y) as fractions of its side."""
 PredictionType = Literal["epsilon", "v_prediction"]
 
 
-@dataclass(frozen=True, eq=False)
-class DiffusionModel:
-    """A frozen checkpoint, theta_pre of the paper, and everything it needs around its UNet.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DiffusionModel(Autoencoder):
+    """A frozen checkpoint, theta_pre of the paper: an autoencoder, its UNet and what that needs.
 
     Sides of images are ``resolution``; of latents ``resolution // vae_scale_factor``.
     """
 
     unet: UNet2DConditionModel = field(repr=False)
-    vae: AutoencoderKL | AutoencoderTiny = field(repr=False)
     text_encoder: CLIPTextModel = field(repr=False)
     tokenizer: CLIPTokenizer = field(repr=False)
     noise_scheduler: DDPMScheduler = field(repr=False)
@@ -50,12 +45,8 @@ class DiffusionModel:
     """Text embedding c of the instance prompt, computed once."""
     alphas_cumprod: Float[Tensor, " num_train_timesteps"] = field(repr=False)
     """abar_t of the noise schedule, on the UNet's device."""
-    resolution: int
-    face_template: FaceTemplate | None = None
-    """Only of checkpoints made for aligned faces: where the landmarks lie in their crops."""
     learning_rates: dict[str, float] = field(default_factory=dict)
     """Calibrated for this checkpoint, by adaptation (``lora``, ``full``)."""
-    precision: Literal["float32", "bfloat16"] = "float32"
 
     @property
     def device(self) -> torch.device:
@@ -65,38 +56,6 @@ class DiffusionModel:
     def prediction_type(self) -> PredictionType:
         kind: PredictionType = self.noise_scheduler.config.prediction_type
         return kind
-
-    @property
-    def vae_scale_factor(self) -> int:
-        """Pixels of an image per cell of its latents, along a side."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
-
-    def autocast(self) -> AbstractContextManager[None]:
-        """bfloat16 autocast on CUDA if asked for; on the CPU it is several times slower."""
-        if self.precision == "bfloat16" and self.device.type == "cuda":
-            return torch.autocast("cuda", torch.bfloat16)
-        return nullcontext()
-
-    def encode(self, images: Images) -> Latents:
-        """Encodes images in [0, 1] to scaled latents: the posterior's mean, never a sample.
-
-        Sampling would only add noise to the gradient of the pixels.
-        """
-        with self.autocast():
-            encoded = self.vae.encode(to_pixel_values(images))
-        # AutoencoderTiny has no posterior; its output is the latent itself.
-        mean = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
-        shift = self.vae.config.get("shift_factor") or 0.0
-        latents: Tensor = (mean.to(images.dtype) - shift) * self.vae.config.scaling_factor
-        return latents
-
-    def decode(self, latents: Latents) -> Images:
-        """Decodes scaled latents to images in [0, 1]."""
-        shift = self.vae.config.get("shift_factor") or 0.0
-        with self.autocast():
-            decoded = self.vae.decode(latents / self.vae.config.scaling_factor + shift).sample
-        images: Tensor = (decoded.to(latents.dtype) / 2 + 0.5).clamp(0, 1)
-        return images
 
     def predict(
         self,
@@ -171,8 +130,7 @@ def load_diffusion_model(
     source = str(folder or settings.checkpoint)
     revision = settings.revision if folder is None else None
     unet = _load_part(UNet2DConditionModel, source, "unet", revision)
-    vae_class = AutoencoderTiny if _is_tiny_vae(source, revision) else AutoencoderKL
-    vae = _load_part(vae_class, source, "vae", revision)
+    vae = _load_vae(source, revision)
     text_encoder = _load_part(CLIPTextModel, source, "text_encoder", revision)
     tokenizer = _load_part(CLIPTokenizer, source, "tokenizer", revision)
     # DDPM has the forward process of every scheduler that Stable Diffusion ships with.
@@ -196,6 +154,47 @@ def load_diffusion_model(
         learning_rates=_read_json(Path(source) / "learning_rates.json"),
         precision=precision,
     )
+
+
+def load_autoencoder(
+    settings: SurrogateSettings | AutoencoderSettings,
+    device: torch.device | str,
+    precision: Literal["float32", "bfloat16"] = "float32",
+) -> Autoencoder:
+    """Loads only the autoencoder of a checkpoint, frozen, in evaluation mode and float32.
+
+    Raises:
+        ModelError: As ``load_diffusion_model``.
+    """
+    if isinstance(settings, SurrogateSettings):
+        folder = checkpoint_folder(settings)
+    else:
+        folder = autoencoder_folder(settings)
+    source = str(folder or settings.checkpoint)
+    revision = settings.revision if folder is None else None
+    vae = _load_vae(source, revision).eval().requires_grad_(False).to(device)
+    return Autoencoder(
+        vae=vae,
+        resolution=settings.resolution or _native_resolution(source, vae, revision),
+        face_template=_read_face_template(source),
+        precision=precision,
+    )
+
+
+def _native_resolution(source: str, vae: Any, revision: str | None) -> int:
+    """As the checkpoint's UNet works, which is what its autoencoder is fed with."""
+    try:
+        unet = UNet2DConditionModel.load_config(source, subfolder="unet", revision=revision)
+        factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
+        return int(unet["sample_size"]) * factor
+    except (OSError, ValueError, KeyError, TypeError):
+        side: int = vae.config.sample_size
+        return side
+
+
+def _load_vae(source: str, revision: str | None) -> Any:
+    vae_class = AutoencoderTiny if _is_tiny_vae(source, revision) else AutoencoderKL
+    return _load_part(vae_class, source, "vae", revision)
 
 
 def _load_part(part: Any, source: str, subfolder: str, revision: str | None) -> Any:

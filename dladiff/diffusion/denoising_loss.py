@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dladiff.diffusion.checkpoint import DiffusionModel, Latents, Timesteps
+from dladiff.diffusion.autoencoder import Latents
+from dladiff.diffusion.checkpoint import DiffusionModel, Timesteps
 from dladiff.randomness import keyed_generator
 
 Predict = Callable[[Latents, Timesteps], Latents]

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dladiff.config import SurrogateSettings
-from dladiff.diffusion.checkpoint import DiffusionModel, Latents
+from dladiff.diffusion.autoencoder import Latents
+from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.denoising_loss import denoising_loss, draw_noise, draw_timesteps
 from dladiff.diffusion.surrogates import Surrogate
 from dladiff.results import Cost

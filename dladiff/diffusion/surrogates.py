@@ -17,7 +17,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from dladiff.config import SurrogateSettings
-from dladiff.diffusion.checkpoint import DiffusionModel, Latents, Timesteps
+from dladiff.diffusion.autoencoder import Latents
+from dladiff.diffusion.checkpoint import DiffusionModel, Timesteps
 from dladiff.randomness import keyed_generator
 
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")

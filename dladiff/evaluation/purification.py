@@ -5,7 +5,8 @@ Acts on the attacker's crops. Knows the checkpoint and its schedule; nothing of 
 
 import torch
 
-from dladiff.diffusion.checkpoint import DiffusionModel, Latents
+from dladiff.diffusion.autoencoder import Latents
+from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.evaluation.settings import HandlingName
 from dladiff.image_values import Images
 from dladiff.randomness import keyed_generator

@@ -12,10 +12,12 @@ import torch
 
 from dladiff.config import Layer1Settings
 from dladiff.diffusion.attention_maps import AttentionReader, attention_layers
-from dladiff.diffusion.checkpoint import DiffusionModel, Latents
+from dladiff.diffusion.autoencoder import Latents
+from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.fine_tuning import FineTuner
 from dladiff.diffusion.surrogates import Surrogates, open_surrogates
 from dladiff.image_values import levels_to_unit
+from dladiff.instances import InstancePhoto
 from dladiff.layer1.image_gradients import LatentGradient, draw_step, perturbation_gradients
 from dladiff.layer1.losses import (
     Layer1Losses,
@@ -25,17 +27,9 @@ from dladiff.layer1.losses import (
 )
 from dladiff.layer1.photo_latents import PhotoEncoder
 from dladiff.layer1.probe import Probe, StopRule
-from dladiff.layer1.views import InstancePhoto, NativePhoto, carry_to_native, instance_photo
-from dladiff.projected_gradient import (
-    accumulate,
-    dead_gradient,
-    require_live_gradient,
-    signed_step,
-)
 from dladiff.randomness import derive_seed, keyed_generator
-from dladiff.results import Cost, Face, SetResult
+from dladiff.results import Cost
 from dladiff.stopwatch import timed
-from dladiff.transforms import resize_antialiased
 
 NUM_TIMESTEP_BINS = 10
 """Of timestep choice ``gradient``."""
@@ -56,59 +50,6 @@ class Layer1Metrics:
     """Of the same surrogates at the same (t, e) on the perturbed photos."""
     learned_fraction: float | None = None
     """See ``Probe``; None: not measured, or the clean photos taught nothing."""
-
-    def write_to(self, result: SetResult) -> None:
-        """Enters the numbers into a set's result."""
-        result.learned_fraction = self.learned_fraction
-        result.layer1_stop_reason = self.stop_reason
-        result.attention_loss_before = self.losses_before.attention
-        result.attention_loss_after = self.losses_after.attention
-        result.denoising_loss_before = self.losses_before.denoising
-        result.denoising_loss_after = self.losses_after.denoising
-
-
-@dataclass(frozen=True, eq=False)
-class Layer1Result:
-    """One perturbation per photo at the photo's own size, and what was reached."""
-
-    perturbations: list[NativePhoto]
-    metrics: Layer1Metrics
-    counters: Cost
-
-
-def defend_finetuning(
-    photos: Sequence[NativePhoto],
-    faces: Sequence[Sequence[Face]],
-    keys: Sequence[str],
-    references: Sequence[NativePhoto],
-    diffusion_model: DiffusionModel,
-    settings: Layer1Settings,
-    seed: int,
-    micro_batch: int = 8,
-    on_progress: OnProgress | None = None,
-) -> Layer1Result:
-    """Perturbs photos of one person so that fine-tuning on them teaches little.
-
-    Args:
-        photos: Clean photos, batches of one at their own sizes, in [0, 1], on the device.
-        faces: The faces of each photo; empty where none was found.
-        keys: Stable names that key each photo's draws.
-        references: More clean photos of the person, for Step 0 only.
-        diffusion_model: The checkpoint; bit-identical afterwards.
-        settings: Budget, steps, surrogates, stop rule.
-        seed: Of all draws, together with the keys.
-        micro_batch: Images per forward pass.
-        on_progress: Told how far the work is.
-
-    Raises:
-        GradientError: If a photo's gradient was zero or not finite.
-    """
-    instances = [instance_photo(k, x, f) for k, x, f in zip(keys, photos, faces, strict=True)]
-    extra = [instance_photo(f"reference-{n}", x, ()) for n, x in enumerate(references)]
-    with open_finetuning_defense(
-        instances, extra, diffusion_model, settings, seed, micro_batch
-    ) as defense:
-        return defense.run(on_progress)
 
 
 @contextmanager
@@ -179,7 +120,7 @@ class FinetuningDefense:
         self.epoch = self.step = 0
         self.timestep_weights: torch.Tensor | None = None
 
-    def run(self, on_progress: OnProgress | None = None) -> Layer1Result:
+    def run(self, on_progress: OnProgress | None = None) -> Layer1Metrics:
         """Step 0, then ADFT epochs until the probe says stop or all are done."""
         report = on_progress or (lambda stage, fraction: None)
         settings = self.settings
@@ -199,16 +140,12 @@ class FinetuningDefense:
                 if not is_last and (found := rule.reason_to_stop(learned)):
                     reason = found
                     break
-        return Layer1Result(
-            perturbations=self.native_perturbations(),
-            metrics=Layer1Metrics(
-                num_epochs=epoch,
-                stop_reason=reason,
-                losses_before=self.measure(perturbed=False),
-                losses_after=self.measure(perturbed=True),
-                learned_fraction=learned,
-            ),
-            counters=self.cost,
+        return Layer1Metrics(
+            num_epochs=epoch,
+            stop_reason=reason,
+            losses_before=self.measure(perturbed=False),
+            losses_after=self.measure(perturbed=True),
+            learned_fraction=learned,
         )
 
     def alternate(self, train: bool = True) -> None:
@@ -241,7 +178,7 @@ class FinetuningDefense:
             latents = self.encoder.one_view_each(self.instances, self.epoch)
             self.dynamic_tuner.train(latents, schedule.surrogate_steps, generator)
         for instance in self.instances:
-            require_live_gradient(instance.num_dead_steps, f"layer 1, epoch {self.epoch}")
+            instance.ascent.require_live(f"layer 1, epoch {self.epoch}")
 
     def ascend(self, latent_gradient: LatentGradient, momentum: float = 0.0) -> None:
         """One signed step of every photo that raises a loss, within eta_ft around x."""
@@ -254,21 +191,9 @@ class FinetuningDefense:
         gradients = perturbation_gradients(
             self.instances, draws, latent_gradient, self.diffusion, self.micro_batch, self.cost
         )
+        step_size = levels_to_unit(self.settings.step_size_levels)
         for instance, gradient in zip(self.instances, gradients, strict=True):
-            instance.num_dead_steps += dead_gradient(gradient)
-            direction = gradient
-            if momentum:
-                former = (
-                    torch.zeros_like(gradient) if instance.momentum is None else instance.momentum
-                )
-                direction = instance.momentum = accumulate(former, gradient, momentum)
-            instance.perturbation = signed_step(
-                instance.perturbation,
-                direction,
-                instance.base,
-                levels_to_unit(self.settings.step_size_levels),
-                levels_to_unit(self.settings.epsilon_levels),
-            )
+            instance.ascent.step(gradient, step_size, momentum)
         self.step += 1
 
     def measure(self, perturbed: bool) -> Layer1Losses:
@@ -285,21 +210,6 @@ class FinetuningDefense:
             self.seed,
             self.micro_batch,
         )
-
-    def bear(self, fixed: Sequence[NativePhoto | None]) -> None:
-        """Makes every loss see layer 2's perturbations (at native size); None: none."""
-        for instance, perturbation in zip(self.instances, fixed, strict=True):
-            height, width = instance.photo.clean.shape[-2:]
-            instance.fixed = (
-                None if perturbation is None else resize_antialiased(perturbation, height, width)
-            )
-
-    def native_perturbations(self) -> list[NativePhoto]:
-        """delta_ft at each photo's own size."""
-        return [
-            carry_to_native(instance.perturbation, instance.photo.native_size)
-            for instance in self.instances
-        ]
 
     def train_static_surrogate(self) -> None:
         """Step 0: theta_s learns the clean photos and references; then it stays as it is."""

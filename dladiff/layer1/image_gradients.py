@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from dladiff.config import Layer1Settings
-from dladiff.diffusion.checkpoint import DiffusionModel, Latents, Timesteps
+from dladiff.diffusion.autoencoder import Latents
+from dladiff.diffusion.checkpoint import DiffusionModel, Timesteps
 from dladiff.diffusion.denoising_loss import draw_noise, draw_timesteps, micro_batches
-from dladiff.layer1.instances import Instance
-from dladiff.layer1.views import NativePhoto
+from dladiff.instances import NativePhoto
+from dladiff.layer1.photo_latents import ViewedInstance
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
 from dladiff.transforms import PhotometricTransform, draw_photometric
@@ -35,7 +36,7 @@ class StepDraw:
 
 
 def draw_step(
-    instance: Instance,
+    instance: ViewedInstance,
     settings: Layer1Settings,
     diffusion: DiffusionModel,
     seed: int,
@@ -56,7 +57,7 @@ def draw_step(
 
 
 def perturbation_gradients(
-    instances: Sequence[Instance],
+    instances: Sequence[ViewedInstance],
     draws: Sequence[StepDraw],
     latent_gradient: LatentGradient,
     diffusion: DiffusionModel,
@@ -80,7 +81,7 @@ def perturbation_gradients(
     gradients: list[NativePhoto] = []
     for start in range(0, len(instances), micro_batch):
         chunk = slice(start, start + micro_batch)
-        leaves = [i.perturbation.detach().requires_grad_(True) for i in instances[chunk]]
+        leaves = [instance.ascent.leaf() for instance in instances[chunk]]
         seen = [
             instance.views[draw.view_index].look(
                 draw.handling.apply(instance.base + leaf), diffusion.resolution

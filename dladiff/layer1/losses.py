@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from dladiff.diffusion.attention_maps import AttentionMaps, AttentionReader, attention_distance
-from dladiff.diffusion.checkpoint import DiffusionModel, Latents, Timesteps
+from dladiff.diffusion.autoencoder import Latents
+from dladiff.diffusion.checkpoint import DiffusionModel, Timesteps
 from dladiff.diffusion.denoising_loss import (
     add_noise,
     denoising_loss,

@@ -4,17 +4,28 @@ Knows views and the VAE; knows no surrogate and no loss.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from dladiff.config import Layer1Settings
-from dladiff.diffusion.checkpoint import DiffusionModel, Latents
+from dladiff.diffusion.autoencoder import Latents
+from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.image_values import levels_to_unit
-from dladiff.layer1.instances import Instance
-from dladiff.layer1.views import InstancePhoto, NativePhoto, View, attackers_views, training_views
-from dladiff.projected_gradient import random_start
+from dladiff.instances import Instance, InstancePhoto, NativePhoto
+from dladiff.layer1.views import View, attackers_views, training_views
+from dladiff.projected_gradient import GradientAscent
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
+
+
+@dataclass(eq=False)
+class ViewedInstance(Instance):
+    """A photo at work with the fixed views through which surrogates see it."""
+
+    views: tuple[View, ...]
+    clean_latents: Latents
+    """E(x) of each view, encoded once."""
 
 
 class PhotoEncoder:
@@ -35,19 +46,18 @@ class PhotoEncoder:
         self.cost = cost
         self._clean: dict[str, Latents] = {}
 
-    def begin(self, photo: InstancePhoto) -> Instance:
+    def begin(self, photo: InstancePhoto) -> ViewedInstance:
         """A photo's views with their clean latents, and its first perturbation."""
-        views = self.views(photo)
+        views, settings = self.views(photo), self.settings
         # Where theta_s = theta_d, L_att has no gradient at delta = 0: start one step off it.
-        start = levels_to_unit(min(self.settings.step_size_levels, self.settings.epsilon_levels))
-        generator = keyed_generator(self.seed, photo.key, "start")
-        return Instance(
-            photo=photo,
-            views=views,
-            clean_latents=self.encode(photo.clean, views),
-            perturbation=random_start(photo.clean, start, generator),
-            num_dead_steps=torch.zeros(1, device=self.diffusion.device),
+        start = levels_to_unit(min(settings.step_size_levels, settings.epsilon_levels))
+        ascent = GradientAscent.begin(
+            photo.clean,
+            levels_to_unit(settings.epsilon_levels),
+            start,
+            keyed_generator(self.seed, photo.key, "start"),
         )
+        return ViewedInstance(photo, ascent, views, self.encode(photo.clean, views))
 
     def views(self, photo: InstancePhoto) -> tuple[View, ...]:
         """The photo's fixed views, from its own draws."""
@@ -69,12 +79,12 @@ class PhotoEncoder:
         parts = torch.split(seen, self.micro_batch)
         return torch.cat([self.diffusion.encode(part) for part in parts])
 
-    def one_view_each(self, instances: Sequence[Instance], number: int) -> Latents:
+    def one_view_each(self, instances: Sequence[ViewedInstance], number: int) -> Latents:
         """E(x + delta) through one view per photo, another one for each ``number``."""
         return torch.cat(
             [
                 self.encode(
-                    instance.base + instance.perturbation,
+                    instance.ascent.images,
                     [instance.views[number % len(instance.views)]],
                 )
                 for instance in instances
@@ -91,7 +101,7 @@ class PhotoEncoder:
         )
 
     def _perturbed(self, instance: Instance) -> Latents:
-        images = ((instance.base + instance.perturbation) * 255).round() / 255
+        images = (instance.ascent.images * 255).round() / 255
         return self.encode(images, self._attackers_views(instance))
 
     def _clean_of(self, instance: Instance) -> Latents:

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dladiff.config import ProbeSettings, SurrogateSettings
-from dladiff.diffusion.checkpoint import DiffusionModel, Latents
+from dladiff.diffusion.autoencoder import Latents
+from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.denoising_loss import Predict, evaluation_pairs, mean_denoising_loss
 from dladiff.diffusion.fine_tuning import FineTuner
 from dladiff.diffusion.surrogates import Surrogates

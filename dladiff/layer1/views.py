@@ -4,7 +4,6 @@ Knows geometry: which part of a photo at its own size ends up in the checkpoint'
 The perturbation lives on the photo; every loss looks through a view, differentiably.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,43 +11,26 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
-from dladiff.diffusion.checkpoint import FaceTemplate
+from dladiff.diffusion.autoencoder import FaceTemplate
 from dladiff.faces import (
     Matrix,
     crop_from_photo,
     face_square,
-    rescaled,
     warp_prefiltered,
 )
 from dladiff.image_values import Images
+from dladiff.instances import InstancePhoto
 from dladiff.results import Face
 from dladiff.transforms import resize_antialiased
 
-NativePhoto = Float[Tensor, "1 3 _ _"]
-"""One photo at its own size, or a perturbation of it; photos of a list differ in size."""
-
-MAX_GRID_SIDE = 1536
-"""Long side in pixels above which a perturbation lives on a coarser grid than its photo."""
 ATTACKERS_FACE_SCALE = 1.6
 """Side of the face square that measurements crop, relative to the face box."""
 
+_BLOCK = 32
+_MARGIN_PX = 8
+
 ViewKind = Literal["whole", "face", "template"]
-
-
-@dataclass(frozen=True, eq=False)
-class InstancePhoto:
-    """One clean photo of the person on the grid on which its perturbation lives."""
-
-    key: str
-    """Keys this photo's draws."""
-    clean: Images
-    """A batch of one in [0, 1]: the photo itself, or its copy of ``MAX_GRID_SIDE`` pixels."""
-    faces: Sequence[Face]
-    """In pixels of ``clean``."""
-    native_size: tuple[int, int]
-    """Height and width of the photo itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,35 +55,67 @@ class View:
             seen = warp_prefiltered(images, self.photo_from_view, side)
         return seen.flip(-1) if self.flip else seen
 
+    def landmarks(self, face: Face, side: int) -> Float[np.ndarray, "5 2"]:
+        """Where a face's landmarks lie in the view at ``side`` pixels, in reading order.
 
-def instance_photo(key: str, images: Images, faces: Sequence[Face]) -> InstancePhoto:
-    """Puts a photo (a batch of one) on the grid of its perturbation.
+        A mirrored view swaps the eyes and the corners of the mouth: they are left and right as
+        seen.
+        """
+        points = face.landmarks.astype(np.float64)
+        if self.square is not None:
+            left, top, size = self.square
+            points = (points - (left, top) + 0.5) * (side / size) - 0.5
+        else:
+            assert self.photo_from_view is not None
+            view_from_photo = np.linalg.inv(self.photo_from_view)
+            points = points @ view_from_photo[:2, :2].T + view_from_photo[:2, 2]
+        if self.flip:
+            points = points * (-1, 1) + (side - 1, 0)
+            points = points[[1, 0, 2, 4, 3]]
+        return points
 
-    Raises:
-        ValueError: If the batch does not hold exactly one photo.
-    """
-    if images.shape[0] != 1:
-        raise ValueError(f"expected a batch of one photo, got {images.shape[0]}")
-    height, width = images.shape[-2:]
-    scale = MAX_GRID_SIDE / max(height, width)
-    if scale >= 1:
-        return InstancePhoto(key, images, tuple(faces), (height, width))
-    small = resize_antialiased(images, round(height * scale), round(width * scale)).clamp(0, 1)
-    return InstancePhoto(
-        key, small, tuple(rescaled(face, scale) for face in faces), (height, width)
-    )
+    def extent(self, size: tuple[int, int], side: int) -> tuple[int, int, int, int]:
+        """The part of a photo of ``size`` (height, width) that the view needs.
+
+        Left, top, right, bottom in whole blocks of 32 px, so that JPEG of the part, and of its
+        half-size copy, is JPEG of the photo, with a margin for blur and resizing.
+        """
+        height, width = size
+        if self.square is not None:
+            left, top, edge = self.square
+            corners = np.array([[left, top], [left + edge, top + edge]], dtype=np.float64)
+        else:
+            assert self.photo_from_view is not None
+            ends = np.array([[x, y, 1] for x in (0, side - 1) for y in (0, side - 1)])
+            corners = (ends @ self.photo_from_view.T)[:, :2]
+        low = np.floor((corners.min(axis=0) - _MARGIN_PX) / _BLOCK).astype(int) * _BLOCK
+        high = np.ceil((corners.max(axis=0) + _MARGIN_PX) / _BLOCK).astype(int) * _BLOCK
+        (left, top), (right, bottom) = np.maximum(low, 0), np.minimum(high, (width, height))
+        return int(left), int(top), int(right), int(bottom)
+
+    def within(self, left: int, top: int) -> "View":
+        """The same view of a part of the photo that begins at ``(left, top)``."""
+        if self.square is not None:
+            x, y, size = self.square
+            return replace(self, square=(x - left, y - top, size))
+        assert self.photo_from_view is not None
+        shift = np.array([[1.0, 0, -left], [0, 1.0, -top], [0, 0, 1.0]])
+        return replace(self, photo_from_view=shift @ self.photo_from_view)
 
 
-def carry_to_native(perturbation: NativePhoto, native_size: tuple[int, int]) -> NativePhoto:
-    """Carries a perturbation from its grid to the photo's own size, bilinearly.
-
-    Each value becomes a weighted mean of its neighbours, so no bound is exceeded.
-    """
-    if perturbation.shape[-2:] == native_size:
-        return perturbation
-    return functional.interpolate(
-        perturbation, size=native_size, mode="bilinear", align_corners=False
-    )
+def draw_view(
+    photo: InstancePhoto,
+    kind: ViewKind,
+    face: Face,
+    template: FaceTemplate,
+    resolution: int,
+    generator: torch.Generator,
+) -> View:
+    """Draws one view of a kind with its jitter; half of those that are not aligned are mirrored."""
+    if kind == "template":
+        return _template(face, template, resolution, generator)
+    view = _whole(photo, generator) if kind == "whole" else _face(photo, face, generator)
+    return replace(view, flip=bool(torch.rand((), generator=generator) < 0.5))
 
 
 def training_views(

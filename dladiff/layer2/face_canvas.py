@@ -57,6 +57,15 @@ class Placement:
             return torch.ones(1, 1, bottom - top, right - left, device=device)
         return _soft_mask(self.square, self.region, self.extent, device)
 
+    def whole_mask(
+        self, size: tuple[int, int], device: torch.device | str = "cpu"
+    ) -> Float[Tensor, "1 1 photo_height photo_width"]:
+        """The same over a photo of ``size`` (height, width), 0 outside the region."""
+        mask = torch.zeros(1, 1, *size, device=device)
+        left, top, right, bottom = self.region
+        mask[..., top:bottom, left:right] = self.mask(device)
+        return mask
+
 
 @dataclass(frozen=True, eq=False)
 class FacePerturbation:
@@ -99,6 +108,13 @@ class FaceCanvas:
     placement: Placement
 
 
+def place_face(size: tuple[int, ...], face: Face, settings: Layer2Settings) -> Placement:
+    """Where a face's perturbation lies in a photo of ``size`` (height, width); no lattice."""
+    square = face_square(face, settings.box_scale)
+    extent = _within(square, size, block=1)
+    return Placement(region=extent, extent=extent, square=square, lattice_from_native=None)
+
+
 def image_canvas(
     clean: Image,
     perturbation: Perturbation | None,
@@ -119,7 +135,7 @@ def image_canvas(
         size = (math.ceil(height / cell_px), math.ceil(width / cell_px))
         base = functional.interpolate(native, size=size, mode="area")
         lattice_from_native = pixel_rescaling(size[1] / width, size[0] / height)
-    template_from_native = crop_from_photo(face) @ _shift(region[0], region[1])
+    template_from_native = crop_from_photo(face) @ shift(region[0], region[1])
     placement = Placement(region, extent, square, None)
     mask = functional.interpolate(placement.mask(device), size=base.shape[-2:], mode="area")
     return FaceCanvas(
@@ -142,7 +158,7 @@ def crop_canvas(
     """The aligned crop itself, as the paper perturbs it; warped back bilinearly."""
     region = _within(_crop_bounds(face, 1.0), clean.shape, block=1)
     native = _cut(clean, perturbation, region, device)
-    template_from_native = crop_from_photo(face) @ _shift(region[0], region[1])
+    template_from_native = crop_from_photo(face) @ shift(region[0], region[1])
     base = warp(native, np.linalg.inv(template_from_native), ARCFACE_SIDE)
     return FaceCanvas(
         base=base,
@@ -164,9 +180,14 @@ def _cut(
     return images
 
 
-def _shift(x: int, y: int) -> Matrix:
+def shift(x: int, y: int) -> Matrix:
     """From pixels of a region to pixels of the photo."""
     return np.array([[1.0, 0, x], [0, 1.0, y], [0, 0, 1.0]])
+
+
+def visible_extent(face: Face, size: tuple[int, ...]) -> Extent:
+    """What random views of a face may reach in a photo of ``size`` (height, width)."""
+    return _within(_crop_bounds(face, _CROP_REACH), size, _BLOCK)
 
 
 def _crop_bounds(face: Face, scale: float) -> Bounds:

@@ -15,16 +15,10 @@ from torch import Tensor
 from dladiff.config import Layer2Settings
 from dladiff.encoders.identity_encoders import IdentityEncoder, UnitEmbeddings
 from dladiff.image_values import Crops, Image, Images, Perturbation, levels_to_unit
+from dladiff.instances import Instance
 from dladiff.layer2.face_canvas import FaceCanvas, FacePerturbation, crop_canvas, image_canvas
 from dladiff.layer2.face_views import View, draw_view, still_view
-from dladiff.projected_gradient import (
-    accumulate,
-    dead_gradient,
-    project,
-    random_start,
-    require_live_gradient,
-    signed_step,
-)
+from dladiff.projected_gradient import GradientAscent, project
 from dladiff.randomness import keyed_generator
 from dladiff.results import Face
 
@@ -37,8 +31,8 @@ class FacesOfPhoto:
     """Keys this photo's draws."""
     clean: Image
     faces: Sequence[Face]
-    perturbation: Perturbation | None = None
-    """What layer 1 gave, at the photo's size; layer 2 builds on it."""
+    instance: Instance | None = None
+    """What layer 1 made of it; layer 2 builds on it. None: nothing."""
 
 
 @dataclass(eq=False)
@@ -51,9 +45,8 @@ class FaceAttack:
     """Of the face in its photo."""
     canvas: FaceCanvas
     clean_embeds: dict[str, UnitEmbeddings]
-    perturbation: Perturbation
-    momentum: Perturbation
-    num_dead_steps: Float[Tensor, " 1"]
+    ascent: GradientAscent
+    """On the canvas' lattice, layer 1's part included in its ``clean``."""
     largest_cosine: float = 1.0
     stopped: bool = False
 
@@ -75,7 +68,7 @@ class IdentityDefense:
         """Takes over a finished face."""
         placement = attack.canvas.placement
         self.faces[photo].append(replace(face, mask_extent=placement.extent))
-        self.perturbations[photo].append(FacePerturbation(attack.perturbation, placement))
+        self.perturbations[photo].append(FacePerturbation(attack.ascent.perturbation, placement))
         if not attack.stopped:
             self.stop_reasons[photo] = "num_steps"
 
@@ -130,7 +123,7 @@ def defend_identity(
                 fraction = (step + 1) / settings.num_steps
                 on_progress((first + len(batch) * fraction) / len(whose))
         for (index, face), attack in zip(batch, attacks, strict=True):
-            require_live_gradient(attack.num_dead_steps, f"layer 2, photo {photos[index].key}")
+            attack.ascent.require_live(f"layer 2, photo {photos[index].key}")
             defense.add(index, photos[index].faces[face], attack)
     return defense
 
@@ -156,8 +149,9 @@ def begin_attack(
     face = photo.faces[face_index]
     clean_canvas = make_canvas(photo.clean, None, face, settings, device)
     canvas = clean_canvas
-    if photo.perturbation is not None:
-        canvas = make_canvas(photo.clean, photo.perturbation, face, settings, device)
+    if photo.instance is not None:
+        perturbation = photo.instance.native_perturbation()
+        canvas = make_canvas(photo.clean, perturbation, face, settings, device)
     nothing = torch.zeros_like(canvas.base)
     with torch.no_grad():
         clean_embeds = {
@@ -172,9 +166,7 @@ def begin_attack(
         index=face_index,
         canvas=canvas,
         clean_embeds=clean_embeds,
-        perturbation=random_start(canvas.base, min(step_size, epsilon), generator),
-        momentum=torch.zeros_like(canvas.base),
-        num_dead_steps=torch.zeros(1, device=canvas.base.device),
+        ascent=GradientAscent.begin(canvas.base, epsilon, min(step_size, epsilon), generator),
     )
 
 
@@ -190,7 +182,7 @@ def ensemble_gradients(
     Each encoder's gradient is brought to unit length at the crop, so that none drowns the
     others; one backward pass then carries their weighted sum through the warps.
     """
-    perturbations = [attack.perturbation.detach().requires_grad_(True) for attack in attacks]
+    perturbations = [attack.ascent.leaf() for attack in attacks]
     views = [_views(attack, settings, seed, step) for attack in attacks]
     all_crops: list[Crops] = []
     all_gradients: list[Crops] = []
@@ -254,31 +246,19 @@ def _step(attack: FaceAttack, gradient: Perturbation, settings: Layer2Settings) 
     if settings.stop_cosine is not None and attack.largest_cosine < settings.stop_cosine:
         attack.stopped = True
         return
-    attack.num_dead_steps += dead_gradient(gradient)
-    attack.momentum = accumulate(attack.momentum, gradient, settings.momentum)
-    attack.perturbation = signed_step(
-        attack.perturbation,
-        attack.momentum,
-        attack.canvas.base,
-        levels_to_unit(settings.step_size_levels),
-        levels_to_unit(settings.epsilon_levels),
-    )
+    attack.ascent.step(gradient, levels_to_unit(settings.step_size_levels), settings.momentum)
 
 
-def add_to_photo(
-    clean: Images, base: Perturbation | None, added: Sequence[FacePerturbation], epsilon: float
-) -> Images:
-    """``clip01(clean + delta_ft + delta_zs)``; overlapping faces share one budget.
+def add_to_photo(images: Images, added: Sequence[FacePerturbation], epsilon: float) -> Images:
+    """``clip01(images + delta_zs)``; overlapping faces share one budget.
 
     Args:
-        clean: One photo, in [0, 1].
-        base: Layer 1's perturbation, or None.
+        images: One photo in [0, 1], layer 1's perturbation included.
         added: Layer 2's, one per face.
         epsilon: eta_zs on the [0, 1] scale, for the sum of all faces.
     """
-    total = torch.zeros_like(clean)
+    total = torch.zeros_like(images)
     for face in added:
         left, top, right, bottom = face.placement.extent
-        total[..., top:bottom, left:right] += face.on_photo().to(clean)
-    images = clean if base is None else (clean + base.to(clean)).clamp(0.0, 1.0)
+        total[..., top:bottom, left:right] += face.on_photo().to(images)
     return images + project(total, images, epsilon)

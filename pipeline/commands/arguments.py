@@ -27,7 +27,8 @@ OutputUri = Annotated[
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="Named settings to start from: zero-shot (layer 2 only), fast, balanced, paper. "
+        help="Named settings to start from: discreet, balanced, strong, fast, "
+        "zero-shot (layer 2 only), paper. "
         "Default: the configuration file's, else balanced.",
         rich_help_panel="Method",
     ),

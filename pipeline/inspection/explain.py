@@ -198,6 +198,12 @@ def _explain_measures(row: ManifestRow) -> list[str]:
             f"{_number(cosine.after, 2)}, after JPEG and resizing "
             f"{_number(cosine.after_handling, 2)} (1 = same picture)."
         )
+    for cosine in row.model_likeness or ():
+        lines.append(
+            f"Likeness for {cosine.encoder} of what a model's autoencoder shows: "
+            f"{_number(cosine.before, 2)} unprotected, {_number(cosine.after, 2)} protected, "
+            f"{_number(cosine.after_handling, 2)} after JPEG and resizing."
+        )
     if row.target_met is False:
         lines.append("The target likeness was not reached: it is protected less than asked for.")
     return lines

@@ -21,6 +21,7 @@ from dladiff.weight_files import (
     SFACE,
     STUDENTS,
     YUNET,
+    autoencoder_folder,
     checkpoint_folder,
     detector_files,
     dlib_files,
@@ -108,6 +109,12 @@ def _weights_sha256(method: MethodSettings) -> dict[str, str]:
         if checkpoint_folder(surrogate) is None:
             digests[f"checkpoint/{surrogate.checkpoint}"] = f"revision:{surrogate.revision}"
         digests |= _named("checkpoint", _checkpoint_files(surrogate))
+        for number, autoencoder in enumerate(method.layer1.autoencoders):
+            name, folder = f"autoencoder/{number}", autoencoder_folder(autoencoder)
+            if folder is None:
+                digests[f"{name}/{autoencoder.checkpoint}"] = f"revision:{autoencoder.revision}"
+            else:
+                digests |= _named(name, files_below(folder / "vae"))
     return digests
 
 

@@ -41,7 +41,12 @@ def _shortened(method: MethodSettings) -> MethodSettings:
     surrogate = method.layer1.surrogate.model_copy(update={"step0_steps": 1})
     probe = method.layer1.probe.model_copy(update={"enabled": False})
     layer1 = method.layer1.model_copy(
-        update={"num_epochs": 1, "surrogate": surrogate, "probe": probe}
+        update={
+            "num_epochs": 1,
+            "surrogate": surrogate,
+            "probe": probe,
+            "likeness": method.layer1.likeness.model_copy(update={"num_steps": 3}),
+        }
     )
     layer2 = method.layer2.model_copy(update={"num_steps": 3})
     return method.model_copy(update={"layer1": layer1, "layer2": layer2})

@@ -33,21 +33,25 @@ def result_row(
         ssim=result.ssim,
         lpips=result.lpips,
         identity_cosines=[CosineColumn(**asdict(cosine)) for cosine in result.identity_cosines],
+        model_likeness=[CosineColumn(**asdict(cosine)) for cosine in result.model_likeness],
     )
-    return _with_layers(row, of_set, method)
+    row = _with_budgets(row, method)
+    return _with_losses(row, of_set) if result.has_surrogate_losses else row
 
 
-def _with_layers(row: ManifestRow, of_set: SetResult, method: MethodSettings) -> ManifestRow:
-    """Adds the budgets that were used, and layer 1's numbers, which are of the set as a whole."""
+def _with_budgets(row: ManifestRow, method: MethodSettings) -> ManifestRow:
+    """Adds the budgets that were used."""
     layer1 = method.layer1.enabled and row.status in ("protected", "layer1_only")
     layer2 = method.layer2.enabled and row.status in ("protected", "layer2_only")
-    row = replace(
+    return replace(
         row,
         epsilon_finetune_levels=method.layer1.epsilon_levels if layer1 else 0.0,
         epsilon_zeroshot_levels=method.layer2.epsilon_levels if layer2 else 0.0,
     )
-    if not layer1:
-        return row
+
+
+def _with_losses(row: ManifestRow, of_set: SetResult) -> ManifestRow:
+    """Adds what surrogates measured, of the photos of the set that they worked on."""
     return replace(
         row,
         learned_fraction=of_set.learned_fraction,

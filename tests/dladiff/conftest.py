@@ -6,9 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from dladiff.config import Layer1Settings, ProbeSettings, SurrogateSettings, TransformSettings
+from dladiff.config import (
+    Layer1Settings,
+    LikenessSettings,
+    ProbeSettings,
+    SurrogateSettings,
+    TransformSettings,
+)
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
-from dladiff.layer1.views import InstancePhoto, instance_photo
+from dladiff.instances import InstancePhoto, instance_photo
 from tests.layer1_scenes import a_face, random_photo
 from tests.tiny_models import write_checkpoint
 
@@ -65,6 +71,7 @@ def settings() -> Layer1Settings:
         surrogate_steps=2,
         timesteps_per_step=2,
         joint_steps=False,
+        likeness=LikenessSettings(enabled=False),
         dynamic_reset_epochs=None,
         views_per_photo=4,
         transforms=TransformSettings(enabled=False),

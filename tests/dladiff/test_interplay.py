@@ -5,36 +5,42 @@ import torch
 
 from dladiff.config import Layer1Settings
 from dladiff.diffusion.checkpoint import DiffusionModel
+from dladiff.instances import InstancePhoto
 from dladiff.interplay import reconcile
-from dladiff.layer1.adft import open_finetuning_defense
-from dladiff.layer1.views import InstancePhoto
+from dladiff.layer1.adft import FinetuningDefense, open_finetuning_defense
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def perturbations(layer1: FinetuningDefense) -> list[torch.Tensor]:
+    return [instance.native_perturbation() for instance in layer1.instances]
 
 
 def test_without_layer_2_nothing_changes(
     photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
 ) -> None:
     with open_finetuning_defense(photos, [], diffusion, settings, seed=0) as layer1:
-        metrics = layer1.run().metrics
-        before = layer1.native_perturbations()
-        interplay = reconcile(layer1, metrics, [None for _ in photos])
+        metrics = layer1.run()
+        before = perturbations(layer1)
+        interplay = reconcile(layer1, metrics)
+        after = perturbations(layer1)
     assert interplay.losses == metrics.losses_after
     assert not interplay.repaired
-    assert all(map(torch.equal, before, layer1.native_perturbations()))
+    assert all(map(torch.equal, before, after))
 
 
 def test_a_layer_2_that_undoes_layer_1_is_answered_within_the_budget(
     photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
 ) -> None:
     with open_finetuning_defense(photos, [], diffusion, settings, seed=0) as layer1:
-        metrics = layer1.run().metrics
-        before = layer1.native_perturbations()
+        metrics = layer1.run()
+        before = perturbations(layer1)
         undo = [-delta for delta in before]
-        layer1.bear(undo)
+        for instance, fixed in zip(layer1.instances, undo, strict=True):
+            instance.bear(fixed)
         unrepaired = layer1.measure(perturbed=True)
-        interplay = reconcile(layer1, metrics, undo)
-        after = layer1.native_perturbations()
+        interplay = reconcile(layer1, metrics)
+        after = perturbations(layer1)
     assert interplay.repaired
     assert interplay.losses.denoising > unrepaired.denoising
     for photo, old, new, fixed in zip(photos, before, after, undo, strict=True):

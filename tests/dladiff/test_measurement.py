@@ -6,12 +6,16 @@ from dataclasses import replace
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
+from dladiff.config import SurrogateSettings
+from dladiff.diffusion.checkpoint import load_autoencoder
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image
 from dladiff.measurement import handle, measure_photo
-from dladiff.results import Face, PhotoResult
+from dladiff.models import ProtectionModels
+from dladiff.results import Face
 
 
 class NothingFound:
@@ -32,15 +36,16 @@ def masked(portrait: Image, detector: FaceDetector) -> Face:
     return replace(face, mask_extent=(40, 30, 190, 200))
 
 
-def _result(image: Image, face: Face) -> PhotoResult:
-    return PhotoResult(key="a", status="protected", image=image, faces=[face])
+def _models(detector: FaceDetector, *encoders: IdentityEncoder) -> ProtectionModels:
+    return ProtectionModels(
+        torch.device("cpu"), detector, list(encoders), [], load_diffusion=None, lpips=None
+    )
 
 
 def test_an_unchanged_photo_keeps_its_identity_and_misses_the_target(
     portrait: Image, masked: Face, detector: FaceDetector, sface: IdentityEncoder
 ) -> None:
-    result = _result(portrait.copy(), masked)
-    measure_photo(result, portrait, detector, [sface], None, target_cosine=0.1)
+    result = measure_photo(portrait, portrait.copy(), [masked], _models(detector, sface), 0.1)
     (cosine,) = result.identity_cosines
     assert cosine.after == pytest.approx(1.0, abs=1e-4)
     assert cosine.before > 0.9
@@ -55,11 +60,9 @@ def test_changes_are_counted_inside_and_outside_the_masks(
     changed = portrait.copy()
     changed[100, 100] = portrait[100, 100] ^ 8
     changed[10, 10] = np.where(portrait[10, 10] < 100, portrait[10, 10] + 3, portrait[10, 10] - 3)
-    result = _result(changed, masked)
-    measure_photo(result, portrait, detector, [], None, target_cosine=0.1)
+    result = measure_photo(portrait, changed, [masked], _models(detector), 0.1)
     assert result.max_change_levels == 8
     assert result.max_change_levels_outside_faces == 3
-    assert result.psnr_db is not None
     assert result.psnr_db > 50
     assert result.lpips is None
 
@@ -67,8 +70,7 @@ def test_changes_are_counted_inside_and_outside_the_masks(
 def test_where_no_face_is_found_the_clean_landmarks_serve_and_it_is_no_success(
     portrait: Image, masked: Face, sface: IdentityEncoder
 ) -> None:
-    result = _result(portrait.copy(), masked)
-    measure_photo(result, portrait, NothingFound(), [sface], None, target_cosine=1.1)
+    result = measure_photo(portrait, portrait.copy(), [masked], _models(NothingFound(), sface), 1.1)
     assert result.identity_cosines[0].after == pytest.approx(1.0, abs=1e-4)
     assert result.target_met is False
 
@@ -77,10 +79,25 @@ def test_the_target_counts_white_boxes_only(
     portrait: Image, masked: Face, detector: FaceDetector, sface: IdentityEncoder
 ) -> None:
     held_out = replace(sface, name="other", held_out=True)
-    result = _result(portrait.copy(), masked)
-    measure_photo(result, portrait, detector, [sface, held_out], None, target_cosine=1.1)
+    result = measure_photo(
+        portrait, portrait.copy(), [masked], _models(detector, sface, held_out), 1.1
+    )
     assert result.target_met is True
     assert [item.held_out for item in result.identity_cosines] == [False, True]
+
+
+def test_what_the_autoencoder_shows_is_measured_as_well(
+    portrait: Image, masked: Face, detector: FaceDetector, sface: IdentityEncoder
+) -> None:
+    embedded = load_autoencoder(SurrogateSettings(), "cpu")
+    models = replace(_models(detector, sface), autoencoders=[embedded])
+    result = measure_photo(portrait, portrait.copy(), [masked], models, 0.1)
+    (seen,) = result.model_likeness
+    # The reference autoencoder keeps most of a face, not all of it.
+    assert 0.5 < seen.before < 0.95
+    assert seen.after == pytest.approx(seen.before, abs=0.1)
+    grey = measure_photo(portrait, np.full_like(portrait, 128), [masked], models, 0.1)
+    assert grey.model_likeness[0].after < 0.3
 
 
 def test_what_is_measured_is_what_a_png_gives_back(portrait: Image) -> None:

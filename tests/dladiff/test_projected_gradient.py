@@ -1,5 +1,7 @@
 """The loop and the projection: budget, range, momentum and dead gradients."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,8 @@ from hypothesis import strategies as st
 
 from dladiff.errors import GradientError
 from dladiff.projected_gradient import (
-    ProjectedGradientConfig,
+    GradientAscent,
     accumulate,
-    ascend_within_budget,
     dead_gradient,
     project,
     random_start,
@@ -53,6 +54,19 @@ def test_rounded_result_stays_within_whole_levels(seed: int, levels: int) -> Non
     assert int(change.abs().max()) <= levels
 
 
+def raised(
+    clean: torch.Tensor, loss_fn: Callable[[torch.Tensor], torch.Tensor], steps: int
+) -> GradientAscent:
+    """An ascent after some steps; starts at zero."""
+    ascent = GradientAscent(clean, 0.05, torch.zeros_like(clean))
+    ascent.num_dead_steps = torch.zeros(len(clean))
+    for _ in range(steps):
+        leaf = ascent.leaf()
+        (gradient,) = torch.autograd.grad(loss_fn(clean + leaf), leaf)
+        ascent.step(gradient, 0.01, decay=0.5)
+    return ascent
+
+
 def test_result_stays_within_budget_and_pixel_range_and_raises_the_loss() -> None:
     clean = _images(3)
     goal = _images(4)
@@ -60,12 +74,34 @@ def test_result_stays_within_budget_and_pixel_range_and_raises_the_loss() -> Non
     def loss_fn(images: torch.Tensor) -> torch.Tensor:
         return -(images - goal).square().mean()
 
-    config = ProjectedGradientConfig(epsilon=0.05, step_size=0.01, num_steps=20, momentum=0.5)
-    result = ascend_within_budget(clean, loss_fn, config)
-    assert float((result - clean).abs().max()) <= 0.05 + 1e-6
-    assert float(result.min()) >= 0
-    assert float(result.max()) <= 1
-    assert float(loss_fn(result)) > float(loss_fn(clean))
+    ascent = raised(clean, loss_fn, 20)
+    assert float(ascent.perturbation.abs().max()) <= 0.05 + 1e-6
+    assert float(ascent.images.min()) >= 0
+    assert float(ascent.images.max()) <= 1
+    assert float(loss_fn(ascent.images)) > float(loss_fn(clean))
+    ascent.require_live("any stage")
+
+
+def test_each_pixel_may_have_a_budget_of_its_own() -> None:
+    clean = _images(3, batch=1)
+    epsilon = torch.linspace(0, 0.1, 30).view(1, 1, 6, 5)
+    ascent = GradientAscent.begin(clean, epsilon, 0.2, keyed_generator(0, "start"))
+    assert bool((ascent.perturbation.abs() <= epsilon + 1e-7).all())
+    for seed in range(8):
+        ascent.step(_images(seed, batch=1) - 0.5, 0.05)
+        assert bool((ascent.perturbation.abs() <= epsilon + 1e-7).all())
+    assert float(ascent.perturbation[..., 0, 0].abs().max()) == 0
+    assert float(ascent.perturbation.abs().max()) > 0.09
+
+
+def test_a_step_without_momentum_leaves_the_momentum_alone() -> None:
+    ascent = GradientAscent(_images(0, 1), 0.05, torch.zeros_like(_images(0, 1)))
+    ascent.step(_images(1, 1) - 0.5, 0.01)
+    assert ascent.momentum is None
+    ascent.step(_images(2, 1) - 0.5, 0.01, decay=0.9)
+    before = ascent.momentum
+    ascent.step(_images(3, 1) - 0.5, 0.01)
+    assert ascent.momentum is before
 
 
 def test_momentum_is_the_decayed_sum_of_gradients_of_unit_mean_magnitude() -> None:
@@ -88,19 +124,22 @@ def test_dead_gradients_are_told_per_image() -> None:
 
 
 def test_a_loss_without_gradient_is_refused() -> None:
-    config = ProjectedGradientConfig(epsilon=0.05, step_size=0.01, num_steps=2)
-    with pytest.raises(GradientError, match="zero or not finite in 2 steps"):
-        ascend_within_budget(_images(0), lambda images: (images * 0).sum(), config)
+    ascent = raised(_images(0), lambda images: (images * 0).sum(), 2)
+    with pytest.raises(GradientError, match=r"a stage: .* zero or not finite in 2 steps"):
+        ascent.require_live("a stage")
+
+
+def test_a_content_loss_may_have_no_gradient_but_never_an_infinite_one() -> None:
+    ascent = GradientAscent(_images(0, 1), 0.05, torch.zeros_like(_images(0, 1)))
+    ascent.step(torch.zeros_like(ascent.clean), 0.01, 0.9, may_vanish=True)
+    ascent.require_live("content")
+    ascent.step(torch.full_like(ascent.clean, float("nan")), 0.01, 0.9, may_vanish=True)
+    with pytest.raises(GradientError, match="in 1 steps"):
+        ascent.require_live("broken")
 
 
 def test_live_gradients_pass() -> None:
     require_live_gradient(torch.zeros(4), "any stage")
-
-
-def test_images_in_another_range_are_refused() -> None:
-    config = ProjectedGradientConfig(epsilon=0.05, step_size=0.01, num_steps=2)
-    with pytest.raises(ValueError, match=r"expected image values in \[0, 1\], got \[-0.99"):
-        ascend_within_budget(_images(0) * 2 - 1, lambda images: images.sum(), config)
 
 
 def test_random_start_is_the_same_for_the_same_key() -> None:

@@ -15,7 +15,9 @@ from dladiff.results import Photo, SetResult
 
 @pytest.fixture(scope="module")
 def models(detector: FaceDetector, sface: IdentityEncoder) -> ProtectionModels:
-    return ProtectionModels(torch.device("cpu"), detector, [sface], diffusion=None, lpips=None)
+    return ProtectionModels(
+        torch.device("cpu"), detector, [sface], [], load_diffusion=None, lpips=None
+    )
 
 
 @pytest.fixture(scope="module")

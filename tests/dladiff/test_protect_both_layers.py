@@ -27,7 +27,9 @@ def photos(astronaut: Image) -> list[Photo]:
 def models(
     detector: FaceDetector, sface: IdentityEncoder, diffusion: DiffusionModel
 ) -> ProtectionModels:
-    return ProtectionModels(torch.device("cpu"), detector, [sface], diffusion, lpips=None)
+    return ProtectionModels(
+        torch.device("cpu"), detector, [sface], [diffusion], lambda: diffusion, lpips=None
+    )
 
 
 @pytest.fixture
@@ -75,7 +77,9 @@ def test_both_layers_keep_their_budgets_and_all_numbers_are_filled(
     assert set(result.cost.seconds) == stages
     assert result.cost.unet_forward_backward_pairs > 0
     assert result.cost.encoder_passes > 0
-    assert not any("lora" in name for name, _ in models.diffusion.unet.named_modules())
+    assert models.load_diffusion is not None
+    unet = models.load_diffusion().unet
+    assert not any("lora" in name for name, _ in unet.named_modules())
 
 
 def test_a_small_set_is_filled_up_with_references_for_step_0(

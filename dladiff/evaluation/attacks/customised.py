@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from dladiff.diffusion.checkpoint import DiffusionModel, Latents
+from dladiff.diffusion.autoencoder import Latents
+from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.denoising_loss import add_noise, prediction_target
 from dladiff.evaluation.settings import AttackSettings
 from dladiff.image_values import Images, to_pixel_values

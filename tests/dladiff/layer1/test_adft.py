@@ -12,13 +12,12 @@ from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.surrogates import Surrogate
 from dladiff.errors import GradientError
 from dladiff.image_values import Image, image_to_tensor, tensor_to_image
+from dladiff.instances import InstancePhoto, instance_photo
 from dladiff.layer1.adft import (
     AdftSchedule,
     FinetuningDefense,
-    defend_finetuning,
     open_finetuning_defense,
 )
-from dladiff.layer1.views import InstancePhoto
 from tests.layer1_scenes import a_face, random_photo
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -37,20 +36,18 @@ def run(
 ) -> list[Image]:
     """Protects three photos as a caller would and returns them as they would be saved."""
     images = [random_photo(1, 40, 57), random_photo(2, 61, 39), random_photo(3, 48, 48)]
+    faces = [[a_face(12.0, 8.0, 22.0)], [], [a_face(10.0, 12.0, 24.0)]]
+    keys = ["landscape", "portrait", "square"]
+    photos = [instance_photo(k, x, f) for k, x, f in zip(keys, images, faces, strict=True)]
+    reference = instance_photo("reference", random_photo(4, 50, 50), [])
     no_probe = {"probe": settings.probe.model_copy(update={"enabled": False})}
-    result = defend_finetuning(
-        images,
-        [[a_face(12.0, 8.0, 22.0)], [], [a_face(10.0, 12.0, 24.0)]],
-        ["landscape", "portrait", "square"],
-        [random_photo(4, 50, 50)],
-        diffusion,
-        settings.model_copy(update=no_probe | changes),
-        seed,
-    )
-    return [
-        tensor_to_image((x + delta).clamp(0, 1))
-        for x, delta in zip(images, result.perturbations, strict=True)
-    ]
+    chosen = settings.model_copy(update=no_probe | changes)
+    with open_finetuning_defense(photos, [reference], diffusion, chosen, seed) as defense:
+        defense.run()
+        return [
+            tensor_to_image((x + instance.native_perturbation()).clamp(0, 1))
+            for x, instance in zip(images, defense.instances, strict=True)
+        ]
 
 
 def snapshot(surrogate: Surrogate) -> list[torch.Tensor]:
@@ -155,7 +152,7 @@ def test_the_perturbation_is_projected_around_the_original_photo(
     defense: FinetuningDefense,
 ) -> None:
     for instance in defense.instances:
-        instance.perturbation = torch.full_like(instance.perturbation, 0.5)
+        instance.ascent.perturbation = torch.full_like(instance.perturbation, 0.5)
     defense.ascend(defense.losses.denoising_gradient)
     for instance in defense.instances:
         assert float(instance.perturbation.abs().max()) <= 7 / 255 + 1e-7
@@ -224,10 +221,16 @@ def test_the_dynamic_surrogate_returns_to_the_checkpoint_when_asked(
         {"include_largest_maps": True, "drop_bos": False, "use_views": False},
     ],
 )
-def test_options_run_within_the_budget(
+def test_options_stay_within_the_budget_and_change_the_photos(
     diffusion: DiffusionModel, settings: Layer1Settings, changes: dict[str, object]
 ) -> None:
-    assert len(run(diffusion, settings, num_epochs=1, **changes)) == 3
+    usual = run(diffusion, settings, num_epochs=1)
+    protected = run(diffusion, settings, num_epochs=1, **changes)
+    cleans = [random_photo(1, 40, 57), random_photo(2, 61, 39), random_photo(3, 48, 48)]
+    for clean, image, other in zip(cleans, protected, usual, strict=True):
+        change = (image_to_tensor(image) - clean).abs() * 255
+        assert 1 <= round(float(change.max()), 3) <= 7
+        assert not (image == other).all(), "the option changes nothing"
 
 
 def test_progress_metrics_and_cost_are_reported(
@@ -237,10 +240,10 @@ def test_progress_metrics_and_cost_are_reported(
     with open_finetuning_defense(photos, [], diffusion, settings, seed=0) as defense:
         result = defense.run(lambda stage, fraction: told.append((stage, fraction)))
     assert told == [("layer1", 0.5), ("layer1", 1.0)]
-    assert result.metrics.num_epochs == 2
-    assert result.metrics.stop_reason == "all_epochs"
-    assert result.metrics.learned_fraction is not None
-    cost = result.counters
+    assert result.num_epochs == 2
+    assert result.stop_reason == "all_epochs"
+    assert result.learned_fraction is not None
+    cost = defense.cost
     assert set(cost.seconds) == {"step0", "layer1", "probe"}
     # Step 0, signed steps at T timesteps, K3 and two probes; batches hold 3 or 4 photos.
     signed = 2 * (2 + 2) * 3 * 2
@@ -254,7 +257,14 @@ def test_references_are_read_by_step_0_only(
     photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
 ) -> None:
     with open_finetuning_defense(photos[:1], photos[1:], diffusion, settings, seed=0) as defense:
-        assert len(defense.run().perturbations) == 1
+        alone = [instance.clean_latents for instance in defense.instances]
+        defense.train_static_surrogate()
+        with_reference = snapshot(defense.surrogates["static"])
+        assert len(defense.instances) == len(alone) == 1
+    with open_finetuning_defense(photos[:1], [], diffusion, settings, seed=0) as defense:
+        defense.train_static_surrogate()
+        # The references change what Step 0 learns, and nothing is made of them.
+        assert not all(map(torch.equal, with_reference, snapshot(defense.surrogates["static"])))
 
 
 def test_a_surrogate_of_full_weights_works_beside_a_lora_probe(
@@ -264,5 +274,5 @@ def test_a_surrogate_of_full_weights_works_beside_a_lora_probe(
     changed = settings.model_copy(update={"surrogate": full, "num_epochs": 1})
     with open_finetuning_defense(photos, [], diffusion, changed, seed=0) as defense:
         result = defense.run()
-    assert result.metrics.learned_fraction is not None
-    assert result.metrics.losses_after != result.metrics.losses_before
+    assert result.learned_fraction is not None
+    assert result.losses_after != result.losses_before

@@ -11,11 +11,10 @@ from dladiff.diffusion.attention_maps import AttentionReader, attention_distance
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.denoising_loss import add_noise, denoising_loss
 from dladiff.diffusion.surrogates import open_surrogates
+from dladiff.instances import InstancePhoto
 from dladiff.layer1.image_gradients import StepDraw, draw_step, perturbation_gradients
-from dladiff.layer1.instances import Instance
 from dladiff.layer1.losses import SurrogateLosses
-from dladiff.layer1.photo_latents import PhotoEncoder
-from dladiff.layer1.views import InstancePhoto
+from dladiff.layer1.photo_latents import PhotoEncoder, ViewedInstance
 from dladiff.results import Cost
 from tests.layer1_scenes import in_float64
 
@@ -28,7 +27,7 @@ class Scene:
 
     diffusion: DiffusionModel
     losses: SurrogateLosses
-    instances: list[Instance]
+    instances: list[ViewedInstance]
     settings: Layer1Settings
     cost: Cost
 

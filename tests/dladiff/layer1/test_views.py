@@ -6,14 +6,8 @@ import torch
 from PIL import Image as PillowImage
 
 from dladiff.faces import crop_from_photo
-from dladiff.layer1.views import (
-    InstancePhoto,
-    View,
-    attackers_views,
-    carry_to_native,
-    instance_photo,
-    training_views,
-)
+from dladiff.instances import InstancePhoto, carry_to_native, instance_photo
+from dladiff.layer1.views import View, attackers_views, training_views
 from tests.layer1_scenes import a_face, random_photo
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,6 +13,7 @@ from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.face_detection import FaceDetector
 from dladiff.faces import rescaled
 from dladiff.image_values import LEVEL, Image, image_to_tensor, tensor_to_image
+from dladiff.instances import Instance, InstancePhoto
 from dladiff.layer2.face_canvas import image_canvas
 from dladiff.layer2.face_views import draw_view
 from dladiff.layer2.identity_defense import (
@@ -23,6 +24,7 @@ from dladiff.layer2.identity_defense import (
     defend_identity,
     ensemble_gradients,
 )
+from dladiff.projected_gradient import GradientAscent, project
 from dladiff.randomness import keyed_generator
 from dladiff.results import Face
 
@@ -51,9 +53,10 @@ def _defend(
 
 
 def _protected(photo: FacesOfPhoto, defense: IdentityDefense, index: int = 0) -> Image:
-    images = add_to_photo(
-        image_to_tensor(photo.clean), photo.perturbation, defense.perturbations[index], 11 * LEVEL
-    )
+    base = image_to_tensor(photo.clean)
+    if photo.instance is not None:
+        base = base + photo.instance.native_perturbation()
+    images = add_to_photo(base, defense.perturbations[index], 11 * LEVEL)
     return tensor_to_image(images)
 
 
@@ -75,9 +78,9 @@ def test_the_cosine_falls_within_the_budget_and_nothing_changes_outside_the_mask
     assert change.max() == 0
     assert defense.stop_reasons == ["num_steps"]
     attack = begin_attack(photo, 0, [sface], FEW, 0, "cpu")
-    attack = replace(attack, perturbation=defense.perturbations[0][0].lattice)
+    attack.ascent.perturbation = defense.perturbations[0][0].lattice
     still = draw_view(_no_augmentation(), keyed_generator(0))
-    crop = still.crop(attack.canvas, attack.perturbation, sface)
+    crop = still.crop(attack.canvas, attack.ascent.perturbation, sface)
     cosine = float((sface.embed(crop) * attack.clean_embeds["sface"]).sum())
     assert cosine < 0.3
 
@@ -216,7 +219,12 @@ def test_layer_2_builds_on_layer_1_within_both_budgets(
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     noise = (torch.rand(1, 3, *portrait.shape[:2], generator=generator) - 0.5) * 14 * LEVEL
-    photo = FacesOfPhoto("a", portrait, [face], noise)
+    clean = image_to_tensor(portrait)
+    grid = InstancePhoto("a", clean, [face], portrait.shape[:2])
+    delta_ft = project(noise, clean, 7 * LEVEL)
+    photo = FacesOfPhoto(
+        "a", portrait, [face], Instance(grid, GradientAscent(clean, 7 * LEVEL, delta_ft))
+    )
     defense = _defend([photo], sface)
     change = _change(portrait, _protected(photo, defense))
     assert 8 < change.max() <= 18

@@ -1,0 +1,261 @@
+"""L_id: what the checkpoint's autoencoder still shows of a face, as gradients of perturbations.
+
+A model that is fine-tuned on photos learns their latents. So
+
+    L_id(x, d) = 1 - sum_i w_i cos(IE_i(crop_F(D(E(v(x + d))))), e_i)
+
+is raised for each face F in a view v, and for random convex mixtures of the photos' latents:
+perturbations made photo by photo average out in what a UNet learns of several [X] (method.md;
+FaceLock, arXiv:2411.16832, raises the like against editing). Knows autoencoders, encoders and
+views. Takes no steps; needs neither UNet nor text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dladiff.config import LikenessSettings, TransformSettings
+from dladiff.diffusion.autoencoder import Autoencoder, FaceTemplate, Latents
+from dladiff.encoders.identity_encoders import IdentityEncoder, UnitEmbeddings
+from dladiff.faces import estimate_similarity, warp_prefiltered
+from dladiff.identities import KnownPhoto
+from dladiff.image_values import Crops, Images
+from dladiff.instances import NativePhoto
+from dladiff.layer1.views import View, ViewKind, draw_view
+from dladiff.randomness import keyed_generator
+from dladiff.results import Cost
+from dladiff.transforms import draw_photometric
+
+PORTRAIT_TEMPLATE: FaceTemplate = torch.tensor(
+    [[0.40, 0.42], [0.60, 0.42], [0.50, 0.53], [0.42, 0.63], [0.58, 0.63]]
+)
+"""Where an aligned view puts the landmarks for a checkpoint without a template of its own: a
+portrait with head and shoulders, as people crop them for fine-tuning."""
+
+MIN_EYE_DISTANCE_SHARE = 0.06
+"""Of a view's side; smaller faces are nothing that the model could learn there."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """One face in one decoded row, and whom it must not show."""
+
+    row: int
+    landmarks: Float[np.ndarray, "5 2"]
+    target: dict[str, UnitEmbeddings]
+
+
+class AutoencoderLikeness:
+    """Gradients of L_id; each autoencoder takes its turn."""
+
+    def __init__(
+        self,
+        autoencoders: Sequence[Autoencoder],
+        encoders: Sequence[IdentityEncoder],
+        settings: LikenessSettings,
+        transforms: TransformSettings,
+        seed: int,
+        micro_batch: int,
+        cost: Cost,
+    ) -> None:
+        """Nothing is computed yet.
+
+        Args:
+            autoencoders: At least one.
+            encoders: IE_i, each brought to unit gradient and weighted by its ``weight``.
+            settings: Views, mixtures and noise.
+            transforms: Handling of the photo before the view.
+            seed: Of all draws, together with photo and step; of mixtures, with the step.
+            micro_batch: Photos, and rows of the decoder, per pass.
+            cost: Where passes are counted.
+        """
+        self.autoencoders = autoencoders
+        self.encoders = encoders
+        self.settings = settings
+        self.transforms = transforms
+        self.seed = seed
+        self.micro_batch = micro_batch
+        self.cost = cost
+
+    def gradients(self, photos: Sequence[KnownPhoto], step: int) -> list[NativePhoto]:
+        """The gradient of L_id to each photo's perturbation at one step.
+
+        Args:
+            photos: Each with at least one face.
+            step: Keys the draws.
+        """
+        autoencoder = self.autoencoders[step % len(self.autoencoders)]
+        generator = keyed_generator(self.seed, "likeness", step)
+        kinds: tuple[ViewKind, ...] = ("whole", "face", "template")
+        shares = torch.tensor(self.settings.view_shares, dtype=torch.float64)
+        kind = kinds[int(torch.multinomial(shares, 1, generator=generator))]
+        # Another grouping at each step, so that all photos of a large set meet in mixtures.
+        order = torch.randperm(len(photos), generator=generator).tolist()
+        found: dict[int, NativePhoto] = {}
+        for start in range(0, len(order), self.micro_batch):
+            group = order[start : start + self.micro_batch]
+            chosen = [photos[index] for index in group]
+            gradients = self._of_group(chosen, autoencoder, kind, step, generator)
+            found |= dict(zip(group, gradients, strict=True))
+        return [found[index] for index in range(len(photos))]
+
+    def _of_group(
+        self,
+        photos: Sequence[KnownPhoto],
+        autoencoder: Autoencoder,
+        kind: ViewKind,
+        step: int,
+        generator: torch.Generator,
+    ) -> tuple[NativePhoto, ...]:
+        side = autoencoder.resolution
+        leaves = [photo.instance.ascent.leaf() for photo in photos]
+        seen, shown = [], list[_Shown]()
+        for row, (photo, leaf) in enumerate(zip(photos, leaves, strict=True)):
+            view, images = self._look(photo, leaf, autoencoder, kind, step)
+            seen.append(images)
+            shown += _faces_in(view, photo, row, side)
+        latents = autoencoder.encode(torch.cat(seen))
+        self.cost.vae_passes += len(seen)
+        rows = latents.detach()
+        weights = torch.zeros(0, len(photos))
+        if kind == "template" and len(photos) > 1 and self.settings.mixtures_per_step:
+            weights = _dirichlet(self.settings.mixtures_per_step, len(photos), generator)
+            mixed = torch.einsum("mk,kchw->mchw", weights.to(rows), rows)
+            rows = torch.cat([rows, mixed])
+            shown += self._mixtures(photos, weights, len(photos), autoencoder)
+        upstream = self._latent_gradient(rows, shown, autoencoder, generator)
+        single, mixed = upstream[: len(photos)], upstream[len(photos) :]
+        single = single + torch.einsum("mk,mchw->kchw", weights.to(rows), mixed)
+        return torch.autograd.grad(latents, leaves, single)
+
+    def _look(
+        self,
+        photo: KnownPhoto,
+        leaf: NativePhoto,
+        autoencoder: Autoencoder,
+        kind: ViewKind,
+        step: int,
+    ) -> tuple[View, Images]:
+        """One handled view of a photo; only the part that it needs is handled."""
+        instance, side = photo.instance, autoencoder.resolution
+        generator = keyed_generator(self.seed, instance.photo.key, "likeness", step)
+        faces = instance.photo.faces
+        # The person's face in every second step where there are others in the photo.
+        person = next(i for i, found in enumerate(photo.identities) if found.is_person)
+        index = person if step % 2 == 0 else (step // 2) % len(faces)
+        template = autoencoder.face_template
+        template = PORTRAIT_TEMPLATE if template is None else template
+        view = draw_view(instance.photo, kind, faces[index], template, side, generator)
+        handling = draw_photometric(self.transforms, generator)
+        height, width = leaf.shape[-2:]
+        left, top, right, bottom = view.extent((height, width), side)
+        part = (..., slice(top, bottom), slice(left, right))
+        handled = handling.apply(instance.base[part] + leaf[part])
+        return view, view.within(left, top).look(handled, side)
+
+    def _mixtures(
+        self,
+        photos: Sequence[KnownPhoto],
+        weights: Float[Tensor, "mixtures photos"],
+        first_row: int,
+        autoencoder: Autoencoder,
+    ) -> list[_Shown]:
+        """Mixtures of aligned views show one face at the template's place: the person's."""
+        template = autoencoder.face_template
+        template = PORTRAIT_TEMPLATE if template is None else template
+        landmarks = template.numpy().astype(np.float64) * autoencoder.resolution
+        person = next(identity for identity in photos[0].identities if identity.is_person)
+        return [_Shown(first_row + row, landmarks, person.target) for row in range(len(weights))]
+
+    def _latent_gradient(
+        self,
+        rows: Latents,
+        shown: Sequence[_Shown],
+        autoencoder: Autoencoder,
+        generator: torch.Generator,
+    ) -> Latents:
+        """d L_id / d latents of all rows, decoded in micro-batches."""
+        noise = torch.randn(rows.shape, generator=generator).to(rows)
+        noisy = rows + self.settings.latent_noise * noise
+        jitters = torch.rand(len(shown), 3, generator=generator, dtype=torch.float64) * 2 - 1
+        parts = []
+        for start in range(0, len(noisy), self.micro_batch):
+            leaf = noisy[start : start + self.micro_batch].detach().requires_grad_(True)
+            decoded = autoencoder.decode(leaf)
+            self.cost.vae_passes += len(leaf)
+            inside = [
+                (face, jitter)
+                for face, jitter in zip(shown, jitters.numpy(), strict=True)
+                if start <= face.row < start + len(leaf)
+            ]
+            if not inside:
+                parts.append(torch.zeros_like(leaf))
+                continue
+            upstream = self._image_gradient(decoded.detach(), inside, start)
+            parts += torch.autograd.grad(decoded, leaf, upstream)
+        return torch.cat(parts)
+
+    def _image_gradient(
+        self,
+        decoded: Images,
+        shown: Sequence[tuple[_Shown, Float[np.ndarray, " 3"]]],
+        first_row: int,
+    ) -> Images:
+        """The encoders' gradients to the decoded images, each at unit length, weighted, summed."""
+        total = torch.zeros_like(decoded)
+        for encoder in self.encoders:
+            leaf = decoded.requires_grad_(True)
+            crops = torch.cat(
+                [
+                    self._crop(leaf[face.row - first_row][None], face.landmarks, jitter, encoder)
+                    for face, jitter in shown
+                ]
+            )
+            targets = torch.cat([face.target[encoder.name] for face, _ in shown])
+            cosines = (encoder.embed(crops) * targets).sum(dim=1)
+            (gradient,) = torch.autograd.grad(-cosines.sum(), leaf)
+            total += encoder.weight * gradient / gradient.norm().clamp_min(1e-30)
+            self.cost.encoder_passes += len(crops)
+        return total
+
+    def _crop(
+        self,
+        decoded: Images,
+        landmarks: Float[np.ndarray, "5 2"],
+        jitter: Float[np.ndarray, " 3"],
+        encoder: IdentityEncoder,
+    ) -> Crops:
+        """The encoder's crop of a face, its place and size jittered."""
+        centre = landmarks.mean(axis=0)
+        extent = landmarks.max(axis=0) - landmarks.min(axis=0)
+        size, shift = 1 + self.settings.crop_jitter * jitter[0], jitter[1:]
+        # The five points span a bit under half of a recogniser's crop.
+        moved = centre + (landmarks - centre) * size
+        moved = moved + self.settings.crop_jitter * shift * 2 * extent
+        crop_from_view = estimate_similarity(moved, encoder.template)
+        return warp_prefiltered(decoded, np.linalg.inv(crop_from_view), encoder.side)
+
+
+def _faces_in(view: View, photo: KnownPhoto, row: int, side: int) -> list[_Shown]:
+    """The faces that lie in a view, large enough to be learnt."""
+    shown = []
+    for face, identity in zip(photo.instance.photo.faces, photo.identities, strict=True):
+        landmarks = view.landmarks(face, side)
+        is_inside = bool((landmarks >= 0).all() and (landmarks <= side - 1).all())
+        eyes = float(np.linalg.norm(landmarks[1] - landmarks[0]))
+        if is_inside and eyes >= MIN_EYE_DISTANCE_SHARE * side:
+            shown.append(_Shown(row, landmarks, identity.target))
+    return shown
+
+
+def _dirichlet(
+    count: int, size: int, generator: torch.Generator
+) -> Float[Tensor, "mixtures photos"]:
+    """Uniform draws from the simplex, Dirichlet(1, ..., 1), by normalised exponentials."""
+    uniform = torch.rand(count, size, generator=generator).clamp_min(1e-9)
+    exponential = -uniform.log()
+    return exponential / exponential.sum(dim=1, keepdim=True)

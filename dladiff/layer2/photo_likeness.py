@@ -1,0 +1,131 @@
+"""What encoders see on the photo itself, as gradients of perturbations on the photo's grid.
+
+Layer 2's loss for a loop that also has other aims: a face that is unlike enough asks for no more,
+since a surplus would only be seen. Knows faces, encoders and handling; takes no steps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dladiff.config import Layer2Settings
+from dladiff.encoders.identity_encoders import IdentityEncoder
+from dladiff.faces import (
+    ARCFACE_TEMPLATE,
+    Matrix,
+    crop_from_photo,
+    estimate_similarity,
+    warp,
+    warp_prefiltered,
+)
+from dladiff.identities import FaceIdentity, KnownPhoto
+from dladiff.image_values import Crops, Images
+from dladiff.instances import NativePhoto
+from dladiff.layer2.face_canvas import shift, visible_extent
+from dladiff.layer2.face_views import View, draw_view
+from dladiff.randomness import keyed_generator
+from dladiff.results import Cost
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """One handled part of a photo around a face, as this step sees it."""
+
+    images: Images
+    template_from_images: Matrix
+    """To the 112 px ArcFace template, jitter included."""
+    view: View
+    identity: FaceIdentity
+
+    def crop(self, encoder: IdentityEncoder) -> Crops:
+        crop_from_template = estimate_similarity(ARCFACE_TEMPLATE, encoder.template)
+        images_from_crop = np.linalg.inv(crop_from_template @ self.template_from_images)
+        sample = warp_prefiltered if self.view.prefilter else warp
+        return sample(self.images, images_from_crop, encoder.side)
+
+
+class PhotoLikeness:
+    """Descends ``max(0, cos(IE_i(crop_M'(x + delta)), IE_i(crop_M(x))) - target)``."""
+
+    def __init__(
+        self,
+        encoders: Sequence[IdentityEncoder],
+        settings: Layer2Settings,
+        target_cosine: float,
+        seed: int,
+        micro_batch: int,
+        cost: Cost,
+    ) -> None:
+        """Nothing is computed yet.
+
+        Args:
+            encoders: White boxes only.
+            settings: Augmentation and handling.
+            target_cosine: Below it a face asks for no more.
+            seed: Of all draws, together with photo, face and step.
+            micro_batch: Photos per pass.
+            cost: Where passes are counted.
+        """
+        self.encoders = encoders
+        self.settings = settings
+        self.target_cosine = target_cosine
+        self.seed = seed
+        self.micro_batch = micro_batch
+        self.cost = cost
+
+    def gradients(self, photos: Sequence[KnownPhoto], step: int) -> list[NativePhoto]:
+        """The gradient that makes each photo's faces less like themselves; 0 where they are.
+
+        Args:
+            photos: Each with at least one face.
+            step: Keys the draws.
+        """
+        gradients: list[NativePhoto] = []
+        for start in range(0, len(photos), self.micro_batch):
+            group = photos[start : start + self.micro_batch]
+            leaves = [photo.instance.ascent.leaf() for photo in group]
+            seen = [
+                self._look(photo, leaf, number, step)
+                for photo, leaf in zip(group, leaves, strict=True)
+                for number in range(len(photo.identities))
+            ]
+            crops, upstream = [], []
+            for encoder in self.encoders:
+                of_encoder = torch.cat([face.crop(encoder) for face in seen])
+                targets = torch.cat([face.identity.own[encoder.name] for face in seen])
+                crops.append(of_encoder)
+                upstream.append(encoder.weight * self._downhill(encoder, of_encoder, targets))
+                self.cost.encoder_passes += len(of_encoder)
+            gradients += torch.autograd.grad(crops, leaves, upstream)
+        return gradients
+
+    def _look(self, photo: KnownPhoto, leaf: NativePhoto, number: int, step: int) -> _Seen:
+        """A face with its surroundings, handled; only this part of the photo is."""
+        instance, face = photo.instance, photo.instance.photo.faces[number]
+        key = instance.photo.key
+        generator = keyed_generator(self.seed, key, "photo likeness", number, step)
+        view = draw_view(self.settings, generator)
+        left, top, right, bottom = visible_extent(face, leaf.shape[-2:])
+        part = (..., slice(top, bottom), slice(left, right))
+        images = view.transform.apply(instance.base[part] + leaf[part])
+        template_from_images = view.jitter @ crop_from_photo(face) @ shift(left, top)
+        return _Seen(images, template_from_images, view, photo.identities[number])
+
+    def _downhill(
+        self,
+        encoder: IdentityEncoder,
+        crops: Crops,
+        targets: Float[Tensor, "crops dim"],
+    ) -> Crops:
+        """The gradient of ``-cos`` to each crop at unit length, 0 where the target is reached."""
+        leaf = crops.detach().requires_grad_(True)
+        cosines = (encoder.embed(leaf) * targets).sum(dim=1)
+        (gradient,) = torch.autograd.grad(-cosines.sum(), leaf)
+        length = gradient.flatten(1).norm(dim=1).clamp_min(1e-30)
+        asks_for_more = (cosines.detach() > self.target_cosine).to(gradient)
+        downhill: Crops = gradient * (asks_for_more / length).reshape(-1, 1, 1, 1)
+        return downhill

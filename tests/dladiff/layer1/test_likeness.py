@@ -1,0 +1,223 @@
+"""L_id: its gradient through every kind of view, several faces, mixtures, autoencoders in turns."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from dladiff.config import LikenessSettings, TransformSettings
+from dladiff.diffusion.autoencoder import Autoencoder
+from dladiff.diffusion.checkpoint import DiffusionModel
+from dladiff.encoders.identity_encoders import IdentityEncoder
+from dladiff.faces import ARCFACE_TEMPLATE, crop_from_photo, estimate_similarity, warp_prefiltered
+from dladiff.identities import FaceIdentity, KnownPhoto
+from dladiff.instances import Instance, instance_photo
+from dladiff.layer1.likeness import AutoencoderLikeness
+from dladiff.layer1.views import View, ViewKind, draw_view
+from dladiff.projected_gradient import GradientAscent
+from dladiff.randomness import keyed_generator
+from dladiff.results import Cost, Face
+from tests.layer1_scenes import a_face, in_float64, random_photo
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+STILL = LikenessSettings(mixtures_per_step=0, latent_noise=0, crop_jitter=0)
+NO_HANDLING = TransformSettings(enabled=False)
+
+
+class TinyEncoder(torch.nn.Module):
+    """Smooth and seeded: finite differences need no kinks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.look = torch.nn.Conv2d(3, 6, 8, stride=8)
+            self.say = torch.nn.Linear(6 * 14 * 14, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.say(torch.tanh(self.look(images)).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def encoder() -> IdentityEncoder:
+    return IdentityEncoder("tiny", TinyEncoder().double().requires_grad_(False))
+
+
+@pytest.fixture
+def autoencoder(diffusion: DiffusionModel) -> Autoencoder:
+    return in_float64(diffusion)
+
+
+def unit(seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(1, 5, generator=generator).double(), dim=1)
+
+
+def known(key: str, seed: int, faces: list[Face], person: int = 0) -> KnownPhoto:
+    """A photo whose face ``person`` is the person, all others bystanders."""
+    clean = random_photo(seed, 64, 80).double()
+    photo = instance_photo(key, clean, faces)
+    noise = keyed_generator(seed, "start")
+    ascent = GradientAscent.begin(clean, 7 / 255, 2 / 255, noise)
+    identities = [
+        FaceIdentity({"tiny": unit(n)}, {"tiny": unit(99 if n == person else n)}, n == person)
+        for n in range(len(faces))
+    ]
+    return KnownPhoto(Instance(photo, ascent), identities)
+
+
+def likeness(
+    autoencoder: Autoencoder,
+    encoder: IdentityEncoder,
+    kind: ViewKind = "template",
+    settings: LikenessSettings = STILL,
+    **changes: object,
+) -> AutoencoderLikeness:
+    shares = {"whole": (1.0, 0.0, 0.0), "face": (0.0, 1.0, 0.0), "template": (0.0, 0.0, 1.0)}
+    chosen = settings.model_copy(update={"view_shares": shares[kind], **changes})
+    return AutoencoderLikeness([autoencoder], [encoder], chosen, NO_HANDLING, 0, 4, Cost())
+
+
+def seen_cosine(
+    photo: KnownPhoto, delta: torch.Tensor, view: View, autoencoder: Autoencoder,
+    encoder: IdentityEncoder,
+) -> float:  # fmt: skip
+    """L_id's cosine on its own: the whole photo is looked at, no part is cut out before."""
+    side = autoencoder.resolution
+    decoded = autoencoder.decode(
+        autoencoder.encode(view.look(photo.instance.photo.clean + delta, side))
+    )
+    total = 0.0
+    for face, identity in zip(photo.instance.photo.faces, photo.identities, strict=True):
+        landmarks = view.landmarks(face, side)
+        if (landmarks >= 0).all() and (landmarks <= side - 1).all():
+            matrix = np.linalg.inv(estimate_similarity(landmarks, ARCFACE_TEMPLATE))
+            crop = warp_prefiltered(decoded, matrix, 112)
+            total += float((encoder.embed(crop) * identity.target["tiny"]).sum())
+    return total
+
+
+@pytest.mark.parametrize("kind", ["whole", "face", "template"])
+def test_the_gradient_agrees_with_finite_differences_in_each_kind_of_view(
+    autoencoder: Autoencoder, encoder: IdentityEncoder, kind: ViewKind
+) -> None:
+    photo = known("a", 1, [a_face(20.0, 12.0, 36.0)])
+    step = 2
+    (gradient,) = likeness(autoencoder, encoder, kind).gradients([photo], step)
+    generator = keyed_generator(0, "a", "likeness", step)
+    template = autoencoder.face_template
+    from dladiff.layer1.likeness import PORTRAIT_TEMPLATE
+
+    view = draw_view(
+        photo.instance.photo, kind, photo.instance.photo.faces[0],
+        PORTRAIT_TEMPLATE if template is None else template, autoencoder.resolution, generator,
+    )  # fmt: skip
+    at = photo.instance.perturbation
+    direction = torch.randn(at.shape, generator=torch.Generator().manual_seed(5)).double()
+    up, down = (
+        seen_cosine(photo, at + sign * direction, view, autoencoder, encoder)
+        for sign in (1e-6, -1e-6)
+    )
+    # The encoder's gradient is brought to unit length at the decoded image: compare directions.
+    directional = -(up - down) / 2e-6
+    scale = float((gradient * direction).sum()) / directional
+    other = torch.randn(at.shape, generator=torch.Generator().manual_seed(6)).double()
+    up, down = (
+        seen_cosine(photo, at + sign * other, view, autoencoder, encoder) for sign in (1e-6, -1e-6)
+    )
+    assert scale > 0
+    assert float((gradient * other).sum()) == pytest.approx(
+        -scale * (up - down) / 2e-6, rel=1e-3, abs=1e-6 * scale
+    )
+
+
+def test_steps_lower_the_likeness_of_a_turned_a_small_and_a_second_face(
+    autoencoder: Autoencoder, encoder: IdentityEncoder
+) -> None:
+    turned = a_face(14.0, 10.0, 30.0)
+    angle = np.deg2rad(25)
+    spin = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = turned.landmarks.mean(axis=0)
+    landmarks = ((turned.landmarks - centre) @ spin.T + centre).astype(np.float32)
+    turned = dataclasses.replace(turned, landmarks=landmarks)
+    small, second = a_face(52.0, 6.0, 17.0), a_face(50.0, 34.0, 26.0)
+    photo = known("group", 4, [turned, small, second], person=0)
+    loss = likeness(autoencoder, encoder)
+
+    def likenesses() -> list[float]:
+        side, template = (
+            autoencoder.resolution,
+            np.array([[0.4, 0.42], [0.6, 0.42], [0.5, 0.53], [0.42, 0.63], [0.58, 0.63]]),
+        )
+        found = []
+        for number, face in enumerate(photo.instance.photo.faces):
+            view = View(
+                "template",
+                photo_from_view=np.linalg.inv(crop_from_photo(face, template * side)),
+            )
+            only = KnownPhoto(
+                Instance(
+                    dataclasses.replace(photo.instance.photo, faces=[face]), photo.instance.ascent
+                ),
+                [photo.identities[number]],
+            )
+            found.append(seen_cosine(only, photo.instance.perturbation, view, autoencoder, encoder))
+        return found
+
+    before = likenesses()
+    for step in range(24):
+        (gradient,) = loss.gradients([photo], step)
+        photo.instance.ascent.step(gradient, 1 / 255, 0.9)
+    after = likenesses()
+    assert all(a < b - 0.01 for a, b in zip(after, before, strict=True)), (before, after)
+    photo.instance.ascent.require_live("group")
+
+
+def test_mixtures_reach_every_photo_and_count_as_rows_of_the_decoder(
+    autoencoder: Autoencoder, encoder: IdentityEncoder
+) -> None:
+    photos = [known(key, n, [a_face(20.0, 12.0, 36.0)]) for n, key in enumerate("abc")]
+    alone = likeness(autoencoder, encoder)
+    mixed = likeness(autoencoder, encoder, mixtures_per_step=2)
+    plain, coupled = alone.gradients(photos, 0), mixed.gradients(photos, 0)
+    assert not any(torch.equal(a, b) for a, b in zip(plain, coupled, strict=True))
+    assert mixed.cost.vae_passes == alone.cost.vae_passes + 2
+    (single,) = mixed.gradients(photos[:1], 0)
+    assert torch.isfinite(single).all()  # one photo has nothing to be mixed with
+
+
+def test_the_draws_of_a_photo_do_not_depend_on_its_company(
+    autoencoder: Autoencoder, encoder: IdentityEncoder
+) -> None:
+    loss = likeness(autoencoder, encoder, "face")
+    photos = [known(key, n, [a_face(20.0, 12.0, 36.0)]) for n, key in enumerate("ab")]
+    _, together = loss.gradients(photos, 3)
+    (alone,) = loss.gradients(photos[1:], 3)
+    cosine = torch.nn.functional.cosine_similarity(together.flatten(), alone.flatten(), dim=0)
+    assert float(cosine) == pytest.approx(1.0, abs=1e-9)
+
+
+def test_each_autoencoder_takes_its_turn(
+    diffusion: DiffusionModel, velocity_diffusion: DiffusionModel, encoder: IdentityEncoder
+) -> None:
+    both = [in_float64(diffusion), in_float64(velocity_diffusion)]
+    photo = known("a", 1, [a_face(20.0, 12.0, 36.0)])
+    loss = AutoencoderLikeness(both, [encoder], STILL, NO_HANDLING, 0, 4, Cost())
+    for step in (0, 1):
+        one = AutoencoderLikeness([both[step]], [encoder], STILL, NO_HANDLING, 0, 4, Cost())
+        (turn,), (expected,) = loss.gradients([photo], step), one.gradients([photo], step)
+        assert torch.equal(turn, expected)
+
+
+def test_all_weights_stay_frozen_and_as_they_were(
+    autoencoder: Autoencoder, encoder: IdentityEncoder
+) -> None:
+    before = copy.deepcopy(autoencoder.vae.state_dict())
+    photo = known("a", 1, [a_face(20.0, 12.0, 36.0)])
+    likeness(autoencoder, encoder, mixtures_per_step=2).gradients([photo], 0)
+    assert not any(weight.requires_grad for weight in autoencoder.vae.parameters())
+    after = autoencoder.vae.state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())

@@ -1,0 +1,76 @@
+"""Layer 2's loss on the photo's grid: it goes downhill and stops asking at its target."""
+
+import numpy as np
+import pytest
+import torch
+
+from dladiff.config import Layer2Settings, TransformSettings
+from dladiff.encoders.identity_encoders import IdentityEncoder
+from dladiff.face_detection import FaceDetector
+from dladiff.faces import crop_from_photo, warp
+from dladiff.identities import KnownPhoto, clean_identities
+from dladiff.image_values import Image, image_to_tensor
+from dladiff.instances import Instance, instance_photo
+from dladiff.layer2.photo_likeness import PhotoLikeness
+from dladiff.projected_gradient import GradientAscent
+from dladiff.randomness import keyed_generator
+from dladiff.results import Cost, Photo
+
+STILL = Layer2Settings(
+    jitter_px=0, scale_range=(1, 1), flip=False, transforms=TransformSettings(enabled=False)
+)
+
+
+@pytest.fixture
+def photo(astronaut: Image, detector: FaceDetector, sface: IdentityEncoder) -> KnownPhoto:
+    image = np.ascontiguousarray(astronaut[:256, 110:334])
+    faces = detector.detect(image)
+    clean = image_to_tensor(image)
+    ascent = GradientAscent.begin(clean, 11 / 255, 1 / 255, keyed_generator(0, "start"))
+    (identities,) = clean_identities([Photo("a", image)], [faces], [sface], "cpu")
+    return KnownPhoto(Instance(instance_photo("a", clean, faces), ascent), identities)
+
+
+def cosine(photo: KnownPhoto, sface: IdentityEncoder) -> float:
+    face = photo.instance.photo.faces[0]
+    crop = warp(photo.instance.ascent.images, np.linalg.inv(crop_from_photo(face)), 112)
+    return float((sface.embed(crop) * photo.identities[0].own["sface"]).sum())
+
+
+def test_steps_make_the_face_less_like_itself_until_it_is_unlike_enough(
+    photo: KnownPhoto, sface: IdentityEncoder
+) -> None:
+    loss = PhotoLikeness([sface], Layer2Settings(), 0.2, seed=0, micro_batch=4, cost=Cost())
+    before = cosine(photo, sface)
+    for step in range(30):
+        (gradient,) = loss.gradients([photo], step)
+        photo.instance.ascent.step(gradient, 1 / 255, 0.9, may_vanish=True)
+    assert before > 0.9
+    assert cosine(photo, sface) < 0.3
+
+
+def test_a_content_face_has_no_gradient_and_an_unlike_target_has_one(
+    photo: KnownPhoto, sface: IdentityEncoder
+) -> None:
+    content = PhotoLikeness([sface], STILL, 1.1, seed=0, micro_batch=4, cost=Cost())
+    (gradient,) = content.gradients([photo], 0)
+    assert float(gradient.abs().max()) == 0
+    asking = PhotoLikeness([sface], STILL, 0.0, seed=0, micro_batch=4, cost=Cost())
+    (gradient,) = asking.gradients([photo], 0)
+    assert float(gradient.abs().max()) > 0
+    left, top, right, bottom = (round(edge) for edge in photo.instance.photo.faces[0].box)
+    outside = gradient.clone()
+    outside[..., max(0, top - 60) : bottom + 60, max(0, left - 60) : right + 60] = 0
+    assert float(outside.abs().max()) == 0
+
+
+def test_the_gradient_agrees_with_a_step_along_it(
+    photo: KnownPhoto, sface: IdentityEncoder
+) -> None:
+    loss = PhotoLikeness([sface], STILL, -1.0, seed=0, micro_batch=4, cost=Cost())
+    before = cosine(photo, sface)
+    (gradient,) = loss.gradients([photo], 1)
+    ascent = photo.instance.ascent
+    ascent.perturbation = ascent.perturbation + 0.05 * gradient / gradient.norm()
+    assert cosine(photo, sface) < before
+    assert torch.isfinite(gradient).all()

@@ -1,0 +1,93 @@
+"""Both aims in one loop, on the embedded autoencoder and a real face."""
+
+import numpy as np
+import pytest
+import torch
+
+from dladiff.config import LikenessSettings, MethodSettings, SurrogateSettings, preset_settings
+from dladiff.diffusion.checkpoint import load_autoencoder
+from dladiff.encoders.identity_encoders import IdentityEncoder
+from dladiff.face_detection import FaceDetector
+from dladiff.image_values import Image
+from dladiff.likeness_defense import step_size_levels
+from dladiff.models import ProtectionModels
+from dladiff.protect import protect_photo_set
+from dladiff.results import Photo, SetResult
+
+
+@pytest.fixture(scope="module")
+def models(detector: FaceDetector, sface: IdentityEncoder) -> ProtectionModels:
+    def never() -> None:
+        raise AssertionError("photos with faces need no surrogate")
+
+    return ProtectionModels(
+        torch.device("cpu"),
+        detector,
+        [sface],
+        [load_autoencoder(SurrogateSettings(), "cpu")],
+        load_diffusion=never,  # type: ignore[arg-type]
+        lpips=None,
+    )
+
+
+@pytest.fixture(scope="module")
+def config() -> MethodSettings:
+    base = preset_settings("fast")
+    likeness = base.layer1.likeness.model_copy(update={"num_steps": 15, "step_size_levels": 2.0})
+    return base.model_copy(update={"layer1": base.layer1.model_copy(update={"likeness": likeness})})
+
+
+@pytest.fixture(scope="module")
+def photos(astronaut: Image) -> list[Photo]:
+    face = np.ascontiguousarray(astronaut[:256, 110:334])
+    return [Photo("one", face), Photo("two", np.ascontiguousarray(face[:, ::-1]))]
+
+
+@pytest.fixture(scope="module")
+def result(photos: list[Photo], models: ProtectionModels, config: MethodSettings) -> SetResult:
+    return protect_photo_set(photos, [], models, config)
+
+
+def test_neither_the_model_nor_the_photo_shows_the_person(result: SetResult) -> None:
+    for photo in result.photos:
+        assert (photo.status, photo.stop_reason) == ("protected", "num_steps")
+        (on_photo,), (in_model,) = photo.identity_cosines, photo.model_likeness
+        assert on_photo.before > 0.9
+        assert on_photo.after < 0.35
+        assert in_model.before > 0.5
+        assert in_model.after < 0.25
+        assert in_model.after_handling < 0.4
+
+
+def test_the_budgets_hold_inside_and_outside_of_the_face(
+    result: SetResult, photos: list[Photo], config: MethodSettings
+) -> None:
+    for photo, clean in zip(result.photos, photos, strict=True):
+        assert photo.image is not None
+        (face,) = photo.faces
+        assert face.mask_extent is not None
+        left, top, right, bottom = face.mask_extent
+        change = np.abs(photo.image.astype(int) - clean.image.astype(int)).max(axis=2)
+        assert 11 < change[top:bottom, left:right].max() <= 18
+        change[top:bottom, left:right] = 0
+        assert change.max() == config.layer1.likeness.surroundings_levels == 4
+        assert photo.max_change_levels_outside_faces == 4
+
+
+def test_the_same_photos_give_the_same_bytes(
+    result: SetResult, photos: list[Photo], models: ProtectionModels, config: MethodSettings
+) -> None:
+    again = protect_photo_set(photos, [], models, config)
+    for one, other in zip(again.photos, result.photos, strict=True):
+        assert np.array_equal(one.image, other.image)
+    assert again.cost.vae_passes == result.cost.vae_passes > 0
+    assert again.cost.unet_forward_backward_pairs == 0
+
+
+def test_steps_fall_from_twice_the_mean_and_average_to_it() -> None:
+    settings = LikenessSettings(num_steps=60, step_size_levels=0.5)
+    steps = [step_size_levels(settings, step) for step in range(60)]
+    assert steps[0] == pytest.approx(1.0)
+    assert steps == sorted(steps, reverse=True)
+    assert np.mean(steps) == pytest.approx(0.5, rel=0.02)
+    assert min(steps) == pytest.approx(0.05)
