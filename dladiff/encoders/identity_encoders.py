@@ -56,18 +56,18 @@ def load_identity_encoder(
     Raises:
         ModelError: If weights are missing, damaged or disagree with their reference runtime.
     """
+    first, *_ = encoder_files(settings).values()
     if settings.kind == "dlib_resnet":
         from dladiff.encoders.dlib_resnet import DLIB_SIDE, DLIB_TEMPLATE, load_dlib_resnet
 
         return IdentityEncoder(
             name=settings.name,
-            network=load_dlib_resnet().to(device),
+            network=load_dlib_resnet(first).to(device),
             held_out=settings.held_out,
             weight=settings.weight,
             side=DLIB_SIDE,
             template=DLIB_TEMPLATE,
         )
-    first, *_ = encoder_files(settings).values()
     scale = 1
     if settings.kind == "sface":
         network = arcface_network(read_folded(first, cache_dir), settings.name)

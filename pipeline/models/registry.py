@@ -5,15 +5,14 @@ Which files a method reads is decided in ``dladiff.weight_files``, for the loade
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from dladiff.config import MethodSettings, SurrogateSettings
+from dladiff.config import EncoderSettings, MethodSettings, SurrogateSettings
 from dladiff.errors import ModelError
 from dladiff.weight_files import (
-    DLIB,
     EMBEDDED_CHECKPOINT,
     LPIPS,
     PUBLISHED_SHA256,
@@ -24,7 +23,6 @@ from dladiff.weight_files import (
     autoencoder_folder,
     checkpoint_folder,
     detector_files,
-    dlib_files,
     encoder_files,
     files_below,
     student_names,
@@ -35,7 +33,7 @@ from pipeline.models.hashing import file_sha256
 
 _REFERENCE_TERMS = "Apache-2.0, trained by this project on public-domain portraits"
 _LPIPS_TERMS = "BSD-2-Clause (LPIPS, Zhang et al. 2018; AlexNet of torchvision, BSD-3-Clause)"
-_DLIB_TERMS = "CC0 (dlib-models, Davis King), by face-recognition-models"
+_DLIB_TERMS = "CC0 (dlib-models, Davis King), converted by this project"
 _USERS_TERMS = "the user's own; check their licence"
 
 
@@ -64,7 +62,6 @@ def list_models(method: MethodSettings | None = None) -> list[ModelFile]:
         ),
         _packaged("sface", "identity encoder", SFACE, "Apache-2.0 (OpenCV Zoo)"),
         *_reference_models(),
-        *_dlib(named=method is not None and _names_dlib(method)),
     ]
     if method is None:
         return models
@@ -147,32 +144,15 @@ def _packaged(name: str, purpose: str, file: str, terms: str) -> ModelFile:
     )
 
 
-def _names_dlib(method: MethodSettings) -> bool:
-    return any(encoder.kind == "dlib_resnet" for encoder in method.layer2.encoders)
-
-
-def _dlib(named: bool) -> Iterable[ModelFile]:
-    """dlib's encoder, an extra: where it is installed, or missing where a method names it."""
-    name, purpose = "dlib_resnet", "identity encoder (kind dlib_resnet)"
-    try:
-        path = dlib_files()[DLIB]
-    except ModelError as error:
-        if named:
-            yield ModelFile(name, purpose, _DLIB_TERMS, None, "missing", remedy=str(error))
-        return
-    found = _found(name, purpose, _DLIB_TERMS, path, {path.name: path})
-    if found.sha256 != PUBLISHED_SHA256[DLIB]:
-        remedy = "pip install --force-reinstall face-recognition-models==0.3.0"
-        found = replace(found, state="damaged", remedy=remedy)
-    yield found
-
-
 def _reference_models() -> Iterable[ModelFile]:
     for name in student_names():
         path = STUDENTS / f"{name}.safetensors"
         yield _found(
             name, "identity encoder (kind student)", _REFERENCE_TERMS, path, {path.name: path}
         )
+    dlib = EncoderSettings(name="dlib_resnet", kind="dlib_resnet")
+    purpose = "identity encoder (kind dlib_resnet)"
+    yield _given(dlib.name, purpose, partial(encoder_files, dlib), _DLIB_TERMS)
     if LPIPS.is_file():
         yield _found("lpips", "visible difference, only measures", _LPIPS_TERMS, LPIPS, {"": LPIPS})
     for index in sorted(REFERENCE_MODELS.glob("*/model_index.json")):
@@ -194,11 +174,13 @@ def _found(name: str, purpose: str, terms: str, path: Path, files: dict[str, Pat
     return ModelFile(name, purpose, terms, path, "ok", digest, num_bytes)
 
 
-def _given(name: str, purpose: str, find: Callable[[], dict[str, Path]]) -> ModelFile:
-    """A model that the user named."""
+def _given(
+    name: str, purpose: str, find: Callable[[], dict[str, Path]], terms: str = _USERS_TERMS
+) -> ModelFile:
+    """A model that the user named, or any other whose files are to be found."""
     try:
         files = find()
     except ModelError as error:
-        return ModelFile(name, purpose, _USERS_TERMS, None, "missing", remedy=str(error))
+        return ModelFile(name, purpose, terms, None, "missing", remedy=str(error))
     first = next(iter(files.values()))
-    return _found(name, purpose, _USERS_TERMS, first if len(files) == 1 else first.parent, files)
+    return _found(name, purpose, terms, first if len(files) == 1 else first.parent, files)

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from dladiff.config import EncoderSettings, FaceDetectorSettings, MethodSettings
-from dladiff.errors import ModelError
-from dladiff.weight_files import DLIB, PUBLISHED_SHA256, SFACE, YUNET, encoder_files
+from dladiff.weight_files import DLIB_RESNET, PUBLISHED_SHA256, SFACE, YUNET
 from pipeline.config import load_config, method_digest
 from pipeline.errors import ConfigurationError
 from pipeline.models.hashing import file_sha256
@@ -155,22 +154,19 @@ def test_an_insightface_pack_counts_by_its_detection_model(tmp_path: Path) -> No
     assert "detector/w600k_r50.onnx" not in weights_sha256(method)
 
 
-def test_dlibs_encoder_is_listed_with_its_terms_and_hashed_with_its_centre() -> None:
+def test_dlibs_encoder_is_listed_with_its_terms_and_hashed() -> None:
     (listed,) = [model for model in list_models() if model.name == "dlib_resnet"]
-    assert (listed.state, listed.sha256) == ("ok", PUBLISHED_SHA256[DLIB])
+    assert (listed.state, listed.sha256) == ("ok", file_sha256(DLIB_RESNET))
     assert "CC0" in listed.terms
     digests = weights_sha256(with_encoder(kind="dlib_resnet"))
-    assert digests[f"encoder/own/{DLIB}"] == PUBLISHED_SHA256[DLIB]
-    assert "encoder/own/dlib_centre.json" in digests
+    assert digests[f"encoder/own/{DLIB_RESNET.name}"] == listed.sha256
 
 
-def test_dlibs_encoder_is_missed_only_by_those_who_name_it(
-    monkeypatch: pytest.MonkeyPatch,
+def test_dlibs_encoder_is_listed_as_missing_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "dlib_resnet" not in {model.name for model in list_models()}
-    method = with_encoder(kind="dlib_resnet")
-    (listed,) = [model for model in list_models(method) if model.name == "dlib_resnet"]
-    assert (listed.state, "dladiff[dlib]" in str(listed.remedy)) == ("missing", True)
-    with pytest.raises(ModelError, match="dladiff"):
-        encoder_files(method.layer2.encoders[0])
+    monkeypatch.setattr("dladiff.weight_files.DLIB_RESNET", tmp_path / "dlib_resnet.safetensors")
+    (listed,) = [model for model in list_models() if model.name == "dlib_resnet"]
+    assert (listed.state, "reinstall dladiff" in str(listed.remedy)) == ("missing", True)
+    with pytest.raises(ConfigurationError, match="reinstall dladiff"):
+        weights_sha256(with_encoder(kind="dlib_resnet"))

@@ -1,9 +1,9 @@
 """The weights of dlib's face recognition ResNet, out of dlib's own serialisation.
 
-Knows the file's bytes and their order; imports no torch. The file holds a nesting of
-C++ objects (``anet_type`` of dlib's ``dnn_face_recognition_ex.cpp``): a header per layer from the
-outermost in, the input, then the layers from the innermost out. Every value is read with its
-expected one beside it, nothing is executed, and no size of the file's decides how much is read.
+Knows the file's bytes and their order; they come from the package ``face-recognition-models``. The
+file holds a nesting of C++ objects (``anet_type`` of dlib's ``dnn_face_recognition_ex.cpp``): a
+header per layer from the outermost in, the input, then the layers from the innermost out. Every
+value is read with its expected one beside it, which shows that none is taken for another.
 """
 
 import hashlib
@@ -13,31 +13,22 @@ from pathlib import Path
 
 import numpy as np
 
-from dladiff.errors import ModelError
-from dladiff.weight_files import DLIB, PUBLISHED_SHA256, dlib_files
-
-STEM_CHANNELS = 32
-"""Of the 7x7 convolution before the first block."""
-STEM_KERNEL = 7
-BLOCKS: tuple[tuple[int, int], ...] = (
-    *[(32, 1)] * 3,
-    *[(64, 2), (64, 1), (64, 1), (64, 1)],
-    *[(128, 2), (128, 1), (128, 1)],
-    *[(256, 2), (256, 1), (256, 1)],
-    (256, 2),
+from dladiff.encoders.dlib_resnet import (
+    BLOCKS,
+    DESCRIPTOR_SIZE,
+    DLIB_SIDE,
+    STEM_CHANNELS,
+    STEM_KERNEL,
 )
-"""Channels and stride of each residual block, from the input on: dlib's alevel4 to alevel0."""
-DESCRIPTOR_SIZE = 128
-INPUT_SIDE = 150
-"""Side of the face chip in pixels."""
+from dladiff.weight_files import packaged_file
+
+DLIB_FILE = "dlib_face_recognition_resnet_model_v1.dat"
+DLIB_SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
+"""Of the file in ``face-recognition-models`` 0.3.0, which is dlib's own download."""
 
 _PLAIN, _INPUT_LAYER, _TAG = 2, 3, 1
 """Header versions: a layer, the layer on the input, a tag or skip (which has a header only)."""
 _EMPTY = (0, 0, 0, 0)
-
-
-class DlibFileError(Exception):
-    """The bytes are not those of dlib's face recognition network."""
 
 
 @dataclass(frozen=True)
@@ -66,39 +57,28 @@ class DlibWeights:
     """(256, 128): pooled features to the descriptor."""
 
 
-def read_dlib_weights(path: Path | None = None) -> DlibWeights:
+def dlib_file() -> Path:
+    """The installed file.
+
+    Raises:
+        ModelError: If it is not installed, with the remedy.
+    """
+    package = "face_recognition_models"
+    return packaged_file(package, f"models/{DLIB_FILE}", "'dladiff[training]'")
+
+
+def read_dlib_weights(path: Path) -> DlibWeights:
     """Reads the known file, which its sha256 must show it to be.
 
-    Args:
-        path: None: the installed one.
-
     Raises:
-        ModelError: If it is missing or another file.
+        ValueError: If it is another file.
     """
-    path = path or dlib_files()[DLIB]
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"dlib's face model cannot be read: {error}") from error
+    content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    published = PUBLISHED_SHA256[DLIB]
-    if digest != published:
-        raise ModelError(
-            f"{path} is damaged or another model (sha256 {digest[:12]}, expected "
-            f"{published[:12]}): pip install --force-reinstall face-recognition-models==0.3.0"
+    if digest != DLIB_SHA256:
+        raise ValueError(
+            f"{path} is damaged or another model: sha256 {digest}, expected {DLIB_SHA256}"
         )
-    try:
-        return parse_dlib_weights(content)
-    except DlibFileError as error:
-        raise ModelError(f"{path} is not dlib's face model: {error}") from error
-
-
-def parse_dlib_weights(content: bytes) -> DlibWeights:
-    """Reads the whole file.
-
-    Raises:
-        DlibFileError: If any value is another than this network's, or the length is.
-    """
     file = _Reader(content)
     file.expect(_TAG)
     file.expect_text("loss_metric_2")
@@ -107,7 +87,7 @@ def parse_dlib_weights(content: bytes) -> DlibWeights:
         file.expect(version)
     file.expect_text("input_rgb_image_sized")
     input_mean = tuple(file.number() for _ in range(3))
-    file.expect(INPUT_SIDE, INPUT_SIDE)
+    file.expect(DLIB_SIDE, DLIB_SIDE)
 
     stem = _convolution_and_affine(file, 3, STEM_CHANNELS, STEM_KERNEL, stride=2, on_input=True)
     convolutions = [stem]
@@ -202,16 +182,12 @@ class _Reader:
 
     def _take(self, count: int) -> bytes:
         taken = self._content[self._place : self._place + count]
-        if len(taken) < count:
-            raise DlibFileError(f"it ends after {len(self._content)} bytes, within a value")
         self._place += count
         return taken
 
     def _integer(self) -> int:
         """A byte with the sign and the count of the bytes after it, the smallest first."""
         (control,) = self._take(1)
-        if control & 0x70 or not 1 <= control & 0x0F <= 8:
-            raise DlibFileError(f"no integer at byte {self._place - 1}")
         magnitude = int.from_bytes(self._take(control & 0x0F), "little")
         return -magnitude if control & 0x80 else magnitude
 
@@ -220,34 +196,28 @@ class _Reader:
             place = self._place
             found = self._integer()
             if found != value:
-                raise DlibFileError(f"expected {value} at byte {place}, found {found}")
+                raise ValueError(f"expected {value} at byte {place}, found {found}")
 
     def expect_text(self, text: str) -> None:
         self.expect(len(text))
         found = self._take(len(text))
         if found != text.encode():
-            raise DlibFileError(f"expected {text!r} before byte {self._place}, found {found!r}")
+            raise ValueError(f"expected {text!r} before byte {self._place}, found {found!r}")
 
     def number(self) -> float:
         """Mantissa and exponent of two."""
-        mantissa, exponent = self._integer(), self._integer()
-        if abs(exponent) > 256:
-            raise DlibFileError(f"no finite number before byte {self._place}")
-        return math.ldexp(mantissa, exponent)
+        return math.ldexp(self._integer(), self._integer())
 
     def flags(self, count: int) -> None:
         found = self._take(count)
         if set(found) - set(b"01"):
-            raise DlibFileError(f"expected flags before byte {self._place}, found {found!r}")
+            raise ValueError(f"expected flags before byte {self._place}, found {found!r}")
 
     def tensor(self, *shape: int) -> np.ndarray:
         """A float32 array whose shape must be this one."""
         self.expect(2, *shape)
-        values = np.frombuffer(self._take(4 * math.prod(shape)), "<f4").astype(np.float32)
-        if not np.isfinite(values).all():
-            raise DlibFileError(f"weights before byte {self._place} are not finite")
-        return values.reshape(shape)
+        return np.frombuffer(self._take(4 * math.prod(shape)), "<f4").reshape(shape)
 
     def end(self) -> None:
         if self._place != len(self._content):
-            raise DlibFileError(f"{len(self._content) - self._place} bytes too many")
+            raise ValueError(f"{len(self._content) - self._place} bytes too many")
