@@ -8,7 +8,6 @@ import yaml
 from pydantic import Field, ValidationError
 
 from dladiff.config import EncoderSettings, Settings, SurrogateSettings
-from dladiff.errors import ModelError
 from dladiff.evaluation.settings import (
     ATTACKS,
     HANDLINGS,
@@ -18,7 +17,7 @@ from dladiff.evaluation.settings import (
     ViewName,
     attack_settings,
 )
-from dladiff.weight_files import REFERENCE_MODELS, dlib_files
+from dladiff.weight_files import REFERENCE_MODELS
 from pipeline.errors import ConfigurationError
 
 REFERENCE_ADAPTER = REFERENCE_MODELS / "adapters" / "sface-ip-adapter.safetensors"
@@ -120,15 +119,11 @@ def evaluation_settings(
 
 
 def default_judges() -> tuple[EncoderSettings, ...]:
-    """The judges that come with the package: SFace, its students, and dlib's where installed."""
+    """The judges that come with the package: SFace, its students, and dlib's."""
     judges = [EncoderSettings(name="sface", kind="sface")]
     judges += [
         EncoderSettings(name=name, kind="student") for name in ("plain", "mobile", "convnext")
     ]
-    try:
-        dlib_files()
-    except ModelError:
-        return tuple(judges)
     return (*judges, EncoderSettings(name="dlib", kind="dlib_resnet", held_out=True))
 
 
