@@ -33,6 +33,9 @@ class OperationSettings(Settings):
     max_set_photos: Annotated[int, Field(ge=1)] = 16
     max_set_bytes: Annotated[int, Field(ge=1)] = 256 * 1024**2
     """Encoded bytes of a set."""
+    max_set_megapixels: Annotated[float, Field(gt=0)] = 64.0
+    """Pixels of a set that are decoded at a time, references included: a larger set is protected
+    in consecutive groups, each as a set of its own, so that its pixels fit into memory."""
     max_photo_bytes: Annotated[int, Field(ge=1)] = 64 * 1024**2
     """Larger files are skipped as ``too_many_bytes``."""
     max_photo_megapixels: Annotated[float, Field(gt=0)] = 64.0

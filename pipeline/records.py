@@ -5,6 +5,7 @@ Knows their fields and how they become JSON. Knows nothing of how they are store
 
 import dataclasses
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -31,8 +32,6 @@ class SourcePhoto:
     previous_sha256: str | None = None
     """Set where OUTPUT holds a decision by this method for another version of the photo: content
     with this sha256 is the one already decided on, so the photo is unchanged, not done again."""
-    previous_row: str | None = None
-    """That decision's manifest row as JSON, to be repeated under the new version."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +140,17 @@ class RunColumns:
         )
 
 
+@dataclass(frozen=True)
+class UnchangedPhoto:
+    """A photo of another version but the same content: its earlier row holds on."""
+
+    source_uri: str
+    source_version: str
+    """The new one."""
+    source_sha256: str | None
+    """Of the content."""
+
+
 @dataclass
 class CommitRecord:
     """The one record that decides a photo set: ``runs/<id>/commits/<key>.<g>.json``."""
@@ -152,16 +162,30 @@ class CommitRecord:
     attempt: str
     outcome: Literal["done", "failed", "quarantined"]
     rows: list[StagedRow]
-    """One per photo of the set."""
+    """One per photo of the set that is not unchanged, in the plan's order."""
     reason: str | None = None
     version: int = RECORD_VERSION
     committed_at: str = ""
     seconds: float = 0.0
     gpu_seconds: float = 0.0
     cost: dict[str, Any] = field(default_factory=dict)
+    unchanged: list[UnchangedPhoto] = field(default_factory=list)
+    """The fold repeats their earlier rows under the new versions."""
+
+    @property
+    def num_photos(self) -> int:
+        return len(self.rows) + len(self.unchanged)
+
+    def statuses(self) -> dict[str, int]:
+        """Photos by status; ``unchanged`` where the earlier decision holds on."""
+        counts = Counter[str](staged.row.status for staged in self.rows)
+        return dict(counts) | ({"unchanged": len(self.unchanged)} if self.unchanged else {})
 
     def to_bytes(self) -> bytes:
-        values = vars(self) | {"rows": [staged.to_fields() for staged in self.rows]}
+        values = vars(self) | {
+            "rows": [staged.to_fields() for staged in self.rows],
+            "unchanged": [dataclasses.asdict(photo) for photo in self.unchanged],
+        }
         return json.dumps(values, sort_keys=True).encode()
 
     @classmethod
@@ -179,4 +203,5 @@ class CommitRecord:
                 f"{RECORD_VERSION}: use the dladiff version that wrote it"
             )
         values["rows"] = [StagedRow.from_fields(fields) for fields in values["rows"]]
+        values["unchanged"] = [UnchangedPhoto(**photo) for photo in values.get("unchanged", ())]
         return cls(**values)

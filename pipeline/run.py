@@ -27,7 +27,6 @@ from pipeline.output.runs import (
     write_plan,
 )
 from pipeline.planning.plan import Plan, make_plan
-from pipeline.planning.previous_rows import with_previous_rows
 from pipeline.pool import Pool
 from pipeline.reporting.metrics import RunMetrics
 from pipeline.reporting.reporter import Reporter, Reporters, SilentReporter
@@ -151,7 +150,6 @@ def plan_run(
         code_digest=code_digest(),
         input_roots=catalog.roots,
     )
-    plan.photo_sets = with_previous_rows(plan.photo_sets, store)
     start_run(store, run_id, _run_record(input_uri, config, settings))
     write_plan(store, run_id, plan.photo_sets)
     return plan, settings

@@ -7,8 +7,9 @@ a ``PhotoError`` whose text begins with a short code, e.g. ``truncated: ...``.
 import io
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import pillow_heif
@@ -22,6 +23,8 @@ from pipeline.images.colours import to_srgb
 from pipeline.images.metadata import read_metadata, upright
 
 pillow_heif.register_heif_opener()
+
+T = TypeVar("T")
 
 Image = NDArray[np.uint8]
 """RGB, HWC, uint8 (``dladiff.image_values.Image``, without importing torch)."""
@@ -95,6 +98,22 @@ def decode_photo(content: bytes, limits: PhotoLimits) -> DecodedPhoto:
             ``too_many_bytes``, ``not_an_image``, ``too_many_pixels``, ``too_small``,
             ``unsupported_mode``, ``truncated``, ``corrupt``.
     """
+    return _with_picture(content, limits, _decode)
+
+
+def read_size(content: bytes, limits: PhotoLimits) -> tuple[int, int]:
+    """Width and height by the header, before EXIF orientation; no pixel is decoded.
+
+    Raises:
+        PhotoError: As ``decode_photo``, as far as the header tells.
+    """
+    return _with_picture(content, limits, lambda picture: picture.size)
+
+
+def _with_picture(
+    content: bytes, limits: PhotoLimits, action: Callable[[PillowImage.Image], T]
+) -> T:
+    """``action`` on the opened picture; whatever it raises is a trouble of the photo."""
     require_byte_limits(len(content), limits.max_bytes)
     with warnings.catch_warnings():
         # Pillow warns of much that we judge ourselves: large pictures, odd EXIF.
@@ -102,7 +121,7 @@ def decode_photo(content: bytes, limits: PhotoLimits) -> DecodedPhoto:
         try:
             with PillowImage.open(io.BytesIO(content), formats=_OPENERS) as picture:
                 _require_size_limits(picture.size, limits)
-                return _decode(picture)
+                return action(picture)
         except (PhotoError, MemoryError):
             raise
         except PillowImage.DecompressionBombError:

@@ -218,7 +218,10 @@ def _explain_open_run(store: Store, run_id: str, photo_set: PhotoSet, uri: str) 
     ledger = Ledger(store, run_id)
     commit = ledger.read_commit(photo_set.key, photo_set.generation)
     if commit is not None:
-        statuses = [each.row.status for each in commit.rows if each.row.source_uri == uri]
+        statuses: list[str] = [
+            each.row.status for each in commit.rows if each.row.source_uri == uri
+        ]
+        statuses += ["unchanged" for photo in commit.unchanged if photo.source_uri == uri]
         return [
             f"Run {run_id} is not finished; it decided {statuses[0] if statuses else 'nothing'} "
             "for this photo, which counts once the next `dladiff protect` has finished that run."

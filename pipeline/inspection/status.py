@@ -118,8 +118,8 @@ def _add_commits(status: RunStatus, store: Store) -> None:
     counts: Counter[str] = Counter()
     decided: list[tuple[float, int]] = []
     for commit in Ledger(store, status.run_id).commits():
-        counts.update(staged.row.status for staged in commit.rows)
-        decided.append((_timestamp(commit.committed_at), len(commit.rows)))
+        counts.update(commit.statuses())
+        decided.append((_timestamp(commit.committed_at), commit.num_photos))
     status.counts, status.num_sets = dict(counts), len(decided)
     if not decided:
         status.seconds = _seconds_between(status.started_at, None)

@@ -15,9 +15,10 @@ from pipeline.clock import utc_now
 from pipeline.manifest_row import ManifestRow
 from pipeline.output.ledger import Ledger
 from pipeline.output.lock import LockLostError
+from pipeline.output.manifest import newest_rows_of
 from pipeline.output.manifest_parts import create_part, part_key, parts_so_far
 from pipeline.output.publish import StagedDataLost, publish_commit
-from pipeline.records import CommitRecord, StagedRow
+from pipeline.records import CommitRecord, StagedRow, UnchangedPhoto
 from pipeline.storage.store import Store
 
 _log = logging.getLogger("dladiff.manifest")
@@ -58,11 +59,12 @@ def fold_run(
         names = [*islice(pending, COMMITS_PER_PART)]
         if not names:
             return result
+        found = (ledger.read_commit(set_key, generation) for set_key, generation in names)
+        records = [record for record in found if record is not None]
         rows: list[ManifestRow] = []
-        for set_key, generation in names:
-            record = ledger.read_commit(set_key, generation)
-            if record is not None:
-                rows += _published_rows(store, record, may_publish, result)
+        for record in records:
+            rows += _published_rows(store, record, may_publish, result)
+        rows += _repeated_rows(store, records)
         if not may_publish():
             raise LockLostError("OUTPUT's lock is lost or was not renewed: folding stops")
         if create_part(store, run_id, number, rows, names):
@@ -105,6 +107,42 @@ def _published_rows(
         _log.error("%s", error)
         lost = error.staged_keys
     return [_manifest_row(store, staged, staged.staged_key in lost) for staged in record.rows]
+
+
+def _repeated_rows(store: Store, records: Sequence[CommitRecord]) -> list[ManifestRow]:
+    """The earlier rows of photos whose content is the same, under their new versions."""
+    uris = {photo.source_uri for record in records for photo in record.unchanged}
+    earlier = newest_rows_of(store, uris) if uris else {}
+    return [
+        _repeated_row(record, photo, earlier.get(photo.source_uri))
+        for record in records
+        for photo in record.unchanged
+    ]
+
+
+def _repeated_row(
+    record: CommitRecord, photo: UnchangedPhoto, earlier: ManifestRow | None
+) -> ManifestRow:
+    if earlier is None or earlier.source_sha256 != photo.source_sha256:
+        # Somebody deleted parts of the manifest: as for lost data, a person sees and retries it.
+        earlier = ManifestRow(
+            identity=record.identity,
+            source_uri=photo.source_uri,
+            source_version=photo.source_version,
+            source_sha256=photo.source_sha256,
+            status="failed",
+            reason="earlier_row_lost",
+        )
+    return dataclasses.replace(
+        earlier,
+        source_version=photo.source_version,
+        set_key=record.set_key,
+        run_id=record.run_id,
+        attempt=record.attempt,
+        committed_at=record.committed_at,
+        seconds=record.seconds / record.num_photos,
+        gpu_seconds=record.gpu_seconds / record.num_photos,
+    )
 
 
 def _manifest_row(store: Store, staged: StagedRow, is_lost: bool) -> ManifestRow:

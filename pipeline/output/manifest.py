@@ -3,7 +3,7 @@
 Reads only. Rows get there by ``fold``; how they become files stands in ``manifest_parts``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from sys import intern
 from typing import Any
@@ -131,6 +131,15 @@ def newest_rows(store: Store, columns: Sequence[str] | None = None) -> Iterator[
     indices = pa.array(sorted(newest.values()), pa.int64())
     for batch in table.take(indices).to_batches(max_chunksize=_BATCH_ROWS):
         yield from map(ManifestRow.from_columns, batch.to_pylist())
+
+
+def newest_rows_of(store: Store, uris: Collection[str]) -> dict[str, ManifestRow]:
+    """The newest decision on each of these sources, by URI; ``deferred`` rows decide nothing."""
+    table = read_manifest(store)
+    of_these = pc.is_in(table["source_uri"], value_set=pa.array(sorted(uris), pa.string()))
+    decided = pc.not_equal(table["status"], "deferred")
+    rows = table.filter(pc.and_(of_these, decided)).to_pylist()
+    return {row["source_uri"]: ManifestRow.from_columns(row) for row in rows}
 
 
 def rows_of_source(store: Store, source_uri: str) -> list[ManifestRow]:

@@ -5,13 +5,13 @@ from dataclasses import asdict, replace
 from dladiff.config import MethodSettings
 from dladiff.results import Face, PhotoResult, SetResult
 from pipeline.manifest_row import CosineColumn, FaceColumn, ManifestRow
-from pipeline.records import PhotoSet, ReadPhoto, SourcePhoto, photo_row
+from pipeline.records import PhotoSet, photo_row
+from pipeline.worker.set_inputs import WholePhoto
 
 
 def result_row(
     photo_set: PhotoSet,
-    photo: SourcePhoto,
-    read: ReadPhoto,
+    photo: WholePhoto,
     size: tuple[int, int],
     result: PhotoResult,
     of_set: SetResult,
@@ -19,8 +19,8 @@ def result_row(
 ) -> ManifestRow:
     """The row of a photo that the method has seen; ``size`` is (width, height) upright."""
     row = replace(
-        photo_row(photo, result.status, photo_set, result.reason),
-        source_sha256=read.sha256,
+        photo_row(photo.source, result.status, photo_set, result.reason),
+        source_sha256=photo.sha256,
         target_met=result.target_met,
         stop_reason=result.stop_reason or of_set.layer1_stop_reason,
         width=size[0],

@@ -25,7 +25,7 @@ from pipeline.output.fold import fold_run, write_part
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.lock import LockLostError
 from pipeline.output.manifest import newest_rows, newest_state, read_manifest
-from pipeline.records import RunColumns, photo_row
+from pipeline.records import CommitRecord, RunColumns, UnchangedPhoto, photo_row
 from pipeline.storage.store import Store
 from tests.pipeline.mini_run import done_record, photo_set, source_photo
 
@@ -218,3 +218,42 @@ def test_nested_columns_survive(local_store: Store) -> None:
     assert again == replace(given, run_id="r", committed_at=again.committed_at)
     (few,) = newest_rows(local_store, ["num_faces"])
     assert (few.num_faces, few.identity, few.faces) == (1, "ann", None)
+
+
+def commit_unchanged(store: Store, run_id: str, name: str, sha256: str) -> None:
+    """A commit that found the content of another version to be the one decided on."""
+    work = photo_set([source_photo(name, b"touched")])
+    ledger = Ledger(store, run_id)
+    attempt = ledger.begin(work)
+    assert isinstance(attempt, Attempt)
+    photo = UnchangedPhoto(work.photos[0].uri, "version 2", sha256)
+    record = CommitRecord(work.key, 0, "ann", "", attempt.id, "done", [], unchanged=[photo])
+    assert ledger.commit(record)
+
+
+def test_unchanged_content_repeats_the_earlier_row_under_its_new_version(store: Store) -> None:
+    earlier = row("ann/1.jpg", "protected", source_sha256="s", psnr_db=38.0, output_sha256="o")
+    write_part(store, "one", [earlier])
+    write_part(store, "two", [row("ann/1.jpg", "deferred")])
+    commit_unchanged(store, "three", "ann/1.jpg", "s")
+    assert fold_run(store, "three").statuses == {"protected": 1}
+    (newest,) = newest_rows(store)
+    assert newest == replace(
+        earlier,
+        source_version="version 2",
+        set_key=newest.set_key,
+        run_id="three",
+        attempt=newest.attempt,
+        committed_at=newest.committed_at,
+        seconds=0.0,
+        gpu_seconds=0.0,
+    )
+    assert fold_run(store, "three").num_commits == 0
+
+
+def test_unchanged_content_whose_earlier_row_was_lost_is_failed(local_store: Store) -> None:
+    write_part(local_store, "one", [row("ann/1.jpg", "protected", source_sha256="another")])
+    commit_unchanged(local_store, "two", "ann/1.jpg", "s")
+    fold_run(local_store, "two")
+    (newest,) = newest_rows(local_store)
+    assert (newest.status, newest.reason) == ("failed", "earlier_row_lost")

@@ -1,24 +1,27 @@
 """A worker without Ray: photo sets in, commit records out, the three kinds of trouble apart."""
 
 import dataclasses
-import json
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
 
+from dladiff.results import Cost, PhotoResult, SetResult
 from pipeline.config import load_config
 from pipeline.errors import ConfigurationError, DeviceFault, StoreThrottled
-from pipeline.images.files import decode_png
+from pipeline.images.files import DecodedPhoto, PhotoLimits, decode_photo, decode_png
 from pipeline.output.ledger import Ledger
 from pipeline.records import PhotoSet, ReadPhoto, SourcePhoto
 from pipeline.storage.store import open_store
+from pipeline.worker import compute_set
 from pipeline.worker.code_digest import code_digest
 from pipeline.worker.preflight import preflight
 from pipeline.worker.protect_photos import PhotoSetWorker
 from pipeline.worker.protector import load_protector
 from pipeline.worker.read_photos import read_photo_set
 from pipeline.worker.settings import SetOutcome, WorkerSettings
-from tests.sample_photos import face_album
+from tests.sample_photos import face_album, jpeg_bytes, write_album
 
 RUN = "run-1"
 
@@ -132,26 +135,91 @@ def test_an_unreadable_store_defers_an_unreadable_photo_does_not(settings, photo
     assert worker(photo_set, gone).statuses == {"protected": 1, "skipped": 1}
 
 
-def test_content_that_did_not_change_repeats_the_earlier_row(settings, photo_set):
+def test_content_that_did_not_change_is_answered_as_unchanged(settings, photo_set):
     worker = PhotoSetWorker(settings)
     decide(worker, photo_set)
     store = open_store(settings.output_uri)
     rows = Ledger(store, RUN).read_commit(photo_set.key).rows
     touched = tuple(
-        dataclasses.replace(
-            photo,
-            version="2",
-            previous_sha256=each.row.source_sha256,
-            previous_row=json.dumps(each.row.to_columns() | {"output_uri": "file:///x.png"}),
-        )
+        dataclasses.replace(photo, version="2", previous_sha256=each.row.source_sha256)
         for photo, each in zip(photo_set.photos, rows, strict=True)
     )
     again = PhotoSet("t" * 64, "ann", touched)
-    assert decide(worker, again).statuses == {"protected": 2}
+    assert decide(worker, again).statuses == {"unchanged": 2}
     record = Ledger(store, RUN).read_commit(again.key)
-    assert [staged.row.source_version for staged in record.rows] == ["2", "2"]
-    assert [staged.row.output_uri for staged in record.rows] == ["file:///x.png"] * 2
+    assert [photo.source_version for photo in record.unchanged] == ["2", "2"]
+    assert record.rows == []
     assert record.cost["seconds"] == {}
+
+
+class Negative:
+    """A stand-in for the method without models; remembers what it was given, set by set."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[int, int]] = []
+
+    def __call__(self, photos, references, *_):
+        self.given.append((len(photos), len(references)))
+        results = [PhotoResult(one.key, "protected", image=255 - one.image) for one in photos]
+        return SetResult(results, cost=Cost(vae_passes=3, seconds={"layer2": 1.0}))
+
+
+def grey_set(folder: Path, names: list[str], references: tuple[str, ...] = ()) -> PhotoSet:
+    """Photos of 100 x 100 pixels, each of another seed."""
+
+    def photo(name: str) -> SourcePhoto:
+        return SourcePhoto("ann", f"file://{folder}/{name}", f"images/{name}.png", 1, "1")
+
+    every = [*names, *references]
+    write_album(folder, {name: jpeg_bytes(100, 100, seed=n) for n, name in enumerate(every)})
+    return PhotoSet("k" * 64, "ann", tuple(map(photo, names)), tuple(map(photo, references)))
+
+
+def with_limit(settings: WorkerSettings, megapixels: float) -> WorkerSettings:
+    operation = settings.config.operation.model_copy(update={"max_set_megapixels": megapixels})
+    config = settings.config.model_copy(update={"operation": operation})
+    return dataclasses.replace(settings, config=config)
+
+
+def test_a_set_with_too_many_pixels_is_protected_in_groups(settings, tmp_path):
+    names = [f"{n}.jpg" for n in range(5)]
+    photo_set = grey_set(tmp_path / "in", names, ("r.jpg",))
+    method = Negative()
+    worker = PhotoSetWorker(with_limit(settings, 0.03), load=lambda _: method)
+    assert decide(worker, photo_set).statuses == {"protected": 5}
+    assert method.given == [(2, 1), (2, 1), (1, 1)]
+    store = open_store(settings.output_uri)
+    record = Ledger(store, RUN).read_commit(photo_set.key)
+    assert [each.row.source_uri.rpartition("/")[2] for each in record.rows] == names
+    assert (record.cost["vae_passes"], record.cost["seconds"]) == (9, {"layer2": 3.0})
+    for staged, photo in zip(record.rows, photo_set.photos, strict=True):
+        content = Path(photo.uri.removeprefix("file://")).read_bytes()
+        clean = decode_photo(content, PhotoLimits()).image
+        assert (decode_png(store.read(staged.staged_key)) == 255 - clean).all()
+
+
+def test_pixels_of_other_groups_are_not_held(settings, tmp_path, monkeypatch):
+    photo_set = grey_set(tmp_path / "in", [f"{n}.jpg" for n in range(4)])
+    alive: weakref.WeakSet[DecodedPhoto] = weakref.WeakSet()
+    most = []
+
+    class Watched(DecodedPhoto):
+        """Hashable by identity, so that a weak set can hold it."""
+
+        __hash__ = object.__hash__
+
+    def watched(content, limits):
+        plain = decode_photo(content, limits)
+        found = Watched(plain.image, plain.format)
+        alive.add(found)
+        gc.collect()
+        most.append(len(alive))
+        return found
+
+    monkeypatch.setattr(compute_set, "decode_photo", watched)
+    worker = PhotoSetWorker(with_limit(settings, 0.02), load=lambda _: Negative())
+    assert decide(worker, photo_set).statuses == {"protected": 4}
+    assert most == [1, 2, 1, 2]
 
 
 def test_a_worker_of_other_code_refuses_to_start(settings):

@@ -1,0 +1,131 @@
+"""Groups of photos -> what the method makes of them: decoding, and a second try where it fails.
+
+Knows pixels and the method. Knows no ledger, no rows and no store.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from hashlib import sha256
+
+from dladiff.config import MethodSettings
+from dladiff.errors import PhotoError
+from dladiff.results import Cost, Photo, PhotoResult, SetResult
+from pipeline.images.files import DecodedPhoto, PhotoLimits, decode_photo
+from pipeline.worker.protector import Protector
+from pipeline.worker.set_inputs import PhotoGroup, RefusedPhoto, WholePhoto
+from pipeline.worker.troubles import environment_trouble, is_out_of_memory
+
+logger = logging.getLogger("dladiff.worker")
+
+
+@dataclass(frozen=True)
+class DecodedGroup:
+    """A group's pixels, native size."""
+
+    photos: list[tuple[WholePhoto, DecodedPhoto]]
+    references: list[Photo]
+    damaged: list[RefusedPhoto]
+    """Photos whose header was whole and whose pixels are not."""
+
+
+@dataclass(frozen=True)
+class ComputedPhoto:
+    """A photo with the pixels it had and what became of them."""
+
+    photo: WholePhoto
+    decoded: DecodedPhoto
+    result: PhotoResult
+
+
+@dataclass(frozen=True)
+class ComputedGroup:
+    """What the method made of a group."""
+
+    photos: list[ComputedPhoto]
+    result: SetResult
+
+
+def decode_group(
+    group: PhotoGroup, limits: PhotoLimits, on_progress: Callable[[], None]
+) -> DecodedGroup:
+    """Decodes a group's photos and references; ``on_progress`` is called before each.
+
+    A damaged reference is simply none.
+    """
+    photos: list[tuple[WholePhoto, DecodedPhoto]] = []
+    references, damaged = list[Photo](), list[RefusedPhoto]()
+    for photo in group.photos:
+        on_progress()
+        try:
+            photos.append((photo, decode_photo(photo.content, limits)))
+        except PhotoError as error:
+            damaged.append(RefusedPhoto(photo.source, photo.sha256, str(error)))
+    for reference in group.references:
+        on_progress()
+        with suppress(PhotoError):
+            references.append(_method_photo(reference, decode_photo(reference.content, limits)))
+    return DecodedGroup(photos, references, damaged)
+
+
+def protect_group(
+    group: DecodedGroup,
+    protect: Protector,
+    method: MethodSettings,
+    on_progress: Callable[[], None],
+) -> ComputedGroup:
+    """Protects a decoded group: smaller micro-batches where memory runs out, else a second try.
+
+    Raises:
+        Exception: Whatever the method raised twice, or a trouble of the environment.
+    """
+    if not group.photos:
+        return ComputedGroup([], SetResult(photos=[]))
+    photos = [_method_photo(photo, pixels) for photo, pixels in group.photos]
+    result = _protect_with_retries(photos, group.references, protect, method, on_progress)
+    computed = [
+        ComputedPhoto(photo, pixels, one)
+        for (photo, pixels), one in zip(group.photos, result.photos, strict=True)
+    ]
+    return ComputedGroup(computed, result)
+
+
+def cost_of_both(one: Cost, other: Cost) -> Cost:
+    """The cost of two groups of a set, done one after the other."""
+    total = {
+        field.name: getattr(one, field.name) + getattr(other, field.name)
+        for field in fields(Cost)
+        if field.name not in ("seconds", "peak_memory_gb")
+    }
+    seconds = Counter(one.seconds)
+    seconds.update(other.seconds)
+    peak = max(one.peak_memory_gb, other.peak_memory_gb)
+    return Cost(**total, seconds=dict(seconds), peak_memory_gb=peak)
+
+
+def _protect_with_retries(
+    photos: Sequence[Photo],
+    references: Sequence[Photo],
+    protect: Protector,
+    method: MethodSettings,
+    on_progress: Callable[[], None],
+) -> SetResult:
+    """Smaller micro-batches where memory runs out, a second try otherwise."""
+    tries = 0
+    while True:
+        try:
+            return protect(photos, references, method, lambda *_: on_progress())
+        except Exception as error:
+            if is_out_of_memory(error) and method.micro_batch > 1:
+                method = method.model_copy(update={"micro_batch": method.micro_batch // 2})
+                logger.warning("memory ran out: micro-batch %d", method.micro_batch)
+                continue
+            tries += 1
+            if environment_trouble(error) or tries == 2:
+                raise
+
+
+def _method_photo(photo: WholePhoto, decoded: DecodedPhoto) -> Photo:
+    return Photo(key=sha256(photo.source.uri.encode()).hexdigest(), image=decoded.image)
