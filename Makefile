@@ -9,7 +9,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
 	2>/dev/null && { command -v $$name; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup format check bench manifests
+.PHONY: help demo test setup format check bench manifests lock
 
 help: ## List the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' \
@@ -48,3 +48,9 @@ bench: setup ## Measure photos per second of a whole run on this machine
 
 manifests: setup ## Write the files of k8s/ that are made from others (needs kubectl)
 	@$(BIN)/python -m tools.deploy.render_manifests
+
+# Keeps the versions that still fit; `make lock ARGS=--upgrade` takes the newest of all.
+lock: setup ## Resolve constraints.txt anew from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --all-extras --universal --python-version 3.11 --no-annotate \
+		--system-certs --custom-compile-command "make lock" \
+		--output-file constraints.txt $(ARGS) pyproject.toml

@@ -26,7 +26,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dladiff.config import (
     FaceDetectorSettings,
@@ -42,7 +42,6 @@ from dladiff.face_detection import load_face_detector
 from dladiff.image_values import image_to_tensor
 from dladiff.instances import InstancePhoto, instance_photo
 from dladiff.layer1.adft import FinetuningDefense, open_finetuning_defense
-from tests.tiny_models import write_tokenizer
 
 NUM_PHOTOS = 4
 TIMESTEPS_PER_STEP = 4
@@ -54,7 +53,7 @@ LIMITS = {"seconds": 0.55, "memory": 0.75}
 def write_checkpoint(folder: Path) -> Path:
     """A checkpoint of Stable Diffusion's structure with random weights."""
     torch.manual_seed(0)
-    tokenizer = write_tokenizer(folder / "tokenizer", max_length=77)
+    tokenizer = _write_tokenizer(folder / "tokenizer")
     UNet2DConditionModel(
         sample_size=16,
         block_out_channels=(64, 128, 256, 256),
@@ -82,6 +81,20 @@ def write_checkpoint(folder: Path) -> Path:
     return folder
 
 
+def _write_tokenizer(folder: Path) -> CLIPTokenizer:
+    """A CLIP tokenizer of single letters, with the length that Stable Diffusion reads."""
+    folder.mkdir(parents=True)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
+    (folder / "vocab.json").write_text(json.dumps({token: n for n, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77
+    )
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
 def random_photos(count: int) -> list[InstancePhoto]:
     """Photos of 160 x 160 pixels without faces."""
     generator = torch.Generator().manual_seed(0)
@@ -107,7 +120,7 @@ def lean_epochs(diffusion: DiffusionModel, _: UNet2DConditionModel, num_epochs: 
     return num_epochs * (K1 + K2) * NUM_PHOTOS * TIMESTEPS_PER_STEP
 
 
-class KeepMaps(AttnProcessor):
+class KeepMaps(AttnProcessor):  # type: ignore[misc]  # diffusers is untyped
     """diffusers' plain attention, which materialises its maps, keeping every one of them."""
 
     def __init__(self, maps: dict[str, torch.Tensor], name: str) -> None:
@@ -118,7 +131,8 @@ class KeepMaps(AttnProcessor):
 
         def keep(*tensors: Any) -> torch.Tensor:
             probs: torch.Tensor = original(*tensors)
-            self.maps[self.name] = probs.unflatten(0, (-1, attn.heads)).mean(dim=1)
+            by_head = probs.reshape(-1, attn.heads, *probs.shape[1:])
+            self.maps[self.name] = by_head.mean(dim=1)
             return probs
 
         attn.get_attention_scores = keep
@@ -163,7 +177,7 @@ def textbook_epochs(
                 loss = attention_distance(static_maps, dynamic_maps).mean()
             else:
                 loss = squared_error(prediction, noise).mean()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             assert delta.grad is not None
             delta = (delta + delta.grad.sign() * 0.0025).clamp(-7 / 255, 7 / 255)
     return num_epochs * (K1 + K2) * NUM_PHOTOS

@@ -113,7 +113,8 @@ class LearnedPerceptualDistance(nn.Module):
 
 
 def _unit_channels(features: Tensor) -> Tensor:
-    norm: Tensor = features.square().sum(dim=1, keepdim=True).sqrt()
+    # The term under the root: its derivative at zero is infinite, where no channel is active.
+    norm: Tensor = (features.square().sum(dim=1, keepdim=True) + 1e-20).sqrt()
     return features / (norm + 1e-10)
 
 

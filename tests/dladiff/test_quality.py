@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from dladiff import quality
 from dladiff.errors import ModelError
 from dladiff.image_values import Image, image_to_tensor
 from dladiff.quality import (
@@ -95,6 +96,12 @@ def test_lpips_is_the_weighted_distance_of_unit_features(
         expected += float((squared * share).sum())
     assert lpips.between(*pair) == pytest.approx(expected, rel=1e-4)
     assert lpips.between(pair[0], pair[0]) == 0.0
+
+
+def test_lpips_has_a_finite_gradient_where_no_channel_is_active() -> None:
+    features = torch.zeros(1, 4, 2, 2, requires_grad=True)
+    (gradient,) = torch.autograd.grad(quality._unit_channels(features).sum(), features)
+    assert torch.isfinite(gradient).all()
 
 
 def test_lpips_weights_that_lack_a_layer_are_refused() -> None:

@@ -89,9 +89,11 @@ def autoencoder(evaluation: Evaluation) -> dict[str, float]:
     crops = table["images"][evaluation.held_out & from_faces & colour]
     images = to_images(crops)
     vae = evaluation.pipeline.vae
-    parts = [vae.encode(part * 2 - 1).latent_dist.mean for part in images.split(16)]
+    batches = images.split(16)  # type: ignore[no-untyped-call]
+    parts = [vae.encode(part * 2 - 1).latent_dist.mean for part in batches]
     latents = torch.cat(parts)
-    decoded = torch.cat([vae.decode(part).sample for part in latents.split(16)]) / 2 + 0.5
+    parts = [vae.decode(part).sample for part in latents.split(16)]  # type: ignore[no-untyped-call]
+    decoded = torch.cat(parts) / 2 + 0.5
     rounded = decoded.clamp(0, 1).mul(255).round().div(255)
     lpips = load_learned_perceptual_distance("cpu", MODELS / "lpips_alex.safetensors")
     assert lpips is not None
@@ -164,7 +166,8 @@ def attributes(evaluation: Evaluation) -> dict[str, float]:
 
     def female(images: torch.Tensor) -> NDArray[np.bool_]:
         seen = evaluation.sface.recognise(to_uint8(images))
-        return np.c_[seen.embeddings, np.ones(len(images))] @ probe > 0
+        is_female: NDArray[np.bool_] = np.c_[seen.embeddings, np.ones(len(images))] @ probe > 0
+        return is_female
 
     def measure(name: str) -> Callable[[torch.Tensor], NDArray[np.float32]]:
         return lambda images: measure_attributes(np.stack(to_uint8(images)))[name]
@@ -266,9 +269,8 @@ def adapter(evaluation: Evaluation) -> dict[str, float]:
             ]
         )
         firsts = [to_images(evaluation.sface.face_crop(p[0])[None]) for p in photos]
-        rows = [
-            torch.cat([first, part]) for first, part in zip(firsts, images.split(4), strict=True)
-        ]
+        parts = images.split(4)  # type: ignore[no-untyped-call]
+        rows = [torch.cat([first, part]) for first, part in zip(firsts, parts, strict=True)]
         save_sheet(torch.cat(rows), evaluation.arguments.work / "sheets/adapter.png", columns=10)
         for name, meter in (
             ("sface", evaluation.sface),
@@ -306,8 +308,11 @@ def students(evaluation: Evaluation) -> dict[str, float]:
     upper = torch.triu(torch.ones_like(same), diagonal=1)
     teacher = evaluation.sface.encoder.embed(images)
     results = {}
-    encoders = {name: load_student(name) for name in STUDENT_NAMES}
-    for name, encoder in {"sface": evaluation.sface.encoder.embed, **encoders}.items():
+    encoders: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "sface": evaluation.sface.encoder.embed,
+        **{name: load_student(name) for name in STUDENT_NAMES},
+    }
+    for name, encoder in encoders.items():
         embeds = encoder(images)
         cosines = embeds @ embeds.T
         positive, negative = cosines[same & upper], cosines[~same & upper]

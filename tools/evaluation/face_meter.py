@@ -46,7 +46,8 @@ class Recognised:
     def reference(self) -> NDArray[np.float32]:
         """Unit mean of the embeddings, which stands for a person."""
         mean = self.embeddings[self.found].mean(axis=0)
-        return mean / np.linalg.norm(mean)
+        unit: NDArray[np.float32] = mean / np.linalg.norm(mean)
+        return unit
 
 
 class FaceMeter:

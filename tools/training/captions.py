@@ -8,6 +8,7 @@ in no caption: it is the rare word that fine-tuning attaches a person to.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,7 @@ class Attributes:
     expression: str | None
 
 
-def portrait_attributes(table: dict[str, NDArray], row: int) -> Attributes:
+def portrait_attributes(table: dict[str, NDArray[Any]], row: int) -> Attributes:
     """Reads one row of ``portraits.npz`` and applies the thresholds of this module."""
     colour = bool(table["saturation"][row] > COLOUR_SATURATION)
     hair, smile = float(table["hair"][row]), float(table["smile"][row])

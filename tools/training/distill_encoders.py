@@ -71,7 +71,8 @@ def build_pool(
 ) -> None:
     """Writes varied crops and the teacher's embeddings of them, asked once for all students."""
     random, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    images, targets = [], []
+    images: list[Tensor] = []
+    targets: list[Tensor] = []
     while 64 * len(images) < size:
         varied = vary(to_images(crops[random.choice(len(crops), 64)]), generator)
         targets.append(teacher.embed(varied))

