@@ -55,3 +55,14 @@ def sface(tmp_path_factory: pytest.TempPathFactory) -> "IdentityEncoder":
 
     settings = EncoderSettings(name="sface", kind="sface")
     return load_identity_encoder(settings, "cpu", tmp_path_factory.mktemp("models"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says how many tests proved nothing here, since a skip is silent otherwise."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    without_data = [one for one in skipped if "no test data at" in str(one.longrepr)]
+    if without_data:
+        terminalreporter.write_line(
+            f"{len(without_data)} tests did not run: they need the data in ../shared",
+            yellow=True,
+        )

@@ -34,7 +34,7 @@ needs_checkpoint = pytest.mark.skipif(
     not (CHECKPOINT / "model_index.json").is_file(), reason="no reference checkpoint installed"
 )
 needs_students = pytest.mark.skipif(not STUDENTS.is_dir(), reason="no student encoders installed")
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the portraits are not here")
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no test data at {DATA}")
 
 
 @pytest.fixture

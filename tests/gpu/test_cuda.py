@@ -1,0 +1,78 @@
+"""Both layers on a CUDA device: as on the CPU in what they reach, and equal bytes twice."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+import dladiff
+from dladiff.encoders.identity_encoders import load_identity_encoder
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.fixture(autouse=True)
+def repeatable_kernels() -> Iterator[None]:
+    deterministic, tf32 = torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
+    yield
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = deterministic, tf32
+
+
+def few_steps(*, layer1: bool) -> dladiff.MethodSettings:
+    """Both layers, or the second alone, with as few steps as show a change."""
+    method = dladiff.preset_settings("fast")
+    surrogate = method.layer1.surrogate.model_copy(update={"step0_steps": 4})
+    probe = method.layer1.probe.model_copy(update={"enabled": False})
+    changes = {"enabled": layer1, "num_epochs": 2, "surrogate": surrogate, "probe": probe}
+    return method.model_copy(
+        update={
+            "layer1": method.layer1.model_copy(update=changes),
+            "layer2": method.layer2.model_copy(update={"num_steps": 8}),
+        }
+    )
+
+
+def protect(
+    method: dladiff.MethodSettings, photo: np.ndarray, device: str
+) -> tuple[np.ndarray, dladiff.PhotoResult]:
+    models = dladiff.load_models(method, device)
+    (result,) = dladiff.protect_photo_set(
+        [dladiff.Photo("astronaut", photo)], [], models, method
+    ).photos
+    assert result.image is not None
+    return result.image, result
+
+
+def test_an_encoder_embeds_on_the_device_as_on_the_cpu() -> None:
+    settings = few_steps(layer1=False).layer2.encoders[0]
+    crops = torch.rand(4, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    on_cpu = load_identity_encoder(settings, "cpu").embed(crops)
+    on_device = load_identity_encoder(settings, "cuda").embed(crops.cuda()).cpu()
+    assert float((on_cpu * on_device).sum(dim=1).min()) > 0.9999
+
+
+@pytest.mark.parametrize("layer1", [False, True], ids=["layer 2", "both layers"])
+def test_the_device_reaches_what_the_cpu_reaches(astronaut: np.ndarray, layer1: bool) -> None:
+    photo, method = astronaut[:320, 80:400], few_steps(layer1=layer1)
+    _, on_cpu = protect(method, photo, "cpu")
+    _, on_device = protect(method, photo, "cuda")
+    assert on_device.status == on_cpu.status == "protected"
+    assert on_device.psnr_db == pytest.approx(on_cpu.psnr_db, abs=1.0)
+    for cpu, device in zip(on_cpu.identity_cosines, on_device.identity_cosines, strict=True):
+        assert device.before == pytest.approx(cpu.before, abs=0.01)
+        assert device.after == pytest.approx(cpu.after, abs=0.15)
+
+
+@pytest.mark.parametrize("layer1", [False, True], ids=["layer 2", "both layers"])
+def test_the_same_seed_gives_the_same_bytes_on_the_device(
+    astronaut: np.ndarray, layer1: bool
+) -> None:
+    photo, method = astronaut[:320, 80:400], few_steps(layer1=layer1)
+    first, _ = protect(method, photo, "cuda")
+    second, _ = protect(method, photo, "cuda")
+    assert np.array_equal(first, second)

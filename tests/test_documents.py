@@ -1,0 +1,34 @@
+"""What the documents name is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_file_that_a_document_names_exists(document: Path) -> None:
+    text = document.read_text()
+    rooms = "benchmarks|deploy|dladiff|docs|examples|k8s|pipeline|tests|tools"
+    named = re.findall(rf"`((?:{rooms})/[\w./-]*|[\w-]+\.(?:md|toml|txt))`", text)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_the_walk_of_a_photo_has_at_most_ten_stations_and_names_their_files() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    stations = re.findall(r"^\d+\. .*?(?=^\d+\. |^## )", text, re.MULTILINE | re.DOTALL)
+    assert 5 <= len(stations) <= 10
+    assert sum("`pipeline/" in one or "`dladiff/" in one for one in stations) >= 9
+
+
+def test_documents_that_the_code_cites_are_there() -> None:
+    code = [path for room in ("dladiff", "pipeline") for path in (ROOT / room).rglob("*.py")]
+    cited = {name for path in code for name in re.findall(r"\b(\w+\.md)\b", path.read_text())}
+    assert {"method.md", "pipeline.md"} <= cited
+    for name in cited - {"README.md"}:
+        assert (ROOT / "docs" / name).is_file(), name
