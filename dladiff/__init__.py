@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dladiff.protect import protect_photo_set
     from dladiff.results import Face, IdentityCosine, Photo, PhotoResult, SetResult
 
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 """Raised whenever the same photos and settings would give other bytes."""
 
 _HOMES = {

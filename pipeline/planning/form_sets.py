@@ -62,7 +62,8 @@ def set_key(
 
 
 def _order(photo: SourcePhoto) -> bytes:
-    return sha256(photo.uri.encode()).digest()
+    """By place in OUTPUT, not in INPUT: a copied album makes the same sets."""
+    return sha256(photo.output_key.encode()).digest()
 
 
 def _split(

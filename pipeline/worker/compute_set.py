@@ -26,7 +26,7 @@ class DecodedGroup:
     """A group's pixels, native size."""
 
     photos: list[tuple[WholePhoto, DecodedPhoto]]
-    references: list[Photo]
+    references: list[tuple[WholePhoto, DecodedPhoto]]
     damaged: list[RefusedPhoto]
     """Photos whose header was whole and whose pixels are not."""
 
@@ -53,20 +53,21 @@ def decode_group(
 ) -> DecodedGroup:
     """Decodes a group's photos and references; ``on_progress`` is called before each.
 
-    A damaged reference is simply none.
+    A damaged reference is simply none. The order is that of the photos' content, so that the same
+    album gives the same bytes wherever it lies.
     """
     photos: list[tuple[WholePhoto, DecodedPhoto]] = []
-    references, damaged = list[Photo](), list[RefusedPhoto]()
-    for photo in group.photos:
+    references, damaged = list[tuple[WholePhoto, DecodedPhoto]](), list[RefusedPhoto]()
+    for photo in sorted(group.photos, key=_by_content):
         on_progress()
         try:
             photos.append((photo, decode_photo(photo.content, limits)))
         except PhotoError as error:
             damaged.append(RefusedPhoto(photo.source, photo.sha256, str(error)))
-    for reference in group.references:
+    for reference in sorted(group.references, key=_by_content):
         on_progress()
         with suppress(PhotoError):
-            references.append(_method_photo(reference, decode_photo(reference.content, limits)))
+            references.append((reference, decode_photo(reference.content, limits)))
     return DecodedGroup(photos, references, damaged)
 
 
@@ -83,8 +84,10 @@ def protect_group(
     """
     if not group.photos:
         return ComputedGroup([], SetResult(photos=[]))
-    photos = [_method_photo(photo, pixels) for photo, pixels in group.photos]
-    result = _protect_with_retries(photos, group.references, protect, method, on_progress)
+    num_photos = len(group.photos)
+    given = _method_photos([*group.photos, *group.references])
+    photos, references = given[:num_photos], given[num_photos:]
+    result = _protect_with_retries(photos, references, protect, method, on_progress)
     computed = [
         ComputedPhoto(photo, pixels, one)
         for (photo, pixels), one in zip(group.photos, result.photos, strict=True)
@@ -127,5 +130,21 @@ def _protect_with_retries(
                 raise
 
 
-def _method_photo(photo: WholePhoto, decoded: DecodedPhoto) -> Photo:
-    return Photo(key=sha256(photo.source.uri.encode()).hexdigest(), image=decoded.image)
+def _by_content(photo: WholePhoto) -> tuple[str, str]:
+    """Sorts by content; copies of one photo by their place in OUTPUT, which moves with neither."""
+    return photo.sha256, photo.source.output_key
+
+
+def _method_photos(photos: Sequence[tuple[WholePhoto, DecodedPhoto]]) -> list[Photo]:
+    """Keyed by content: the same photo gets the same noise wherever it lies.
+
+    Copies of a photo in one set are numbered, so that each is a photo of its own.
+    """
+    seen: Counter[str] = Counter()
+    keyed = []
+    for photo, decoded in photos:
+        copy = seen[photo.sha256]
+        seen[photo.sha256] += 1
+        key = sha256(f"{photo.sha256} {copy}".encode()).hexdigest() if copy else photo.sha256
+        keyed.append(Photo(key=key, image=decoded.image))
+    return keyed

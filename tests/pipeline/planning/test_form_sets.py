@@ -47,7 +47,7 @@ def test_every_photo_is_in_one_set_of_near_equal_size(counts: list[int], seed: i
 
 def test_photos_stand_in_order_of_their_hashes() -> None:
     (photo_set,) = form(photos_of("ann", 9))
-    hashes = [sha256(photo.uri.encode()).hexdigest() for photo in photo_set.photos]
+    hashes = [sha256(photo.output_key.encode()).hexdigest() for photo in photo_set.photos]
     assert hashes == sorted(hashes)
 
 

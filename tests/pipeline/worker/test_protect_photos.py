@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import shutil
 import weakref
 from pathlib import Path
 
@@ -196,6 +197,46 @@ def test_a_set_with_too_many_pixels_is_protected_in_groups(settings, tmp_path):
         content = Path(photo.uri.removeprefix("file://")).read_bytes()
         clean = decode_photo(content, PhotoLimits()).image
         assert (decode_png(store.read(staged.staged_key)) == 255 - clean).all()
+
+
+def protected_pixels(settings: WorkerSettings, photo_set: PhotoSet, method: object) -> list[bytes]:
+    """Staged files of a set, in the plan's order."""
+    worker = PhotoSetWorker(settings, load=lambda _: method)
+    assert decide(worker, photo_set).outcome == "committed"
+    store = open_store(settings.output_uri)
+    rows = Ledger(store, RUN).read_commit(photo_set.key).rows
+    return [store.read(staged.staged_key) for staged in rows]
+
+
+class Keyed(Negative):
+    """Makes of each photo what its key, and its place among the others, say."""
+
+    def __call__(self, photos, references, *_):
+        assert len({one.key for one in [*photos, *references]}) == len(photos) + len(references)
+        return SetResult(
+            [
+                PhotoResult(one.key, "protected", image=one.image ^ (int(one.key[:2], 16) ^ place))
+                for place, one in enumerate(photos)
+            ]
+        )
+
+
+def test_the_same_album_at_two_places_gives_equal_bytes(settings, tmp_path):
+    names = [f"{n}.jpg" for n in range(4)]
+    here = grey_set(tmp_path / "here", names)
+    there = grey_set(tmp_path / "there", names)
+    there = dataclasses.replace(there, photos=there.photos[::-1])  # its URIs sort otherwise
+    other_output = dataclasses.replace(settings, output_uri=f"file://{tmp_path}/other")
+    first = protected_pixels(settings, here, Keyed())
+    assert protected_pixels(other_output, there, Keyed()) == first[::-1]
+    assert len(set(first)) == 4
+
+
+def test_the_same_content_twice_in_a_set_is_two_photos(settings, tmp_path):
+    photo_set = grey_set(tmp_path / "in", ["a.jpg", "b.jpg"], ("c.jpg",))
+    for name in ("b.jpg", "c.jpg"):
+        shutil.copy(tmp_path / "in/a.jpg", tmp_path / "in" / name)
+    assert len(protected_pixels(settings, photo_set, Keyed())) == 2
 
 
 def test_pixels_of_other_groups_are_not_held(settings, tmp_path, monkeypatch):
