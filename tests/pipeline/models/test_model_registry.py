@@ -50,6 +50,7 @@ def test_the_default_method_reads_detector_and_encoder() -> None:
     assert digests == {
         f"detector/{YUNET}": PUBLISHED_SHA256[YUNET],
         f"encoder/sface/{SFACE}": PUBLISHED_SHA256[SFACE],
+        "encoder/dlib/dlib_resnet.safetensors": file_sha256(DLIB_RESNET),
     }
 
 
@@ -57,6 +58,7 @@ def test_the_names_that_enter_the_digest_of_the_default_method_stay() -> None:
     assert list(weights_sha256(load_config("balanced").method)) == [
         "detector/face_detection_yunet_2023mar_int8bq.onnx",
         "encoder/sface/face_recognition_sface_2021dec_int8bq.onnx",
+        "encoder/dlib/dlib_resnet.safetensors",
         "checkpoint/face_template.json",
         "checkpoint/learning_rates.json",
         "checkpoint/model_index.json",
