@@ -46,7 +46,8 @@ def ssim(clean: Image, protected: Image) -> float:
         slice(max(0, rows[0] - margin), rows[-1] + 1 + margin),
         slice(max(0, columns[0] - margin), columns[-1] + 1 + margin),
     )
-    pair = clean[part], protected[part]
+    # In single precision: a dozen arrays of a 12-megapixel photo's size live at a time.
+    pair = clean[part].astype(np.float32), protected[part].astype(np.float32)
     shorter = min(pair[0].shape[:2])
     if shorter < _SSIM_WINDOW:
         raise ValueError(f"expected photos of at least {_SSIM_WINDOW} px, got {shorter}")
