@@ -12,8 +12,17 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from pipeline.commands import configuration, diagnosis, evaluate, inspection, pictures, protection
+from pipeline.commands import config
+from pipeline.commands.check import check
+from pipeline.commands.evaluate import evaluate
+from pipeline.commands.explain import explain
 from pipeline.commands.k8s_run import k8s_run
+from pipeline.commands.models import models
+from pipeline.commands.plan import plan
+from pipeline.commands.protect import protect
+from pipeline.commands.report import report
+from pipeline.commands.status import status
+from pipeline.commands.verify import verify
 
 _EXIT_CODES = (
     "Exit codes: 0 done; 1 wrong arguments or configuration, a locked OUTPUT, or a bug; 2 more "
@@ -84,26 +93,27 @@ app = typer.Typer(
 )
 
 
-def _add(name: str, command: Callable[..., None]) -> None:
-    """Adds a command; its docstring is its help, rewrapped to the terminal's width."""
+def _add(command: Callable[..., None]) -> None:
+    """Adds a command by its name; its docstring is its help, rewrapped to the terminal's width."""
     paragraphs = (inspect.getdoc(command) or "").split("\n\n")
-    app.command(name, help="\n\n".join(part.replace("\n", " ") for part in paragraphs))(command)
+    text = "\n\n".join(part.replace("\n", " ") for part in paragraphs)
+    app.command(command.__name__.replace("_", "-"), help=text)(command)
 
 
-for _name, _command in (
-    ("protect", protection.protect),
-    ("plan", protection.plan),
-    ("status", inspection.status),
-    ("verify", inspection.verify),
-    ("explain", inspection.explain),
-    ("report", pictures.report),
-    ("evaluate", evaluate.evaluate),
-    ("check", diagnosis.check),
-    ("models", diagnosis.models),
-    ("k8s-run", k8s_run),
+for _command in (
+    protect,
+    plan,
+    status,
+    verify,
+    explain,
+    report,
+    evaluate,
+    check,
+    models,
+    k8s_run,
 ):
-    _add(_name, _command)
-app.add_typer(configuration.app, name="config")
+    _add(_command)
+app.add_typer(config.app, name="config")
 
 
 def _show_version(wanted: bool) -> None:

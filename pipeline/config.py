@@ -71,6 +71,7 @@ def load_config(
     preset: str | None = None,
     file: str | Path | None = None,
     overrides: Iterable[str] = (),
+    operation: Mapping[str, object] | None = None,
     default_preset: PresetName = "balanced",
 ) -> RunConfig:
     """Builds the configuration: preset, then file, then ``key=value`` overrides.
@@ -80,6 +81,7 @@ def load_config(
         file: YAML with the sections ``method`` and ``operation``.
         overrides: ``layer1.num_epochs=20``; a key without its section is looked up in
             ``method``, then in ``operation``. Values are read as YAML.
+        operation: Values of ``OperationSettings`` that stand above all others.
 
     Raises:
         ConfigurationError: With the value found and the remedy; a misspelt key is answered with
@@ -98,6 +100,7 @@ def load_config(
     merged = _merge(_merge(base, values), {"method": {"preset": name}})
     for override in overrides:
         _apply_override(merged, override)
+    merged = _merge(merged, {"operation": operation or {}})
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:

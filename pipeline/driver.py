@@ -23,6 +23,7 @@ from pipeline.output.lock import OutputLock
 from pipeline.output.publish import StagedDataLost, publish_commit
 from pipeline.records import PhotoSet, photo_row
 from pipeline.reporting.reporter import Reporter
+from pipeline.reporting.tally import Tally
 from pipeline.storage.store import Store
 from pipeline.worker.settings import SetOutcome
 
@@ -47,18 +48,17 @@ class Driver:
         lock: OutputLock,
         operation: OperationSettings,
         reporter: Reporter,
+        tally: Tally,
         photo_sets: Sequence[PhotoSet],
     ) -> None:
+        """Reads and writes nothing yet; ``tally`` hears what ``reporter`` hears."""
         self._store, self._run_id, self._lock = store, run_id, lock
-        self._operation, self._reporter = operation, reporter
+        self._operation, self._reporter, self._tally = operation, reporter, tally
         self._ledger = Ledger(store, run_id)
-        self._sets = {photo_set.key: photo_set for photo_set in photo_sets}
-        self._undecided = dict(self._sets)
+        self._undecided = {photo_set.key: photo_set for photo_set in photo_sets}
         self._causes: dict[str, str] = {}
         self._recent: deque[bool] = deque(maxlen=_RECENT_SETS)
         self._started = self._folded = time.monotonic()
-        self.statuses: Counter[str] = Counter()
-        self.gpu_seconds = 0.0
 
     @property
     def undecided(self) -> list[PhotoSet]:
@@ -76,7 +76,7 @@ class Driver:
         if outcome.outcome == "deferred":
             cause = outcome.cause or "unknown"
             self._causes[outcome.set_key] = cause
-            self._reporter.deferred(cause, sum(outcome.statuses.values()))
+            self._reporter.deferred(cause)
             self._stop_if_hopeless()
             return
         photo_set = self._undecided.pop(outcome.set_key, None)
@@ -84,8 +84,6 @@ class Driver:
             return
         self._causes.pop(outcome.set_key, None)
         self._publish(photo_set)
-        self.statuses.update(outcome.statuses)
-        self.gpu_seconds += outcome.gpu_seconds
         now = time.time()
         ages = [now - photo.modified_s for photo in photo_set.photos if photo.modified_s]
         self._reporter.set_decided(outcome.statuses, outcome.seconds, outcome.gpu_seconds, ages)
@@ -109,27 +107,26 @@ class Driver:
     def outcome(self, options: RunOptions, message: str | None = None) -> RunOutcome:
         """How the run ends, as exit code and numbers."""
         num_left = sum(len(photo_set.photos) for photo_set in self._undecided.values())
-        counts = dict(self.statuses) | ({"deferred": num_left} if num_left else {})
+        tally = self._tally
+        counts = dict(tally.statuses) | ({"deferred": num_left} if num_left else {})
         seconds = time.monotonic() - self._started
         return RunOutcome(
             run_id=self._run_id,
             exit_code=self._exit_code(options, num_left),
             counts=counts,
             seconds=seconds,
-            photos_per_s=self.statuses.total() / seconds if seconds else 0.0,
+            photos_per_s=tally.num_photos / seconds if seconds else 0.0,
             causes=dict(Counter(self._causes.values())),
-            num_sets=len(self._sets) - len(self._undecided),
-            gpu_seconds=self.gpu_seconds,
+            num_sets=tally.num_sets,
+            gpu_seconds=tally.gpu_seconds,
             message=message,
         )
 
     def _exit_code(self, options: RunOptions, num_left: int) -> int:
         if num_left:
             return EXIT_UNFINISHED
-        bad = self.statuses["failed"] + self.statuses["quarantined"]
-        share = bad / self.statuses.total() if bad else 0.0
         # A job controller would build a new cluster for nothing: the photos are decided.
-        too_many = share > self._operation.max_failed and not options.batch
+        too_many = self._tally.failed_share > self._operation.max_failed and not options.batch
         return EXIT_FAILURES if too_many else EXIT_DONE
 
     def _publish(self, photo_set: PhotoSet) -> None:

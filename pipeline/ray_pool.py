@@ -7,9 +7,12 @@ import dataclasses
 import logging
 import os
 import secrets
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 # Ray reads its environment when it is imported, RAY_ADDRESS too: `run.py` sets that one before.
@@ -23,6 +26,10 @@ if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # Ray's core writes its own remarks past every Python logger, onto the progress display.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Each node's agent is a Python program that a busy machine does not start in Ray's 15 s.
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
+    # At Ray's niceness of 15 workers starve on a machine that somebody uses; `nice` still holds.
+    os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pyarrow as pa
 import ray
@@ -30,9 +37,10 @@ import ray.data
 from ray.util.metrics import Counter, Histogram
 
 from pipeline.config import RunConfig
-from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.errors import ConfigurationError, EnvironmentTrouble, PipelineError
 from pipeline.pool import PoolSize
 from pipeline.records import PhotoSet
+from pipeline.reporting.logs import set_up_logging
 from pipeline.worker.read_photos import photos_of_row, read_row
 from pipeline.worker.settings import SetOutcome, WorkerSettings
 
@@ -41,6 +49,9 @@ if TYPE_CHECKING:
 
 LoadProtector = Callable[[WorkerSettings], "Protector"]
 
+_STDERR = 2
+_STARTS = 3
+"""Tries to start Ray here; each has 30 s, which is no setting and little on a busy machine."""
 _READ_CPUS = 0.25
 """CPUs of a reader. Differs from a worker's, or Ray would fuse the two operators into one."""
 
@@ -82,16 +93,23 @@ class RayPool:
 
     def preflight(self, settings: WorkerSettings, size: PoolSize) -> None:
         """See ``Pool``."""
-        remote = ray.remote(
-            num_cpus=size.cpus_per_worker, num_gpus=size.gpus_per_worker, max_calls=1, max_retries=1
-        )(_preflight)
+        remote: Any = ray.remote(
+            num_cpus=size.cpus_per_worker,
+            num_gpus=size.gpus_per_worker,
+            max_restarts=1,
+            max_task_retries=1,
+        )(_Preflight)
+        actor = remote.remote()
         try:
-            ray.get(remote.remote(settings))
+            ray.get(actor.run.remote(settings))
         except ray.exceptions.RayTaskError as error:
             cause = error.cause if error.cause is not None else error
             raise ConfigurationError(f"preflight failed: {cause}") from error
         except ray.exceptions.RayError as error:
             raise ConfigurationError(f"preflight failed: {error}") from error
+        finally:
+            # A process that may end by itself lingers, and the pool waits for its CPUs and GPU.
+            ray.kill(actor)
 
     def protect_sets(
         self, photo_sets: Sequence[PhotoSet], settings: WorkerSettings, size: PoolSize
@@ -102,11 +120,7 @@ class RayPool:
         dataset = (
             ray.data.from_items(rows, override_num_blocks=len(rows))
             .map(
-                partial(
-                    read_row,
-                    max_photo_bytes=operation.max_photo_bytes,
-                    roots=settings.input_roots,
-                ),
+                partial(_read, settings),
                 num_cpus=_READ_CPUS,
                 compute=ray.data.TaskPoolStrategy(size=min(operation.read_concurrency, len(rows))),
             )
@@ -136,17 +150,26 @@ class RayPool:
             raise PipelineError(f"the pool of workers broke: {last_line}") from error
 
 
-def _preflight(settings: WorkerSettings) -> None:
-    from pipeline.worker.preflight import preflight
+def _read(settings: WorkerSettings, row: dict[str, Any]) -> dict[str, Any]:
+    set_up_logging(as_json=settings.log_json, verbose=settings.verbose)
+    return read_row(row, settings.config.operation.max_photo_bytes, settings.input_roots)
 
-    preflight(settings)
+
+class _Preflight:
+    """A process of its own for ``preflight``, so that it can be ended and frees what it held."""
+
+    def run(self, settings: WorkerSettings) -> None:
+        set_up_logging(as_json=settings.log_json, verbose=settings.verbose)
+        from pipeline.worker.preflight import preflight
+
+        preflight(settings)
 
 
 class ProtectPhotoSets:
     """A worker as Ray Data wants it: batches of one row in, batches of one row out."""
 
     def __init__(self, settings: WorkerSettings, load: LoadProtector | None = None) -> None:
-        logging.basicConfig(level=logging.WARNING)
+        set_up_logging(as_json=settings.log_json, verbose=settings.verbose)
         from pipeline.worker.protect_photos import PhotoSetWorker
         from pipeline.worker.protector import load_protector
 
@@ -234,15 +257,57 @@ def _connect() -> None:
         raise ConfigurationError(f"cannot reach the Ray cluster: {error}") from None
 
 
-def start_local(num_cpus: int) -> None:
-    """Starts Ray on this machine."""
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
+def start_local(num_cpus: int) -> Path:
+    """Starts Ray on this machine.
+
+    Returns:
+        The folder with the logs of its processes.
+
+    Raises:
+        EnvironmentTrouble: If the machine is too busy for it.
+    """
+    for _ in range(_STARTS):
+        try:
+            with _without_remark_on_log_level():
+                context: Any = ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.WARNING,
+                )
+        except Exception as error:  # Ray raises this class itself
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+        else:
+            return Path(context.address_info["session_dir"]) / "logs"
+    raise EnvironmentTrouble(
+        f"Ray did not start in {_STARTS} times 30 s: is this machine busy with something else?"
     )
+
+
+@contextmanager
+def _without_remark_on_log_level() -> Iterator[None]:
+    """Drops the line in which Ray's core says that it took its log level from the environment.
+
+    The core writes to this process's standard error itself. What else is written there meanwhile
+    is kept in a file and comes afterwards.
+    """
+    with tempfile.TemporaryFile() as kept:
+        sys.stderr.flush()
+        before = os.dup(_STDERR)
+        os.dup2(kept.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(before, _STDERR)
+            os.close(before)
+            kept.seek(0)
+            os.write(
+                _STDERR, b"".join(line for line in kept if b"RAY_BACKEND_LOG_LEVEL" not in line)
+            )
 
 
 def _configure_data() -> None:

@@ -29,7 +29,8 @@ from pipeline.output.runs import (
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.pool import Pool
 from pipeline.reporting.metrics import RunMetrics
-from pipeline.reporting.reporter import Reporter, Reporters, SilentReporter
+from pipeline.reporting.reporter import Reporter, Reporters
+from pipeline.reporting.tally import Tally
 from pipeline.storage.store import Store, open_store
 from pipeline.worker.code_digest import code_digest
 from pipeline.worker.settings import WorkerSettings
@@ -43,6 +44,7 @@ def run_protection(
     config: RunConfig,
     options: RunOptions | None = None,
     reporter: Reporter | None = None,
+    tally: Tally | None = None,
     pool: Pool | None = None,
 ) -> RunOutcome:
     """Protects the photos of INPUT that OUTPUT does not hold yet.
@@ -53,6 +55,7 @@ def run_protection(
         config: Method and operation.
         options: What a person decided for this run.
         reporter: Display; None: silent.
+        tally: Running numbers of this run, for a display that reads them; None: nobody does.
         pool: Workers; None: Ray's.
 
     Raises:
@@ -61,10 +64,11 @@ def run_protection(
         EnvironmentTrouble: The store of OUTPUT itself cannot be used.
     """
     options = options or RunOptions()
-    metrics = RunMetrics()
+    tally = tally or Tally()
+    metrics = RunMetrics(tally)
     if options.metrics_port is not None:
         metrics.serve(options.metrics_port)
-    reporter = Reporters(metrics, reporter or SilentReporter())
+    reporter = Reporters(tally, metrics, reporter or Reporter())
     single_writer = config.operation.single_writer
     store = open_store(output, single_writer=single_writer) if isinstance(output, str) else output
     input_uri, _ = check_paths(input_uri, store.uri)
@@ -84,7 +88,7 @@ def run_protection(
         recover(store, run_id, lock)
         reporter.stage("catalog")
         plan, settings = plan_run(input_uri, store, run_id, config, options)
-        driver = Driver(store, run_id, lock, config.operation, reporter, plan.photo_sets)
+        driver = Driver(store, run_id, lock, config.operation, reporter, tally, plan.photo_sets)
         reporter.started(plan.summary())
         message = None
         if plan.photo_sets:
@@ -149,6 +153,8 @@ def plan_run(
         models_digest=models_digest(weights),
         code_digest=code_digest(),
         input_roots=catalog.roots,
+        log_json=options.log_json,
+        verbose=options.verbose,
     )
     start_run(store, run_id, _run_record(input_uri, config, settings))
     write_plan(store, run_id, plan.photo_sets)

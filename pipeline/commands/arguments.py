@@ -1,6 +1,7 @@
-"""Arguments and options that several commands share, each documented once."""
+"""What several commands share: arguments and options, their configuration, printing, logging."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -60,6 +61,36 @@ AllowPrefixes = Annotated[
         rich_help_panel="What to do",
     ),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Worker processes. Default: as many as GPUs, or CPUs and memory, allow.",
+        rich_help_panel="Machines",
+    ),
+]
+MethodChange = Annotated[
+    Literal["keep", "reprotect"] | None,
+    typer.Option(
+        help="Where OUTPUT was made with other settings or models: keep its photos and do only "
+        "new ones, or protect all anew. Default: refuse and show the difference.",
+        rich_help_panel="What to do",
+    ),
+]
+RetryFailed = Annotated[
+    bool,
+    typer.Option(
+        "--retry-failed", help="Also try failed photos again.", rich_help_panel="What to do"
+    ),
+]
+RetryQuarantined = Annotated[
+    bool,
+    typer.Option(
+        "--retry-quarantined",
+        help="Also try photos again whose work killed its process several times.",
+        rich_help_panel="What to do",
+    ),
+]
 RunId = Annotated[
     str | None, typer.Option("--run", metavar="ID", help="Run to look at; default: the newest.")
 ]
@@ -84,13 +115,31 @@ def configuration(
     Raises:
         ConfigurationError: As ``load_config``.
     """
-    import json
-
     from pipeline.config import load_config
 
-    given = [
-        f"operation.{key}={json.dumps(value)}"
-        for key, value in operation.items()
-        if value is not None
-    ]
-    return load_config(preset, file, [*(overrides or []), *given])
+    given = {key: value for key, value in operation.items() if value is not None}
+    return load_config(preset, file, overrides or (), operation=given)
+
+
+def show(found: Any, lines: Callable[[Any], Iterable[str]], as_json: bool) -> None:
+    """Prints what a command found, for a person or, with ``--json``, for a program.
+
+    Args:
+        found: A dataclass, or a list of them.
+        lines: The same in lines.
+    """
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        values = [asdict(one) for one in found] if isinstance(found, list) else asdict(found)
+        print(json.dumps(values, indent=2, default=str))
+    else:
+        print("\n".join(lines(found)))
+
+
+def log_to_stderr(verbose: bool, as_json: bool = False) -> None:
+    """Logging of a command, before its work begins."""
+    from pipeline.reporting.logs import set_up_logging
+
+    set_up_logging(as_json=as_json, verbose=verbose)

@@ -7,7 +7,7 @@ sees a name.
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.options import PlanCounts, RunOutcome
-from pipeline.reporting.reporter import Reporter, Reporters
+from pipeline.reporting.reporter import Reporter
 from pipeline.reporting.tally import Tally
 from pipeline.reporting.words import format_bytes, format_count, format_duration
 
@@ -41,17 +41,19 @@ _Say = Callable[[str], object]
 
 
 @contextmanager
-def open_display(as_log: bool = False, interval_s: float = 10.0) -> Iterator[Reporter]:
+def open_display(
+    tally: Tally, as_log: bool = False, interval_s: float = 10.0
+) -> Iterator[Reporter]:
     """The display that fits where stderr goes, closed at the end of the block.
 
     Args:
+        tally: The run's running numbers.
         as_log: Log lines only, e.g. for ``--log-json``.
         interval_s: Seconds between two progress lines where stderr is no terminal.
     """
-    tally = Tally()
     if as_log:
         with _every(interval_s, lambda: _log.info(progress_line(tally)), tally):
-            yield Reporters(tally, LineReporter(_log.info))
+            yield LineReporter(_log.info)
     elif sys.stderr.isatty():
         console, summary = Console(stderr=True), list[str]()
         lines = LineReporter(
@@ -59,12 +61,12 @@ def open_display(as_log: bool = False, interval_s: float = 10.0) -> Iterator[Rep
         )
         picture = _LivePicture(tally)
         with Live(picture, console=console, refresh_per_second=2, transient=True):
-            yield Reporters(tally, lines)
+            yield lines
         for line in summary:
             print(line)
     else:
         with _every(interval_s, lambda: _print_line(progress_line(tally)), tally):
-            yield Reporters(tally, LineReporter(_print_line, summary=print))
+            yield LineReporter(_print_line, summary=print)
 
 
 @contextmanager
@@ -127,7 +129,7 @@ def summary_lines(outcome: RunOutcome) -> list[str]:
     return lines
 
 
-class LineReporter:
+class LineReporter(Reporter):
     """Says the rare things in lines: stages, the plan, messages, the summary."""
 
     def __init__(
@@ -152,18 +154,6 @@ class LineReporter:
     def stage(self, name: str) -> None:
         if self._stages:
             self._say(_stage_text(name))
-
-    def set_decided(
-        self,
-        statuses: Mapping[str, int],
-        seconds: float,
-        gpu_seconds: float = 0.0,
-        ages_s: Sequence[float] = (),
-    ) -> None:
-        pass
-
-    def deferred(self, cause: str, num_photos: int = 0) -> None:
-        pass
 
     def message(self, text: str) -> None:
         self._say(text)

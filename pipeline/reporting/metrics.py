@@ -8,18 +8,24 @@ from prometheus_client.exposition import start_http_server
 
 from pipeline.errors import ConfigurationError
 from pipeline.options import PlanCounts, RunOutcome
+from pipeline.reporting.reporter import Reporter
 from pipeline.reporting.tally import Tally
 
 _SET_SECONDS = (1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600)
 _AGE_SECONDS = (60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86400, 3 * 86400, 7 * 86400)
 
 
-class RunMetrics:
-    """A ``Reporter`` that keeps numbers in a registry of its own, all named ``dladiff_*``."""
+class RunMetrics(Reporter):
+    """Keeps numbers in a registry of its own, all named ``dladiff_*``."""
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally) -> None:
+        """
+        Args:
+            tally: The run's, which hears each hook before these metrics do.
+        """
         self.registry = CollectorRegistry()
-        self._tally = Tally()
+        self._tally = tally
+        self._stage_name: str | None = None
         self._oldest_upload: float | None = None
         registry = self.registry
         self._planned = Gauge(
@@ -59,17 +65,17 @@ class RunMetrics:
             "dladiff_exit_code", "Exit code of the finished run; -1 before.", registry=registry
         )
         self._exit_code.set(-1)
-        self._failed_share = Gauge(
-            "dladiff_failed_share", "Share of failed and quarantined photos.", registry=registry
-        )
         self._add_live_gauges()
 
     def _add_live_gauges(self) -> None:
         """Gauges whose value is computed when they are read."""
         tally, registry = self._tally, self.registry
         Gauge(
+            "dladiff_failed_share", "Share of failed and quarantined photos.", registry=registry
+        ).set_function(lambda: tally.failed_share)
+        Gauge(
             "dladiff_backlog_photos", "Planned photos not decided yet.", registry=registry
-        ).set_function(lambda: self._backlog())
+        ).set_function(lambda: tally.num_left)
         Gauge(
             "dladiff_eta_seconds",
             "Estimated seconds until the last planned photo; -1 while unknown.",
@@ -85,15 +91,15 @@ class RunMetrics:
         ).set_function(lambda: self._oldest_age())
 
     def started(self, plan: PlanCounts) -> None:
-        self._tally.started(plan)
         self._planned.set(plan.num_photos)
         self._planned_sets.set(plan.num_sets)
         if plan.oldest_unprotected_age_s is not None:
             self._oldest_upload = time.time() - plan.oldest_unprotected_age_s
 
     def stage(self, name: str) -> None:
-        self._stage.labels(stage=self._tally.stage_name).set(0)
-        self._tally.stage(name)
+        if self._stage_name is not None:
+            self._stage.labels(stage=self._stage_name).set(0)
+        self._stage_name = name
         self._stage.labels(stage=name).set(1)
 
     def set_decided(
@@ -103,26 +109,18 @@ class RunMetrics:
         gpu_seconds: float = 0.0,
         ages_s: Sequence[float] = (),
     ) -> None:
-        self._tally.set_decided(statuses, seconds, gpu_seconds, ages_s)
         for status, number in statuses.items():
             self._decided.labels(status=status).inc(number)
         self._gpu_seconds.inc(gpu_seconds)
         self._set_seconds.observe(seconds)
         for age_s in ages_s:
             self._ages.observe(age_s)
-        counts = self._tally.statuses
-        self._failed_share.set((counts["failed"] + counts["quarantined"]) / max(1, counts.total()))
 
-    def deferred(self, cause: str, num_photos: int = 0) -> None:
-        self._tally.deferred(cause, num_photos)
+    def deferred(self, cause: str) -> None:
         self._deferred.labels(cause=cause).inc()
-
-    def message(self, text: str) -> None:
-        pass
 
     def finished(self, outcome: RunOutcome) -> None:
         self.stage("finished")
-        self._tally.finished(outcome)
         self._exit_code.set(outcome.exit_code)
 
     def serve(self, port: int) -> int:
@@ -147,11 +145,7 @@ class RunMetrics:
         """The metrics in Prometheus' text format, for ``runs/<id>/metrics.prom``."""
         return generate_latest(self.registry).decode()
 
-    def _backlog(self) -> int:
-        plan = self._tally.plan
-        return 0 if plan is None else max(0, plan.num_photos - self._tally.num_photos)
-
     def _oldest_age(self) -> float:
-        if self._oldest_upload is None or not self._backlog():
+        if self._oldest_upload is None or not self._tally.num_left:
             return 0.0
         return time.time() - self._oldest_upload

@@ -1,16 +1,15 @@
-"""What a person sees while a run works: the ``Reporter`` hooks and their displays.
+"""What the driver says of a run while it works: the hooks, and how several listeners hear them.
 
 Knows counts, stages and times. Never sees an identity or a file name, so it cannot show one.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from pipeline.options import PlanCounts, RunOutcome
 
 
-class Reporter(Protocol):
-    """Hooks that the driver calls, always from its main thread."""
+class Reporter:
+    """Hooks that the driver calls, always from its main thread. This one says nothing."""
 
     def started(self, plan: PlanCounts) -> None:
         """The plan is made; sets follow."""
@@ -34,7 +33,7 @@ class Reporter(Protocol):
             ages_s: Where known, seconds since each photo was uploaded.
         """
 
-    def deferred(self, cause: str, num_photos: int = 0) -> None:
+    def deferred(self, cause: str) -> None:
         """The environment kept one photo set from being decided."""
 
     def message(self, text: str) -> None:
@@ -44,36 +43,8 @@ class Reporter(Protocol):
         """The run ended, well or not; called once, last."""
 
 
-class SilentReporter:
-    """Says nothing: for tests and for callers with a display of their own."""
-
-    def started(self, plan: PlanCounts) -> None:
-        pass
-
-    def stage(self, name: str) -> None:
-        pass
-
-    def set_decided(
-        self,
-        statuses: Mapping[str, int],
-        seconds: float,
-        gpu_seconds: float = 0.0,
-        ages_s: Sequence[float] = (),
-    ) -> None:
-        pass
-
-    def deferred(self, cause: str, num_photos: int = 0) -> None:
-        pass
-
-    def message(self, text: str) -> None:
-        pass
-
-    def finished(self, outcome: RunOutcome) -> None:
-        pass
-
-
-class Reporters:
-    """Hands every hook on to several reporters, e.g. a display and the metrics."""
+class Reporters(Reporter):
+    """Hands every hook on to several reporters, in their order."""
 
     def __init__(self, *reporters: Reporter) -> None:
         self._reporters = reporters
@@ -96,9 +67,9 @@ class Reporters:
         for reporter in self._reporters:
             reporter.set_decided(statuses, seconds, gpu_seconds, ages_s)
 
-    def deferred(self, cause: str, num_photos: int = 0) -> None:
+    def deferred(self, cause: str) -> None:
         for reporter in self._reporters:
-            reporter.deferred(cause, num_photos)
+            reporter.deferred(cause)
 
     def message(self, text: str) -> None:
         for reporter in self._reporters:

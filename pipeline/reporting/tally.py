@@ -1,6 +1,6 @@
-"""Running numbers of one run: photos by status, throughput, time left. A ``Reporter`` itself.
+"""Running numbers of one run: photos by status, throughput, time left.
 
-Displays and logs read it; it prints nothing.
+The one count of a run: the driver, the display and the metrics read it. It prints nothing.
 """
 
 import time
@@ -8,13 +8,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.options import PlanCounts, RunOutcome
+from pipeline.reporting.reporter import Reporter
 
 _WINDOW_SETS = 32
 """Throughput is that of so many last sets, so that an early stall does not spoil the estimate."""
 
 
-class Tally:
-    """Counts what the hooks report; every number is of this run alone."""
+class Tally(Reporter):
+    """Counts what the hooks report, heard before all other reporters of the run."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -47,11 +48,8 @@ class Tally:
         self.gpu_seconds += gpu_seconds
         self._recent.append((self._clock(), sum(statuses.values())))
 
-    def deferred(self, cause: str, num_photos: int = 0) -> None:
+    def deferred(self, cause: str) -> None:
         self.causes[cause] += 1
-
-    def message(self, text: str) -> None:
-        pass
 
     def finished(self, outcome: RunOutcome) -> None:
         self.stage_name = "finished"
@@ -67,6 +65,17 @@ class Tally:
         return self.statuses.total()
 
     @property
+    def num_left(self) -> int:
+        """Planned photos that are not decided yet."""
+        return 0 if self.plan is None else max(0, self.plan.num_photos - self.num_photos)
+
+    @property
+    def failed_share(self) -> float:
+        """Share of failed and quarantined photos among the decided ones."""
+        bad = self.statuses["failed"] + self.statuses["quarantined"]
+        return bad / self.num_photos if bad else 0.0
+
+    @property
     def photos_per_s(self) -> float:
         """Decided photos per wall second over the last sets; 0 before the first set."""
         recent = list(self._recent)
@@ -79,4 +88,4 @@ class Tally:
         """Estimated wall seconds until the last planned photo; None while unknown."""
         if self.plan is None or not self.photos_per_s:
             return None
-        return max(0, self.plan.num_photos - self.num_photos) / self.photos_per_s
+        return self.num_left / self.photos_per_s

@@ -6,6 +6,8 @@ Ray Data has no task timeout and a Python timer cannot fire while C code holds t
 
 import faulthandler
 
+LOADING_LIMIT_S = 3600.0
+"""For loading the models, which a limit per set must not count: disks and networks may be slow."""
 _STDERR = 2
 """The process's own standard error, whatever ``sys.stderr`` was replaced by."""
 
@@ -16,9 +18,9 @@ class HangWatch:
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
 
-    def arm(self) -> None:
-        """Starts the limit anew."""
-        faulthandler.dump_traceback_later(self._limit_s, exit=True, file=_STDERR)
+    def arm(self, limit_s: float | None = None) -> None:
+        """Starts the limit anew; ``limit_s`` instead of the usual one, if given."""
+        faulthandler.dump_traceback_later(limit_s or self._limit_s, exit=True, file=_STDERR)
 
     def disarm(self) -> None:
         """Nothing is watched until the next ``arm``."""

@@ -20,7 +20,7 @@ from pipeline.storage.store import Store, open_store
 from pipeline.worker.code_digest import code_digest
 from pipeline.worker.compute_set import cost_of_both, decode_group, protect_group
 from pipeline.worker.describe_set import failed_rows, in_plan_order, refused_rows, stage_group
-from pipeline.worker.hang_watch import HangWatch
+from pipeline.worker.hang_watch import LOADING_LIMIT_S, HangWatch
 from pipeline.worker.preflight import protect_built_in_photo
 from pipeline.worker.protector import Protector, load_protector
 from pipeline.worker.set_inputs import PhotoGroup, RefusedPhoto, groups_within, sort_inputs
@@ -61,11 +61,13 @@ class PhotoSetWorker:
         self._method = settings.config.method
         self._operation = settings.config.operation
         self._watch = HangWatch(self._operation.set_time_limit_s)
-        self._watch.arm()
+        began = time.monotonic()
+        self._watch.arm(max(LOADING_LIMIT_S, self._operation.set_time_limit_s))
         self._compute = load(settings)
         if settings.preflight:
             protect_built_in_photo(self._compute, self._method)
         self._watch.disarm()
+        logger.info("models loaded in %.1f s on %s", time.monotonic() - began, settings.device)
         self._store = store or open_store(
             settings.output_uri, single_writer=settings.config.operation.single_writer
         )
@@ -124,6 +126,7 @@ class PhotoSetWorker:
             if trouble:  # a deferral is no crash
                 self._ledger.close(begun, trouble.cause)
             raise
+        logger.debug("photo set %s of %s: %s", photo_set.key, photo_set.identity, record.outcome)
         return _decided(record, "committed" if won else "already")
 
     def _work(

@@ -26,6 +26,9 @@ class WorkerSettings:
     """Protect a built-in photo before the first set."""
     input_roots: tuple[str, ...] = ()
     """``Catalog.roots``: places that photos may be read from."""
+    log_json: bool = False
+    verbose: bool = False
+    """As ``RunOptions``: how the processes of the pool log."""
     node: str | None = None
     """Ray's id of the node, set where the worker runs."""
 

@@ -1,6 +1,7 @@
 """The console script: instant help, one-line errors, exit codes, and what each command prints."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from pipeline.cli import app
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import StoreThrottled
 from pipeline.options import RunOptions, RunOutcome
+from pipeline.reporting.reporter import Reporter
+from pipeline.reporting.tally import Tally
 from tests.pipeline.protected_album import ProtectedAlbum
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
@@ -54,7 +57,13 @@ class Run:
         self.options = RunOptions()
 
     def __call__(
-        self, input_uri: str, output_uri: str, config: RunConfig, options: RunOptions, reporter: Any
+        self,
+        input_uri: str,
+        output_uri: str,
+        config: RunConfig,
+        options: RunOptions,
+        reporter: Reporter,
+        tally: Tally,
     ) -> RunOutcome:
         self.input_uri, self.output_uri = input_uri, output_uri
         self.config, self.options = config, options
@@ -283,6 +292,23 @@ def test_verify_exits_with_2_where_it_finds_something(album: ProtectedAlbum) -> 
     assert "missing_output 1" in result.stdout
     found = json.loads(dladiff("verify", str(album.output), "--json").stdout)
     assert found["findings"][0]["kind"] == "missing_output"
+
+
+@pytest.mark.parametrize("command", ["status", "verify", "explain", "plan", "report", "check"])
+def test_every_command_logs_at_debug_level_when_verbose(
+    album: ProtectedAlbum, tmp_path: Path, command: str
+) -> None:
+    arguments = {
+        "explain": [str(album.output), "ann/1.jpg"],
+        "plan": [str(album.input), str(tmp_path / "new")],
+        "report": [str(album.output), "--to", str(tmp_path / "look.png")],
+        "check": [],
+    }.get(command, [str(album.output)])
+    logger = logging.getLogger("dladiff")
+    dladiff(command, *arguments)
+    assert not logger.isEnabledFor(logging.DEBUG)
+    dladiff(command, *arguments, "--verbose")
+    assert logger.isEnabledFor(logging.DEBUG)
 
 
 def test_report_writes_where_the_user_says(album: ProtectedAlbum, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.lock import LockLostError, OutputLock
 from pipeline.output.manifest import read_manifest
 from pipeline.records import CommitRecord, PhotoSet, StagedRow, photo_row
-from pipeline.reporting.reporter import Reporter, SilentReporter
+from pipeline.reporting.reporter import Reporter, Reporters
+from pipeline.reporting.tally import Tally
 from pipeline.storage.store import Store
 from pipeline.worker.settings import SetOutcome
 from tests.pipeline.mini_run import done_record, photo_set, protect, source_photo
@@ -21,7 +22,7 @@ RUN = "r1"
 INPUTS = {f"{identity}/{n}.jpg": f"{identity}{n}".encode() for identity in "abc" for n in (1, 2)}
 
 
-class Heard(SilentReporter):
+class Heard(Reporter):
     """Remembers what the driver says of sets."""
 
     def __init__(self) -> None:
@@ -31,7 +32,7 @@ class Heard(SilentReporter):
     def set_decided(self, statuses, seconds, gpu_seconds=0.0, ages_s=()):
         self.decided.append(dict(statuses))
 
-    def deferred(self, cause, num_photos=0):
+    def deferred(self, cause):
         self.causes.append(cause)
 
 
@@ -61,7 +62,8 @@ def driver_of(
     **operation: object,
 ) -> Driver:
     settings = OperationSettings.model_validate(operation)
-    return Driver(store, RUN, lock, settings, reporter or SilentReporter(), sets)
+    tally = Tally()
+    return Driver(store, RUN, lock, settings, Reporters(tally, reporter or Reporter()), tally, sets)
 
 
 def committed(store: Store, work: PhotoSet, status: str = "protected") -> SetOutcome:

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from dladiff.results import PhotoResult, SetResult
 from pipeline import ray_pool
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import ConfigurationError
@@ -22,29 +25,68 @@ from pipeline.output.runs import unfinished_runs
 from pipeline.pool import Pool
 from pipeline.run import run_protection
 from pipeline.storage.store import open_store
-from pipeline.worker.protector import Protector, load_protector
+from pipeline.worker.protector import Protector
 from pipeline.worker.settings import WorkerSettings
 from tests.sample_photos import face_album, jpeg_bytes, write_album
 
 
 def quick_config(*overrides: str) -> RunConfig:
-    """The real method with two iterations."""
-    return load_config(
-        "zero-shot",
-        overrides=["layer2.num_steps=2", "threads=1", "worker_memory_gb=0.5", *overrides],
-    )
+    """The real method with two iterations, and one worker: each one loads models for seconds."""
+    quick = ["layer2.num_steps=2", "threads=1", "worker_memory_gb=0.5", "workers=1"]
+    return load_config("zero-shot", overrides=[*quick, *overrides])
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster():
-    ray_pool.start_local(num_cpus=3)
-    yield
+def ray_logs():
+    """Ray, and the folder with the logs of its processes."""
+    yield ray_pool.start_local(num_cpus=3)
     ray_pool.ray.shutdown()
 
 
+@dataclass
+class FirstRun:
+    """An album after its first run, as it can be had again and again."""
+
+    folder: Path
+    outcome: RunOutcome
+    log: list[dict[str, str]]
+    """Of the workers, as JSON and verbose."""
+
+    @property
+    def album(self) -> Path:
+        return self.folder / "in"
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "out"
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory, ray_logs):
+    folder = tmp_path_factory.mktemp("first")
+    album = face_album(folder / "in", {"ann": 3, "bob": 2})
+    outcome = protect(album, folder / "out", log_json=True, verbose=True)
+    shutil.copytree(folder, folder.with_name("kept"))
+    return FirstRun(folder, outcome, worker_log(ray_logs))
+
+
 @pytest.fixture
-def album(tmp_path: Path) -> Path:
-    return face_album(tmp_path / "in", {"ann": 3, "bob": 2})
+def first(first_run):
+    """The same, at the same place, whatever the test before made of it."""
+    shutil.rmtree(first_run.folder)
+    shutil.copytree(first_run.folder.with_name("kept"), first_run.folder)
+    return first_run
+
+
+def worker_log(ray_logs: Path) -> list[dict[str, str]]:
+    """JSON lines of our loggers in the logs of Ray's workers so far."""
+    lines = [
+        line
+        for path in ray_logs.glob("worker-*.err")
+        for line in path.read_text().splitlines()
+        if line.startswith("{")
+    ]
+    return [json.loads(line) for line in lines]
 
 
 @pytest.fixture
@@ -64,22 +106,40 @@ def images(output: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.png"))}
 
 
-def test_everything_is_protected_once_and_a_second_run_does_nothing(album, output):
-    first = protect(album, output)
-    assert (first.exit_code, first.counts, first.num_sets) == (0, {"protected": 5}, 2)
-    assert sorted(images(output)) == [f"ann/{i}.png.png" for i in range(3)] + [
+def test_everything_is_protected_once_and_a_second_run_does_nothing(first):
+    outcome = first.outcome
+    assert (outcome.exit_code, outcome.counts, outcome.num_sets) == (0, {"protected": 5}, 2)
+    assert sorted(images(first.output)) == [f"ann/{i}.png.png" for i in range(3)] + [
         f"bob/{i}.png.png" for i in range(2)
     ]
-    assert verify_output(str(output), str(album)).num_findings == 0
-    started = time.monotonic()
-    second = protect(album, output)
+    assert verify_output(str(first.output), str(first.album)).num_findings == 0
+
+    class NoPool(ray_pool.RayPool):
+        def session(self, *_: object):
+            raise AssertionError("nothing is to do")
+
+    second = protect(first.album, first.output, pool=NoPool())
     assert (second.exit_code, second.counts, second.num_sets) == (0, {}, 0)
-    assert time.monotonic() - started < 15
-    assert unfinished_runs(open_store(str(output))) == []
+    assert unfinished_runs(open_store(str(first.output))) == []
 
 
-def test_added_changed_touched_and_deleted_photos(album, output):
-    protect(album, output)
+def test_run_json_and_metrics_hold_no_identity(first):
+    folder = first.output / "runs" / first.outcome.run_id
+    assert json.loads((folder / "run.json").read_text())["config"]["method"]["seed"] == 0
+    text = (folder / "metrics.prom").read_text()
+    assert 'dladiff_decided_photos_total{status="protected"} 5.0' in text
+    assert not re.search(r"\bann\b", text)
+
+
+def test_log_json_and_verbose_reach_the_workers(first):
+    levels = {entry["message"].partition(" ")[0]: entry["level"] for entry in first.log}
+    assert levels["models"] == "info"
+    assert levels["photo"] == "debug"  # which may name a person
+    assert any(" of ann: done" in entry["message"] for entry in first.log)
+
+
+def test_added_changed_touched_and_deleted_photos(first):
+    album, output = first.album, first.output
     before = images(output)
     face_album(album, {"cat": 1})
     shutil.copy(album / "ann/0.png", album / "bob/1.png")
@@ -104,15 +164,25 @@ def test_added_changed_touched_and_deleted_photos(album, output):
     assert protect(album, output).num_sets == 0
 
 
-def test_the_same_bytes_for_any_number_and_order_of_workers(album, tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    protect(album, one, "workers=1")
-    other_place = tmp_path / "in"  # same URIs, another order of sets
-    protect(other_place, two, "workers=2", "max_set_photos=16")
-    assert images(one) == images(two)
+class _Backwards(ray_pool.RayPool):
+    """Takes the sets of a plan from its end, and remembers the order."""
+
+    order: ClassVar[list[str]] = []
+
+    def protect_sets(self, photo_sets, settings, size):
+        self.order[:] = [photo_set.identity for photo_set in reversed(photo_sets)]
+        yield from super().protect_sets(photo_sets[::-1], settings, size)
 
 
-def test_bad_photos_get_a_reason_and_the_rest_is_protected(album, output):
+def test_the_same_bytes_for_any_number_and_order_of_workers(first, tmp_path):
+    outcome = protect(first.album, tmp_path / "two", "workers=2", pool=_Backwards())
+    assert outcome.counts == {"protected": 5}
+    assert _Backwards.order == ["bob", "ann"]
+    assert images(tmp_path / "two") == images(first.output)
+
+
+def test_bad_photos_get_a_reason_and_the_rest_is_protected(tmp_path, output, ray_logs):
+    album = face_album(tmp_path / "in", {"ann": 1})
     good = (album / "ann/0.png").read_bytes()
     write_album(
         album,
@@ -124,16 +194,21 @@ def test_bad_photos_get_a_reason_and_the_rest_is_protected(album, output):
             "dan/nobody.jpg": jpeg_bytes(96, 96),
         },
     )
-    outcome = protect(album, output)
+    num_before = len(worker_log(ray_logs))
+    outcome = protect(album, output, log_json=True)
     assert outcome.exit_code == 0
     rows = read_manifest(open_store(str(output))).to_pylist()
     reasons = {row["source_uri"].rsplit("/", 1)[-1]: (row["status"], row["reason"]) for row in rows}
-    assert len(rows) == 10
+    assert len(rows) == 6
     for name in ("truncated.png", "empty.jpg", "text.jpg", "nobody.jpg"):
         assert reasons[name][0] == "skipped"
         assert reasons[name][1]
-    assert sorted(images(output))[:2] == ["ann/0.jpg.png", "ann/0.png.png"]
+    assert sorted(images(output)) == ["ann/0.jpg.png", "ann/0.png.png"]
     assert verify_output(str(output), str(album)).num_findings == 0
+    log = worker_log(ray_logs)
+    assert len(log) > num_before
+    text = json.dumps([entry for entry in log if entry["level"] != "debug"])
+    assert not re.search(r"\b(ann|dan)\b", text)
 
 
 POISON, HANG, ONCE = 201, 202, 203
@@ -141,17 +216,19 @@ POISON, HANG, ONCE = 201, 202, 203
 
 
 def load_sabotaged(settings: WorkerSettings) -> Protector:
-    """The real method, but some photos end its process or never end."""
-    protect, marker = load_protector(settings), Path(settings.output_uri[7:]) / "killed"
+    """No method but the negative of a photo, unless the photo ends its process or hangs it."""
+    marker = Path(settings.output_uri.removeprefix("file://")) / "killed"
 
-    def sabotaged(photos, references, method, on_progress):
+    def sabotaged(photos, *_):
         height = photos[0].image.shape[0]
         if height == POISON or (height == ONCE and not marker.exists()):
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         if height == HANG:
             time.sleep(600)
-        return protect(photos, references, method, on_progress)
+        return SetResult(
+            [PhotoResult(one.key, "protected", image=255 - one.image) for one in photos]
+        )
 
     return sabotaged
 
@@ -166,7 +243,7 @@ def test_sets_that_kill_or_hang_their_process_are_quarantined(tmp_path, output):
         output,
         "workers=2",
         "max_crashed_attempts=2",
-        "set_time_limit_s=30",
+        "set_time_limit_s=15",  # of computing: loading models has its own
         "max_failed=0.1",
         pool=ray_pool.RayPool(load_sabotaged),
     )
@@ -229,8 +306,8 @@ def test_sigterm_folds_what_is_decided_and_exits_with_3(tmp_path, output):
     assert "deferred" in statuses
 
 
-def test_another_method_is_refused_with_the_difference(album, output):
-    protect(album, output)
+def test_another_method_is_refused_with_the_difference(first):
+    album, output = first.album, first.output
     with pytest.raises(ConfigurationError, match=r"layer2\.epsilon_levels: 11\.0 -> 8"):
         protect(album, output, "layer2.epsilon_levels=8")
     kept = protect(album, output, "layer2.epsilon_levels=8", on_method_change="keep")
@@ -238,12 +315,3 @@ def test_another_method_is_refused_with_the_difference(album, output):
     redone = protect(album, output, "layer2.epsilon_levels=8", on_method_change="reprotect")
     assert redone.counts == {"protected": 5}
     assert verify_output(str(output), str(album)).num_findings == 0
-
-
-def test_run_json_and_metrics_hold_no_identity(album, output):
-    outcome = protect(album, output)
-    folder = output / "runs" / outcome.run_id
-    assert json.loads((folder / "run.json").read_text())["config"]["method"]["seed"] == 0
-    text = (folder / "metrics.prom").read_text()
-    assert 'dladiff_decided_photos_total{status="protected"} 5.0' in text
-    assert not re.search(r"\bann\b", text)

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.options import PlanCounts, RunOutcome
 from pipeline.reporting.displays import open_display, plan_line, progress_line, summary_lines
-from pipeline.reporting.reporter import Reporter, Reporters, SilentReporter
+from pipeline.reporting.reporter import Reporter, Reporters
 from pipeline.reporting.tally import Tally
 
 PLAN = PlanCounts(
@@ -33,14 +33,15 @@ def work_through(reporter: Reporter) -> None:
     reporter.stage("protect")
     reporter.set_decided({"protected": 4}, seconds=2.0, gpu_seconds=1.0, ages_s=[60.0])
     reporter.set_decided({"protected": 4, "failed": 1}, seconds=2.0)
-    reporter.deferred("store_throttled", 3)
+    reporter.deferred("store_throttled")
     reporter.message("trying again")
     reporter.finished(OUTCOME)
 
 
 def test_lines_elsewhere_than_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with open_display(interval_s=0.02) as reporter:
-        work_through(reporter)
+    tally = Tally()
+    with open_display(tally, interval_s=0.02) as reporter:
+        work_through(Reporters(tally, reporter))
         time.sleep(0.1)
     captured = capsys.readouterr()
     assert "12 photos of 2 identities in 3 sets, 3.0 MB to read; 5 up to date, 1 gone" in (
@@ -63,8 +64,9 @@ def test_a_terminal_gets_a_live_display(
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm-256color")
-    with open_display() as reporter:
-        work_through(reporter)
+    tally = Tally()
+    with open_display(tally) as reporter:
+        work_through(Reporters(tally, reporter))
         time.sleep(0.6)
     assert "9 of 12 photos" in terminal.getvalue()
     assert "━" in terminal.getvalue()
@@ -72,7 +74,10 @@ def test_a_terminal_gets_a_live_display(
 
 
 def test_log_lines_on_request(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="dladiff.progress"), open_display(as_log=True) as to:
+    with (
+        caplog.at_level(logging.INFO, logger="dladiff.progress"),
+        open_display(Tally(), as_log=True) as to,
+    ):
         work_through(to)
     messages = [record.getMessage() for record in caplog.records]
     assert plan_line(PLAN) in messages
@@ -100,6 +105,6 @@ def test_before_the_plan_the_stage_and_the_time_are_shown() -> None:
 
 def test_several_reporters_hear_the_same() -> None:
     first, second = Tally(), Tally()
-    work_through(Reporters(first, second, SilentReporter()))
+    work_through(Reporters(first, second, Reporter()))
     assert first.statuses == second.statuses == {"protected": 8, "failed": 1}
     assert first.causes == second.causes == {"store_throttled": 1}

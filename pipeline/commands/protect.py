@@ -1,29 +1,25 @@
-"""``dladiff protect`` and ``dladiff plan``: do the work, or say what it would be."""
+"""``dladiff protect``: do the work."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from pipeline.commands.arguments import (
     AllowPrefixes,
-    AsJson,
     ConfigFile,
     InputUri,
+    MethodChange,
     OutputUri,
     Overrides,
     Preset,
+    RetryFailed,
+    RetryQuarantined,
     Verbose,
+    Workers,
     configuration,
+    log_to_stderr,
 )
 
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Worker processes. Default: as many as GPUs, or CPUs and memory, allow.",
-        rich_help_panel="Machines",
-    ),
-]
 GpusPerWorker = Annotated[
     float | None,
     typer.Option(
@@ -31,28 +27,6 @@ GpusPerWorker = Annotated[
         help="GPUs that each worker takes, e.g. 0.5. Default: 1 where there are GPUs and the "
         "method has layer 1, else 0.",
         rich_help_panel="Machines",
-    ),
-]
-MethodChange = Annotated[
-    Literal["keep", "reprotect"] | None,
-    typer.Option(
-        help="Where OUTPUT was made with other settings or models: keep its photos and do only "
-        "new ones, or protect all anew. Default: refuse and show the difference.",
-        rich_help_panel="What to do",
-    ),
-]
-RetryFailed = Annotated[
-    bool,
-    typer.Option(
-        "--retry-failed", help="Also try failed photos again.", rich_help_panel="What to do"
-    ),
-]
-RetryQuarantined = Annotated[
-    bool,
-    typer.Option(
-        "--retry-quarantined",
-        help="Also try photos again whose work killed its process several times.",
-        rich_help_panel="What to do",
     ),
 ]
 
@@ -146,7 +120,7 @@ def protect(
     """
     from pipeline.options import RunOptions
     from pipeline.reporting.displays import open_display
-    from pipeline.reporting.logs import set_up_logging
+    from pipeline.reporting.tally import Tally
 
     config = configuration(
         preset,
@@ -170,54 +144,11 @@ def protect(
         log_json=log_json,
         verbose=verbose,
     )
-    set_up_logging(as_json=log_json, verbose=verbose)
-    with open_display(as_log=log_json) as reporter:
+    log_to_stderr(verbose, as_json=log_json)
+    tally = Tally()
+    with open_display(tally, as_log=log_json) as reporter:
         reporter.stage("starting")
         from pipeline.run import run_protection  # seconds: ray and torch
 
-        outcome = run_protection(input_uri, output_uri, config, options, reporter)
+        outcome = run_protection(input_uri, output_uri, config, options, reporter, tally)
     raise typer.Exit(outcome.exit_code)
-
-
-def plan(
-    input_uri: InputUri,
-    output_uri: OutputUri,
-    preset: Preset = None,
-    config_file: ConfigFile = None,
-    overrides: Overrides = None,
-    on_method_change: MethodChange = None,
-    retry_failed: RetryFailed = False,
-    retry_quarantined: RetryQuarantined = False,
-    allow_prefixes: AllowPrefixes = None,
-    workers: Workers = None,
-    seconds_per_photo: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="Seconds a worker needs per photo. Default: what OUTPUT's manifest shows for "
-            "these settings, else a rough value of the preset.",
-        ),
-    ] = None,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-) -> None:
-    """Show what protect would do and what it would cost; nothing is written."""
-    import json
-    from dataclasses import asdict
-
-    from pipeline.inspection.preview import preview_lines, preview_run
-    from pipeline.options import RunOptions
-
-    config = configuration(
-        preset, config_file, overrides, workers=workers, allow_prefixes=allow_prefixes or None
-    )
-    options = RunOptions(
-        on_method_change=on_method_change or "refuse",
-        retry_failed=retry_failed,
-        retry_quarantined=retry_quarantined,
-    )
-    preview = preview_run(input_uri, output_uri, config, options, seconds_per_photo)
-    if as_json:
-        print(json.dumps(asdict(preview), indent=2))
-    else:
-        print("\n".join(preview_lines(preview)))

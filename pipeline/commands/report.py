@@ -5,7 +5,11 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.arguments import OutputUri, Verbose
+from pipeline.commands.arguments import (
+    OutputUri,
+    Verbose,
+    log_to_stderr,
+)
 
 
 def report(
@@ -27,6 +31,7 @@ def report(
 
     It shows photos of people: keep it as private as INPUT. It is never written into OUTPUT.
     """
+    log_to_stderr(verbose)
     from pipeline.inspection.report import write_report
 
     print(f"wrote {write_report(output_uri, to, num_photos)}")

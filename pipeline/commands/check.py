@@ -1,4 +1,4 @@
-"""``dladiff check`` and ``dladiff models``: is everything there that a run needs?"""
+"""``dladiff check``: is everything there that a run needs?"""
 
 from typing import Annotated
 
@@ -11,34 +11,9 @@ from pipeline.commands.arguments import (
     Preset,
     Verbose,
     configuration,
+    log_to_stderr,
+    show,
 )
-
-
-def models(
-    preset: Preset = None,
-    config_file: ConfigFile = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the installed models, their terms and digests, and those the configuration names."""
-    import json
-    from dataclasses import asdict
-
-    from pipeline.models.registry import list_models
-
-    found = list_models(configuration(preset, config_file, overrides).method)
-    if as_json:
-        print(json.dumps([asdict(model) for model in found], indent=2, default=str))
-    else:
-        for model in found:
-            print(f"{model.name}: {model.purpose}, {model.state}")
-            print(f"    terms   {model.terms}")
-            if model.sha256:
-                print(f"    sha256  {model.sha256}  ({model.num_bytes:,} bytes)")
-                print(f"    path    {model.path}")
-            if model.remedy:
-                print(f"    remedy  {model.remedy}")
-    raise typer.Exit(0 if all(model.state == "ok" for model in found) else 1)
 
 
 def check(
@@ -67,16 +42,11 @@ def check(
     One line per check, ok or fail with a remedy; exit code 1 if one fails. A few small objects
     are written below OUTPUT/locks and deleted again.
     """
-    import json
-    from dataclasses import asdict
-
+    log_to_stderr(verbose)
     from pipeline.inspection.check import check_all, check_lines
 
     checks = check_all(
         lambda: configuration(preset, config_file, overrides), input_uri, output_uri, load_models
     )
-    if as_json:
-        print(json.dumps([asdict(one) for one in checks], indent=2))
-    else:
-        print("\n".join(check_lines(checks)))
+    show(checks, check_lines, as_json)
     raise typer.Exit(0 if all(one.ok for one in checks) else 1)

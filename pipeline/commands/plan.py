@@ -1,0 +1,62 @@
+"""``dladiff plan``: say what ``protect`` would do and what it would cost."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.arguments import (
+    AllowPrefixes,
+    AsJson,
+    ConfigFile,
+    InputUri,
+    MethodChange,
+    OutputUri,
+    Overrides,
+    Preset,
+    RetryFailed,
+    RetryQuarantined,
+    Verbose,
+    Workers,
+    configuration,
+    log_to_stderr,
+    show,
+)
+
+
+def plan(
+    input_uri: InputUri,
+    output_uri: OutputUri,
+    preset: Preset = None,
+    config_file: ConfigFile = None,
+    overrides: Overrides = None,
+    on_method_change: MethodChange = None,
+    retry_failed: RetryFailed = False,
+    retry_quarantined: RetryQuarantined = False,
+    allow_prefixes: AllowPrefixes = None,
+    workers: Workers = None,
+    seconds_per_photo: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds a worker needs per photo. Default: what OUTPUT's manifest shows for "
+            "these settings, else a rough value of the preset.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what protect would do and what it would cost; nothing is written."""
+    log_to_stderr(verbose)
+    from pipeline.inspection.preview import preview_lines, preview_run
+    from pipeline.options import RunOptions
+
+    config = configuration(
+        preset, config_file, overrides, workers=workers, allow_prefixes=allow_prefixes or None
+    )
+    options = RunOptions(
+        on_method_change=on_method_change or "refuse",
+        retry_failed=retry_failed,
+        retry_quarantined=retry_quarantined,
+    )
+    preview = preview_run(input_uri, output_uri, config, options, seconds_per_photo)
+    show(preview, preview_lines, as_json)

@@ -1,0 +1,43 @@
+"""``dladiff verify``: does OUTPUT hold what its manifest says?"""
+
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.arguments import (
+    AllowPrefixes,
+    AsJson,
+    OutputUri,
+    Verbose,
+    log_to_stderr,
+    show,
+)
+
+
+def verify(
+    output_uri: OutputUri,
+    input_uri: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[INPUT]",
+            help="Also check that every photo of INPUT is accounted for.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_prefixes: AllowPrefixes = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Check every row of the manifest against the files: hash, size, budgets, completeness.
+
+    Budgets are measured on the re-read pixels, inside and outside the face masks, wherever the
+    original can still be read. Exit code 2 if anything is found.
+    """
+    log_to_stderr(verbose)
+    from pipeline.inspection.verify import report_lines, verify_output
+    from pipeline.reporting.displays import progress_bar
+
+    with progress_bar("verify") as on_progress:
+        report = verify_output(output_uri, input_uri, tuple(allow_prefixes or ()), on_progress)
+    show(report, report_lines, as_json)
+    raise typer.Exit(2 if report.num_findings else 0)
