@@ -26,7 +26,7 @@ class OperationSettings(Settings):
     """Workers of the pool; None: as many as GPUs, or CPUs and memory, allow."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     """None: 1 where the cluster has GPUs and layer 1 is on, else 0."""
-    worker_memory_gb: Annotated[float, Field(gt=0)] = 2.0
+    worker_memory_gb: Annotated[float, Field(gt=0)] = 5.0
     """Memory that Ray reserves per worker for scheduling."""
     read_concurrency: Annotated[int, Field(ge=1)] = 4
     """Parallel readers of photos."""

@@ -62,7 +62,7 @@ class DiffusionModel(Autoencoder):
         noisy_latents: Latents,
         timesteps: Timesteps,
         weights: dict[str, Tensor] | None = None,
-        prompt_embeds: Float[Tensor, "batch tokens features"] | None = None,
+        prompt_embeds: Float[Tensor, "prompts tokens features"] | None = None,
     ) -> Latents:
         """Predicts the target (noise or velocity) of noisy latents under the prompt.
 

@@ -53,7 +53,9 @@ def effect(leak_clean: PerPerson, leak_protected: PerPerson, floor: PerPerson) -
 
 
 def bootstrap(
-    statistic: Callable[..., float], *columns: PerPerson, num_resamples: int = NUM_RESAMPLES
+    statistic: Callable[..., float],
+    *columns: Float[np.ndarray, " _"],
+    num_resamples: int = NUM_RESAMPLES,
 ) -> Score:
     """A statistic of columns with one value per person, and its percentile interval.
 
