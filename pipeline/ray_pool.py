@@ -230,7 +230,8 @@ def run_tasks(
     try:
         while waiting or running:
             while waiting and len(running) < size.workers:
-                running[remote.remote(waiting[-1])] = waiting.pop()
+                task = waiting.pop()
+                running[remote.remote(task)] = task
             done, _ = ray.wait(list(running), num_returns=1)
             yield running.pop(done[0]), ray.get(done[0])
     except ray.exceptions.RayError as error:
@@ -322,7 +323,13 @@ def _configure_data() -> None:
 def _pool_size(config: RunConfig, num_sets: int, resources: dict[str, Any]) -> PoolSize:
     operation, threads = config.operation, config.method.threads
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    memory = int(operation.worker_memory_gb * 1024**3)
+    memory, available = int(operation.worker_memory_gb * 1024**3), resources.get("memory", 0.0)
+    if 0 < available < memory:
+        # A laptop has less: one worker gets what there is, rather than waiting for ever.
+        logging.getLogger("dladiff.run").warning(
+            "this cluster has less memory than operation.worker_memory_gb asks for"
+        )
+        memory = int(available)
     per_worker = operation.gpus_per_worker
     if per_worker is None:
         per_worker = 1.0 if gpus >= 1 and config.method.layer1.enabled else 0.0
@@ -330,9 +337,7 @@ def _pool_size(config: RunConfig, num_sets: int, resources: dict[str, Any]) -> P
         raise ConfigurationError(
             f"--gpus-per-worker {per_worker:g}, but the cluster has {gpus:g} GPUs"
         )
-    workers = operation.workers or _most_workers(
-        per_worker, gpus, cpus, threads, resources.get("memory", 0.0), memory
-    )
+    workers = operation.workers or _most_workers(per_worker, gpus, cpus, threads, available, memory)
     if workers * threads + _READ_CPUS > cpus:
         raise ConfigurationError(
             f"{workers} workers of {threads} CPUs and a reader need "

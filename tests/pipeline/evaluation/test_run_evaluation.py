@@ -120,7 +120,7 @@ def test_encoders_in_a_loss_are_known_from_the_run_that_protected(tmp_path: Path
     }
     store.write("runs/a/run.json", json.dumps({"config": {"method": method}}).encode())
     assert encoders_in_loss([str(tmp_path / "out")]) == frozenset()  # no manifest: no OUTPUT
-    store.write("manifest/run=a/part-0.parquet", b"")
+    store.write("manifest/run=a/part-000000.parquet", b"")
     assert encoders_in_loss([str(tmp_path / "out")]) == {"sface"}
 
 
