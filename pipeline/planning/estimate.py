@@ -14,8 +14,9 @@ MEASURED_COLUMNS = ("status", "method_digest", "seconds")
 
 _DEFAULT_SECONDS = {"zero-shot": 2.6}
 """Seconds per photo of one worker, by preset: measured on 2 CPU cores (144 photos of 250 px, one
-face each). Presets with layer 1 depend on the checkpoint and the device by a factor of a hundred,
-so there is no default for them: a first small run measures it."""
+face each) with SFace alone in the loss; dlib's network adds about a third. Presets with layer 1
+depend on the checkpoint and the device by a factor of a hundred, so there is no default for them:
+a first small run measures it."""
 
 
 @dataclass(frozen=True)
