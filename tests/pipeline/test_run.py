@@ -238,16 +238,19 @@ def test_sets_that_kill_or_hang_their_process_are_quarantined(tmp_path, output):
     for identity, side in {"fine": 200, "hang": HANG, "once": ONCE, "poison": POISON}.items():
         face_album(album, {identity: 1}, side)
     ray_pool.ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    outcome = protect(
-        album,
-        output,
-        "workers=2",
-        "max_crashed_attempts=2",
-        "set_time_limit_s=15",  # of computing: loading models has its own
-        "max_failed=0.1",
-        pool=ray_pool.RayPool(load_sabotaged),
-    )
-    assert outcome.counts == {"protected": 2, "quarantined": 2}
+    for _ in range(3):
+        outcome = protect(
+            album,
+            output,
+            "workers=2",
+            "max_crashed_attempts=2",
+            "set_time_limit_s=15",  # of computing: loading models has its own
+            "max_failed=0.1",
+            pool=ray_pool.RayPool(load_sabotaged),
+        )
+        # A busy machine may defer a set; then the same command goes on, as a person would.
+        if outcome.exit_code != 3:
+            break
     assert outcome.exit_code == 2
     states = newest_state(open_store(str(output)))
     assert {state.identity: state.status for state in states.values()} == {
