@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pipeline.reporting.metrics import RunMetrics
+from pipeline.reporting.tally import Tally
 from tools.deploy.render_manifests import ROOT, RULES
 
 DASHBOARD = ROOT / "deploy/grafana/dashboards/dladiff.json"
@@ -21,7 +22,7 @@ NAME = re.compile(r"\b(?:ray_)?dladiff_\w+|\bkube_\w+|\bdladiff:\w+:\w+")
 def driver_metrics() -> set[str]:
     """Names of the driver's series."""
     names = set()
-    for family in RunMetrics().registry.collect():
+    for family in RunMetrics(Tally()).registry.collect():
         suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
         names |= {family.name + suffix for suffix in suffixes.get(family.type, [""])}
     return names
