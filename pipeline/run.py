@@ -15,18 +15,17 @@ from pipeline.interruption import RunInterrupted, interruptible
 from pipeline.models.registry import weights_sha256
 from pipeline.options import EXIT_UNFINISHED, RunOptions, RunOutcome
 from pipeline.output.fold import fold_run, write_part
-from pipeline.output.ledger import Ledger
 from pipeline.output.lock import OutputLock
-from pipeline.output.manifest import newest_state
 from pipeline.output.runs import (
     finish_run,
     make_run_id,
-    read_run,
     start_run,
     unfinished_runs,
     write_plan,
 )
-from pipeline.planning.plan import Plan, make_plan
+from pipeline.planning.against_output import plan_against_output
+from pipeline.planning.decisions import DecisionRules
+from pipeline.planning.plan import Plan
 from pipeline.pool import Pool
 from pipeline.reporting.metrics import RunMetrics
 from pipeline.reporting.reporter import Reporter, Reporters
@@ -132,19 +131,10 @@ def plan_run(
     weights = weights_sha256(config.method)
     digest = method_digest(config.method, weights)
     catalog = read_catalog(input_uri, config.operation, store.uri)
-    plan = make_plan(
-        catalog,
-        newest_state(store),
-        config,
-        digest,
-        output_uri=store.uri,
-        on_method_change=options.on_method_change,
-        retry_failed=options.retry_failed,
-        retry_quarantined=options.retry_quarantined,
-        method_of_run=lambda other: _method_of(store, other),
-        # Not empty only where a run id is used again, e.g. by a RayJob's second try.
-        generations=dict(sorted(Ledger(store, run_id).commit_names())),
+    rules = DecisionRules(
+        digest, options.on_method_change, options.retry_failed, options.retry_quarantined
     )
+    plan = plan_against_output(catalog, store, config, rules, run_id)
     settings = WorkerSettings(
         output_uri=store.uri,
         run_id=run_id,
@@ -204,10 +194,11 @@ def _ray_pool(options: RunOptions) -> Pool:
 
 
 def _record_gone(store: Store, run_id: str, plan: Plan, config: RunConfig) -> None:
+    rows = plan.gone_rows
     if config.operation.delete_gone_outputs:
-        store.delete(gone_outputs(plan.gone_rows, store))
-        plan.gone_rows = [dataclasses.replace(row, output_uri=None) for row in plan.gone_rows]
-    write_part(store, run_id, plan.gone_rows)
+        store.delete(gone_outputs(rows, store))
+        rows = [dataclasses.replace(row, output_uri=None) for row in rows]
+    write_part(store, run_id, rows)
 
 
 def _finish(store: Store, run_id: str, outcome: RunOutcome, metrics: RunMetrics) -> None:
@@ -215,11 +206,6 @@ def _finish(store: Store, run_id: str, outcome: RunOutcome, metrics: RunMetrics)
     store.write(f"runs/{run_id}/metrics.prom", metrics.to_prom_text().encode())
     if outcome.exit_code != EXIT_UNFINISHED:
         finish_run(store, run_id, dataclasses.asdict(outcome))
-
-
-def _method_of(store: Store, run_id: str) -> dict[str, Any] | None:
-    method = ((read_run(store, run_id) or {}).get("config") or {}).get("method")
-    return method if isinstance(method, dict) else None
 
 
 def _run_record(input_uri: str, config: RunConfig, settings: WorkerSettings) -> dict[str, Any]:

@@ -2,19 +2,24 @@
 
 import dataclasses
 import os
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 from pipeline.catalog.folder import check_paths, read_catalog
+from pipeline.catalog.photos import CatalogReport
 from pipeline.config import RunConfig, method_digest
 from pipeline.models.registry import weights_sha256
 from pipeline.options import RunOptions
-from pipeline.output.manifest import newest_state, read_manifest
-from pipeline.output.runs import read_run, unfinished_runs
+from pipeline.output.manifest import read_manifest
+from pipeline.output.runs import unfinished_runs
+from pipeline.planning.against_output import plan_against_output
+from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.estimate import MEASURED_COLUMNS, estimate, measured_seconds_per_photo
-from pipeline.planning.plan import make_plan
 from pipeline.reporting.words import format_bytes, format_count, format_duration
 from pipeline.storage.store import Store, open_store
+
+_SHOWN_TYPES = 5
+"""Extensions that are named; the most frequent ones."""
 
 
 @dataclass
@@ -29,6 +34,8 @@ class Preview:
     """Photos found, by what the plan decided for them."""
     ignored: dict[str, int]
     """Files of INPUT that are no photos, by reason."""
+    ignored_extensions: dict[str, int]
+    """Those of another type, by extension."""
     method_digest: str
     workers: int
     """As configured, else as many as this machine's CPUs allow."""
@@ -60,17 +67,11 @@ def preview_run(
     store = open_store(output_uri)
     digest = method_digest(config.method, weights_sha256(config.method))
     is_new = not store.root_exists()
-    plan = make_plan(
-        read_catalog(input_uri, config.operation, output_uri),
-        {} if is_new else newest_state(store),
-        config,
-        digest,
-        output_uri=store.uri,
-        on_method_change=options.on_method_change,
-        retry_failed=options.retry_failed,
-        retry_quarantined=options.retry_quarantined,
-        method_of_run=lambda run_id: method_of_run(store, run_id),
+    rules = DecisionRules(
+        digest, options.on_method_change, options.retry_failed, options.retry_quarantined
     )
+    catalog = read_catalog(input_uri, config.operation, output_uri)
+    plan = plan_against_output(catalog, store, config, rules)
     measured = seconds_per_photo
     if measured is None and not is_new:
         measured = measured_seconds_per_photo(read_manifest(store, MEASURED_COLUMNS), digest)
@@ -91,14 +92,9 @@ def preview_run(
         worker_hours=expected.worker_hours,
         wall_hours=expected.wall_hours(workers),
         basis=expected.basis if seconds_per_photo is None else "as given",
-        notes=[] if is_new else _notes(store),
+        ignored_extensions=dict(plan.catalog_report.ignored_extensions),
+        notes=_catalog_notes(plan.catalog_report) + ([] if is_new else _notes(store)),
     )
-
-
-def method_of_run(store: Store, run_id: str) -> dict[str, Any] | None:
-    """The ``method`` settings of an earlier run, to show what changed; None: not known."""
-    record = read_run(store, run_id)
-    return None if record is None else (record.get("config") or {}).get("method")
 
 
 def preview_lines(preview: Preview) -> list[str]:
@@ -108,6 +104,10 @@ def preview_lines(preview: Preview) -> list[str]:
     if preview.ignored:
         ignored = ", ".join(f"{name} {n:,}" for name, n in sorted(preview.ignored.items()))
         lines.append(f"no photos   {ignored}")
+    if preview.ignored_extensions:
+        types = Counter(preview.ignored_extensions).most_common(_SHOWN_TYPES)
+        shown = ", ".join(f"{name or 'none'} {n:,}" for name, n in types)
+        lines.append(f"extensions  {shown} (passed over: not of photos)")
     lines += [f"note        {note}" for note in preview.notes]
     if not preview.num_photos:
         return [*lines, "to do       nothing"]
@@ -125,6 +125,16 @@ def preview_lines(preview: Preview) -> list[str]:
         f"({preview.seconds_per_photo:.3g} s per photo: {preview.basis})"
     )
     return lines
+
+
+def _catalog_notes(report: CatalogReport) -> list[str]:
+    """What a person would want to know of INPUT before a run."""
+    notes = []
+    if report.num_missing:
+        notes.append(f"{format_count(report.num_missing, 'photo')} of the catalog: no such file")
+    if empty := len(report.identities_without_photos):
+        notes.append(f"{format_count(empty, 'identity', 'identities')} without any photo")
+    return notes
 
 
 def _notes(store: Store) -> list[str]:

@@ -137,12 +137,12 @@ class Ledger:
             if found is not None:
                 yield found
 
-    def next_generation(self, set_key: str) -> int:
-        """First generation of a set that is not decided, for ``--retry-failed`` and alike."""
-        generation = 0
-        while self._store.exists(self._commit_key(set_key, generation)):
-            generation += 1
-        return generation
+    def decided_generations(self) -> dict[str, int]:
+        """The highest decided generation of every set that the run has decided, by set key."""
+        highest: dict[str, int] = {}
+        for set_key, generation in self.commit_names():
+            highest[set_key] = max(generation, highest.get(set_key, 0))
+        return highest
 
     def attempts(self, set_key: str, generation: int = 0) -> list[Attempt]:
         """All attempts at a set, in the order of their start."""

@@ -107,6 +107,12 @@ def read_run(store: Store, run_id: str) -> dict[str, Any] | None:
     return _read_json(store, run_key(run_id, "run.json"))
 
 
+def method_of_run(store: Store, run_id: str) -> dict[str, Any] | None:
+    """The ``method`` settings of an earlier run, to show what changed; None: not known."""
+    method = ((read_run(store, run_id) or {}).get("config") or {}).get("method")
+    return method if isinstance(method, dict) else None
+
+
 def list_runs(store: Store) -> list[str]:
     """Ids of all runs that OUTPUT knows, in name order."""
     return sorted(name for name in store.folders("runs/") if _RUN_ID.fullmatch(name))

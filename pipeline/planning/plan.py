@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.catalog.folder import find_gone
 from pipeline.catalog.output_keys import assign_output_keys
 from pipeline.catalog.photos import Catalog, CatalogReport
-from pipeline.config import OnMethodChange, RunConfig
+from pipeline.config import RunConfig
 from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.options import PlanCounts
 from pipeline.output.manifest import SourceState
@@ -25,7 +25,7 @@ from pipeline.records import MISSING_VERSION, PhotoSet, SourcePhoto
 _TO_DO: tuple[Decision, ...] = ("new", "changed", "method_changed", "retry")
 
 
-@dataclass
+@dataclass(frozen=True)
 class PhotoCounts:
     """Photos of the catalog by what the plan decided for them."""
 
@@ -50,7 +50,7 @@ class PhotoCounts:
         return self.new + self.changed + self.method_changed + self.retry
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plan:
     """The work of one run."""
 
@@ -59,9 +59,6 @@ class Plan:
     gone_rows: list[ManifestRow]
     """With status ``source_gone``, for ``fold.write_part``."""
     catalog_report: CatalogReport
-    method_digest: str
-    roots: tuple[str, ...] = ()
-    """``Catalog.roots``, for the reader."""
     num_bytes: int = 0
     """Encoded bytes to read, references included."""
     identities_to_do: frozenset[str] = field(default_factory=frozenset)
@@ -89,14 +86,11 @@ def make_plan(
     catalog: Catalog,
     states: Mapping[str, SourceState],
     config: RunConfig,
-    method_digest: str,
+    rules: DecisionRules,
     *,
     output_uri: str,
-    on_method_change: OnMethodChange = "refuse",
-    retry_failed: bool = False,
-    retry_quarantined: bool = False,
     method_of_run: Callable[[str], Mapping[str, Any] | None] | None = None,
-    generations: Mapping[str, int] | None = None,
+    decided_generations: Mapping[str, int] | None = None,
 ) -> Plan:
     """Decides for each photo whether it is to do, and forms photo sets of those that are.
 
@@ -104,14 +98,11 @@ def make_plan(
         catalog: All photos of INPUT.
         states: ``manifest.newest_state``: the newest decision by source URI.
         config: Of this run.
-        method_digest: ``config.method_digest`` of this run.
+        rules: What a person asked for, and the method of this run.
         output_uri: OUTPUT, for the URIs of gone photos' outputs.
-        on_method_change: What to do with photos that another method decided on.
-        retry_failed: Do failed photos again, and those whose file could not be used.
-        retry_quarantined: Do quarantined photos again.
         method_of_run: ``method`` settings of an earlier run by its id, to show the difference.
-        generations: Highest generation by set key that is already decided in the ledger in which
-            this plan will work; a set planned again gets the next one.
+        decided_generations: ``Ledger.decided_generations`` of the run that will work on this plan;
+            a set planned again gets the next one.
 
     Raises:
         ConfigurationError: OUTPUT was made with another method and ``refuse`` holds, a catalog's
@@ -119,7 +110,6 @@ def make_plan(
     """
     gone = find_gone(catalog, _present(states))
     refuse_vanished_input(catalog, len(gone))
-    rules = DecisionRules(method_digest, on_method_change, retry_failed, retry_quarantined)
     held = {uri: state.output_key for uri, state in states.items() if state.output_key}
     photos = assign_output_keys(catalog.photos, held, catalog.given_keys)
     numbers: Counter[Decision] = Counter()
@@ -138,19 +128,22 @@ def make_plan(
             previous = rules.previous_sha256(state) if decision == "changed" else None
             to_do.append(dataclasses.replace(photo, previous_sha256=previous))
     refuse_another_method(refused, config, method_of_run)
-    photo_sets = _form_sets(to_do, photos, states, config, method_digest)
+    photo_sets = _form_sets(to_do, photos, states, config, rules.method_digest)
     return Plan(
-        photo_sets=[_of_generation(each, generations or {}) for each in photo_sets],
+        photo_sets=[_of_generation(each, decided_generations or {}) for each in photo_sets],
         counts=PhotoCounts(
             found=len(photos),
             ignored=catalog.report.num_ignored,
             gone=len(gone),
-            **{decision: numbers[decision] for decision in numbers if decision != "refused"},
+            new=numbers["new"],
+            changed=numbers["changed"],
+            method_changed=numbers["method_changed"],
+            retry=numbers["retry"],
+            unchanged=numbers["unchanged"],
+            standing_failure=numbers["standing_failure"],
         ),
         gone_rows=[_gone_row(uri, states[uri], output_uri) for uri in gone],
         catalog_report=catalog.report,
-        method_digest=method_digest,
-        roots=catalog.roots,
         num_bytes=sum(
             photo.size_bytes
             for photo_set in photo_sets

@@ -117,13 +117,14 @@ def test_a_failed_set_leaves_no_data_and_opens_the_next_generation(
     ledger = Ledger(local_store, "r")
     attempt = begun(ledger, work)
     done_record(local_store, ledger, work, attempt, INPUTS)  # staged, then it failed after all
-    assert ledger.next_generation(work.key) == 0
+    assert ledger.decided_generations() == {}
     assert ledger.commit(failed(work, attempt))
     assert [*local_store.list("runs/r/data/")] == []
-    assert ledger.next_generation(work.key) == 1
+    assert ledger.decided_generations() == {work.key: 0}
     again = dataclasses.replace(work, generation=1)
     assert ledger.commit(done_record(local_store, ledger, again, begun(ledger, again), INPUTS))
     assert sorted(ledger.commit_names()) == [(work.key, 0), (work.key, 1)]
+    assert ledger.decided_generations() == {work.key: 1}
     found = ledger.read_commit(work.key, 1)
     assert found is not None
     assert found.outcome == "done"

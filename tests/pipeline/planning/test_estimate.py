@@ -13,7 +13,7 @@ from tests.source_states import METHOD
 
 def plan_of(num_photos: int) -> Plan:
     counts = PhotoCounts(found=num_photos, new=num_photos)
-    return Plan([], counts, [], CatalogReport(), METHOD, num_bytes=10 * num_photos)
+    return Plan([], counts, [], CatalogReport(), num_bytes=10 * num_photos)
 
 
 def test_the_cost_is_taken_from_earlier_rows_of_this_method() -> None:

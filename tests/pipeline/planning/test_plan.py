@@ -10,6 +10,7 @@ from pipeline.catalog.photos import Catalog
 from pipeline.config import OperationSettings, RunConfig, load_config
 from pipeline.errors import ConfigurationError
 from pipeline.output.manifest import SourceState
+from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.records import SourcePhoto
 from tests.sample_photos import write_album
@@ -36,10 +37,19 @@ def plan(
     states: dict[str, SourceState],
     digest: str = METHOD,
     config: RunConfig | None = None,
-    **options: Any,
+    method_of_run: Any = None,
+    decided: dict[str, int] | None = None,
+    **rules: Any,
 ) -> Plan:
-    config = config or load_config()
-    return make_plan(catalog, states, config, digest, output_uri=OUTPUT, **options)
+    return make_plan(
+        catalog,
+        states,
+        config or load_config(),
+        DecisionRules(digest, **rules),
+        output_uri=OUTPUT,
+        method_of_run=method_of_run,
+        decided_generations=decided,
+    )
 
 
 def photo_named(catalog: Catalog, name: str) -> SourcePhoto:
@@ -196,7 +206,7 @@ def test_references_are_usable_originals_and_only_for_layer_1(
 def test_a_set_that_is_already_decided_gets_the_next_generation(catalog: Catalog) -> None:
     first = plan(catalog, {}).photo_sets[0]
     assert first.generation == 0
-    again = plan(catalog, {}, generations={first.key: 1}).photo_sets
+    again = plan(catalog, {}, decided={first.key: 1}).photo_sets
     assert [photo_set.generation for photo_set in again] == [2, 0, 0]
 
 

@@ -1,0 +1,45 @@
+"""The plan of a run as OUTPUT stands now: for a run, and for a look at what one would do.
+
+Knows where OUTPUT keeps what ``plan`` needs. Writes nothing.
+"""
+
+from functools import partial
+
+from pipeline.catalog.photos import Catalog
+from pipeline.config import RunConfig
+from pipeline.output.ledger import Ledger
+from pipeline.output.manifest import newest_state
+from pipeline.output.runs import method_of_run
+from pipeline.planning.decisions import DecisionRules
+from pipeline.planning.plan import Plan, make_plan
+from pipeline.storage.store import Store
+
+
+def plan_against_output(
+    catalog: Catalog,
+    store: Store,
+    config: RunConfig,
+    rules: DecisionRules,
+    run_id: str | None = None,
+) -> Plan:
+    """Compares INPUT with what OUTPUT remembers.
+
+    Args:
+        store: OUTPUT; it need not exist yet.
+        rules: What a person asked for, and the method of the run.
+        run_id: Run that will work on the plan. Used again, e.g. by a RayJob's second try, it may
+            hold decisions on the very same sets: these get their next generation. None: a new one.
+
+    Raises:
+        ConfigurationError: See ``make_plan``.
+    """
+    exists = store.root_exists()
+    return make_plan(
+        catalog,
+        newest_state(store) if exists else {},
+        config,
+        rules,
+        output_uri=store.uri,
+        method_of_run=partial(method_of_run, store),
+        decided_generations=Ledger(store, run_id).decided_generations() if run_id else {},
+    )
