@@ -36,6 +36,9 @@ from pipeline.worker.settings import WorkerSettings
 
 logger = logging.getLogger("dladiff.run")
 
+_ABANDONED_S = 900.0
+"""A writer works on a temporary file for seconds; a worker of a dead run may still live."""
+
 
 def run_protection(
     input_uri: str,
@@ -103,7 +106,11 @@ def run_protection(
 
 
 def recover(store: Store, run_id: str, lock: OutputLock) -> None:
-    """Folds what crashed runs decided, and closes those that are not ours to go on with."""
+    """Folds what crashed runs decided, and closes those that are not ours to go on with.
+
+    Temporary files of killed writers go first: a folder that holds one is not removed.
+    """
+    store.sweep(_ABANDONED_S)
     for unfinished in unfinished_runs(store):
         fold_run(store, unfinished, lock.may_publish)
         if unfinished != run_id:

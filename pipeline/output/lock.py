@@ -27,6 +27,67 @@ _log = logging.getLogger("dladiff.lock")
 _EPOCH = re.compile(r"locks/(\d{8})\.json")
 
 
+def _now() -> float:
+    """Seconds that also pass while the machine sleeps, unlike the monotonic clock's."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)
+
+
+@dataclass(frozen=True)
+class LockHolder:
+    """The run that holds, or left behind, the newest lock."""
+
+    run_id: str
+    host: str
+    silent_s: float
+    """Seconds since its last sign of life, by this machine's clock: good to a few seconds."""
+
+
+def read_lock(store: Store) -> LockHolder | None:
+    """The holder of OUTPUT's lock; None: it is free, or was never taken. Writes nothing."""
+    epoch = _newest_epoch(store)
+    found = _held(store, epoch) if epoch else None
+    if found is None:
+        return None
+    silent_s = max(0.0, time.time() - (found.last_sign or time.time()))
+    return LockHolder(found.run_id, found.host, round(silent_s, 1))
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A lock that was not given back, as the store has it."""
+
+    run_id: str
+    host: str
+    ttl_s: float
+    """The holder's: by it the holder stops publishing."""
+    last_sign: float | None
+    """When the store last heard of it, by the store's clock."""
+
+
+def _held(store: Store, epoch: int) -> _Held | None:
+    """Who took this epoch and keeps it; None: given back, or tidied away by a newer one."""
+    if store.exists(_key(epoch, "released")):
+        return None
+    sign = store.info(_key(epoch, "heartbeat")) or store.info(_key(epoch))
+    try:
+        record = json.loads(store.read(_key(epoch)))
+    except FileNotFoundError:
+        return None
+    return _Held(
+        record["run_id"], record["host"], float(record["ttl_s"]), sign.modified if sign else None
+    )
+
+
+def _newest_epoch(store: Store) -> int:
+    found = (_EPOCH.fullmatch(info.key) for info in store.list("locks/"))
+    return max((int(match.group(1)) for match in found if match), default=0)
+
+
+def _key(epoch: int, ending: str = "json") -> str:
+    return f"locks/{epoch:08d}.{ending}"
+
+
 class LockLostError(PipelineError):
     """This run no longer holds OUTPUT's lock, or could not renew it: it must not publish."""
 
@@ -42,6 +103,7 @@ class OutputLock:
         *,
         wait: bool = False,
         on_wait: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = _now,
     ) -> None:
         """Takes nothing yet.
 
@@ -50,9 +112,10 @@ class OutputLock:
             ttl_s: Seconds without a heartbeat after which a lock counts as left behind.
             wait: Wait for another run instead of refusing.
             on_wait: Told once per poll who holds the lock, for a person who waits.
+            clock: Seconds by which publishing stops where the lock could not be renewed.
         """
         self._store, self._run_id, self._ttl_s = store, check_run_id(run_id), ttl_s
-        self._wait, self._on_wait = wait, on_wait
+        self._wait, self._on_wait, self._now = wait, on_wait, clock
         self._epoch: int | None = None
         self._renewed_at = 0.0
         self._lost = False
@@ -85,8 +148,8 @@ class OutputLock:
         """
         poll_s = min(5.0, self._ttl_s / 10)
         while True:
-            began = _now()
-            epoch = self._newest_epoch()
+            began = self._now()
+            epoch = _newest_epoch(self._store)
             held = self._holder(epoch) if epoch else None
             if held is None and self._take(epoch + 1, began):
                 return
@@ -105,8 +168,8 @@ class OutputLock:
         """
         if self._epoch is None:
             raise LockLostError("this run holds no lock")
-        began = _now()  # before the request: its answer may be late
-        if self._lost or self._newest_epoch() > self._epoch:
+        began = self._now()  # before the request: its answer may be late
+        if self._lost or _newest_epoch(self._store) > self._epoch:
             self._lost = True
             raise LockLostError("another run took over OUTPUT's lock")
         self._store.write(_key(self._epoch, "heartbeat"), self._record())
@@ -117,7 +180,7 @@ class OutputLock:
         return (
             self._epoch is not None
             and not self._lost
-            and _now() - self._renewed_at < self._ttl_s / 2
+            and self._now() - self._renewed_at < self._ttl_s / 2
         )
 
     def release(self) -> None:
@@ -137,7 +200,7 @@ class OutputLock:
     def _take(self, epoch: int, began: float) -> bool:
         if not self._store.create_exclusive(_key(epoch), self._record()):
             return False
-        if self._newest_epoch() > epoch:
+        if _newest_epoch(self._store) > epoch:
             # Slow since it looked: others took this epoch, and newer ones, and tidied it away.
             self._store.delete([_key(epoch)])
             return False
@@ -150,25 +213,17 @@ class OutputLock:
 
     def _holder(self, epoch: int) -> str | None:
         """Who holds this epoch, for a person; None if the lock is free to take over."""
-        if self._store.exists(_key(epoch, "released")):
+        held = _held(self._store, epoch)
+        if held is None or held.run_id == self._run_id:
             return None
-        try:
-            record = json.loads(self._store.read(_key(epoch)))
-        except FileNotFoundError:
-            return None  # a newer holder tidied it away: the attempt at epoch + 1 will tell
-        if record["run_id"] == self._run_id:
-            return None
-        sign = self._store.info(_key(epoch, "heartbeat")) or self._store.info(_key(epoch))
-        ttl_s = float(record["ttl_s"])  # the holder's: by it the holder stops publishing
-        age_s = self._store.store_time() - sign.modified if sign is not None else 0.0
-        if age_s > ttl_s:
-            _log.warning(
-                "taking over the lock of run %s, silent for %.0f s", record["run_id"], age_s
-            )
+        now = self._store.store_time()
+        age_s = now - (held.last_sign or now)
+        if age_s > held.ttl_s:
+            _log.warning("taking over the lock of run %s, silent for %.0f s", held.run_id, age_s)
             return None
         return (
-            f"run {record['run_id']} on host {record['host']} holds OUTPUT, "
-            f"last seen {max(age_s, 0):.0f} s ago (a lock silent for {ttl_s:.0f} s is free)"
+            f"run {held.run_id} on host {held.host} holds OUTPUT, last seen {max(age_s, 0):.0f} s "
+            f"ago (a lock silent for {held.ttl_s:.0f} s is free)"
         )
 
     def _keep_alive(self) -> None:
@@ -180,10 +235,6 @@ class OutputLock:
                 return
             except EnvironmentTrouble as error:
                 _log.warning("the lock could not be renewed: %s", error.cause)
-
-    def _newest_epoch(self) -> int:
-        found = (_EPOCH.fullmatch(info.key) for info in self._store.list("locks/"))
-        return max((int(match.group(1)) for match in found if match), default=0)
 
     def _delete_older(self, epoch: int) -> None:
         """Tidies up; the newest epoch stays for ever, so that no epoch is ever taken twice."""
@@ -203,40 +254,3 @@ class OutputLock:
             "token": secrets.token_hex(8),
         }
         return json.dumps(record, sort_keys=True).encode()
-
-
-def _key(epoch: int, ending: str = "json") -> str:
-    return f"locks/{epoch:08d}.{ending}"
-
-
-def _now() -> float:
-    """Seconds that also pass while the machine sleeps, unlike the monotonic clock's."""
-    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.clock_gettime(clock)
-
-
-@dataclass(frozen=True)
-class LockHolder:
-    """The run that holds, or left behind, the newest lock."""
-
-    run_id: str
-    host: str
-    silent_s: float
-    """Seconds since its last sign of life, by this machine's clock: good to a few seconds."""
-
-
-def read_lock(store: Store) -> LockHolder | None:
-    """The holder of OUTPUT's lock; None: it is free, or was never taken."""
-    epochs = [
-        match.group(1) for info in store.list("locks/") if (match := _EPOCH.fullmatch(info.key))
-    ]
-    if not epochs or store.exists(f"locks/{max(epochs)}.released"):
-        return None
-    key = f"locks/{max(epochs)}"
-    sign = store.info(f"{key}.heartbeat") or store.info(f"{key}.json")
-    try:
-        record = json.loads(store.read(f"{key}.json"))
-    except FileNotFoundError:
-        return None  # given back or taken over a moment ago
-    silent_s = max(0.0, time.time() - sign.modified) if sign else 0.0
-    return LockHolder(record["run_id"], record["host"], round(silent_s, 1))

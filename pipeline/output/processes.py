@@ -1,6 +1,7 @@
 """Who does something: the process, its machine and its node, told apart from any other.
 
-Knows /proc where there is one. Knows nothing of what the process does.
+Knows /proc where there is one, and reads it itself: ``psutil.Process.create_time`` is a time of day
+that moves whenever the system's clock is set, so that a living process would look like another one.
 """
 
 import contextlib

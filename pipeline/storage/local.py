@@ -8,6 +8,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 
@@ -93,6 +94,16 @@ class LocalFolder:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(path)
             self._prune(os.path.dirname(path))
+
+    def sweep(self, older_than_s: float) -> int:
+        num_removed, limit = 0, time.time() - older_than_s
+        for folder, _, names in os.walk(self._root):
+            for path in (os.path.join(folder, name) for name in names if _is_temporary(name)):
+                with contextlib.suppress(FileNotFoundError):  # its writer has just finished
+                    if os.stat(path).st_mtime < limit:
+                        os.unlink(path)
+                        num_removed += 1
+        return num_removed
 
     def _path(self, key: str) -> str:
         """Absolute path of a key.

@@ -88,6 +88,9 @@ class FsspecPrefix:
             except FileNotFoundError:
                 continue
 
+    def sweep(self, older_than_s: float) -> int:
+        return 0  # an object appears whole or not at all
+
     def _extra(self, key: str, metadata: dict[str, str]) -> dict[str, Any]:
         """Metadata in the vendor's own argument names."""
         content_type = mimetypes.guess_type(key)[0] or "application/octet-stream"

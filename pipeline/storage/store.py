@@ -166,6 +166,17 @@ class Store:
         while batch := [*islice(rest, _DELETE_BATCH)]:
             self._do("deleting", partial(self._backend.remove, batch))
 
+    def sweep(self, older_than_s: float) -> int:
+        """Removes temporary files of writers that were killed; other objects stay.
+
+        Args:
+            older_than_s: A file that was written to more recently may have a living writer.
+
+        Returns:
+            How many were removed.
+        """
+        return self._do("tidying up", lambda: self._backend.sweep(older_than_s))
+
     def copy_published(self, staged_key: str, final_key: str, sha256: str) -> None:
         """Puts a staged object under its final key, within the store, whole and verified.
 

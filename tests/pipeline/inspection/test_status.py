@@ -58,7 +58,7 @@ def test_a_lock_left_behind_shows_its_age(tmp_path: Path) -> None:
     album = ProtectedAlbum(tmp_path)
     (album.output / "locks").mkdir(exist_ok=True)
     key = album.output / "locks" / "00000007.json"
-    key.write_text(json.dumps({"run_id": "run-0", "host": "node-3"}))
+    key.write_text(json.dumps({"run_id": "run-0", "host": "node-3", "ttl_s": 120.0}))
     os.utime(key, (time.time() - 500, time.time() - 500))
     lock = read_lock(album.store)
     assert lock is not None

@@ -1,13 +1,16 @@
 """One run at a time, and a dead one does not block the next."""
 
+import os
 import threading
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from pipeline.errors import LockHeldError, StoreUnreachable
 from pipeline.output.lock import LockLostError, OutputLock
-from pipeline.storage.store import Store
+from pipeline.storage.store import ObjectInfo, Skipped, Store
 from tests.pipeline.mortal_run import MortalStore
 
 
@@ -66,32 +69,63 @@ def test_an_old_holder_notices_even_after_two_takeovers(local_store: Store) -> N
         old.renew()
 
 
+class SlowStore(Store):
+    """Sees at its first look what lay there long ago: a first lock, given back."""
+
+    num_looks = 0
+
+    def list(self, prefix: str = "", skipped: Skipped | None = None) -> Iterator[ObjectInfo]:
+        self.num_looks += 1
+        if self.num_looks == 1:
+            return iter([ObjectInfo("locks/00000001.json", 1, "v", 0.0)])
+        return super().list(prefix, skipped)
+
+    def exists(self, key: str) -> bool:
+        return key == "locks/00000001.released" or super().exists(key)
+
+
 def test_a_run_that_was_slow_to_take_a_stale_lock_does_not_get_an_old_epoch(
-    local_store: Store, monkeypatch: pytest.MonkeyPatch
+    local_store: Store,
 ) -> None:
     for run_id in ("first", "second"):
         with OutputLock(local_store, run_id):
             pass
     holder = OutputLock(local_store, "holder")
     holder.acquire()
-    slow, looks = OutputLock(local_store, "slow"), [1]
-    look = slow._newest_epoch
-    monkeypatch.setattr(slow, "_holder", lambda epoch: None if epoch == 1 else "the holder")
-    monkeypatch.setattr(slow, "_newest_epoch", lambda: looks.pop() if looks else look())
-    with pytest.raises(LockHeldError, match="the holder"):
-        slow.acquire()
+    with pytest.raises(LockHeldError, match="run holder"):
+        OutputLock(SlowStore(local_store.uri), "slow").acquire()
     assert holder.may_publish()
     holder.renew()
     holder.release()
 
 
-def test_a_heartbeat_keeps_the_lock(local_store: Store) -> None:
-    with OutputLock(local_store, "first", ttl_s=1.5) as lock:
-        for _ in range(6):
-            time.sleep(0.3)
-            with pytest.raises(LockHeldError):
-                OutputLock(local_store, "second").acquire()
-        assert lock.may_publish()
+def until(true: Callable[[], object]) -> None:
+    """Waits for another thread."""
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_thread_gives_signs_of_life(local_store: Store) -> None:
+    with OutputLock(local_store, "first", ttl_s=0.8):
+        seen = set[str]()
+
+        def two_signs() -> bool:
+            if (sign := local_store.info("locks/00000001.heartbeat")) is not None:
+                seen.add(sign.version)
+            return len(seen) == 2
+
+        until(two_signs)
+
+
+def test_a_sign_of_life_keeps_the_lock(local_store: Store) -> None:
+    with OutputLock(local_store, "first") as lock:
+        lock.renew()
+        taken = Path(local_store.uri.removeprefix("file://")) / "locks/00000001.json"
+        os.utime(taken, (0, 0))
+        with pytest.raises(LockHeldError):
+            OutputLock(local_store, "second").acquire()
 
 
 def test_a_run_takes_its_own_lock_over_at_once(local_store: Store) -> None:
@@ -102,22 +136,32 @@ def test_a_run_takes_its_own_lock_over_at_once(local_store: Store) -> None:
         assert lock.epoch == 2
 
 
-def test_without_renewal_publishing_stops_at_half_the_ttl(
+def test_without_renewal_publishing_stops_at_half_the_ttl(local_store: Store) -> None:
+    now = [1000.0]
+    with OutputLock(local_store, "first", ttl_s=100, clock=lambda: now[0]) as lock:
+        now[0] += 49
+        assert lock.may_publish()
+        now[0] += 2
+        assert not lock.may_publish()
+        lock.renew()  # nobody took over
+        assert lock.may_publish()
+
+
+def test_an_outage_does_not_end_the_signs_of_life(
     local_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreachable(*_: object) -> None:
+    tries: list[object] = []
+
+    def unreachable(*arguments: object) -> None:
+        tries.append(arguments)
         raise StoreUnreachable("no answer")
 
-    with OutputLock(local_store, "first", ttl_s=1.6) as lock:
-        assert lock.may_publish()
+    with OutputLock(local_store, "first", ttl_s=0.8):
         with monkeypatch.context() as outage:
             outage.setattr(Store, "write", unreachable)
-            time.sleep(1)
-            assert not lock.may_publish()
-        deadline = time.monotonic() + 20
-        while not lock.may_publish():  # the thread goes on trying, and nobody took over
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+            until(lambda: len(tries) >= 2)
+        before = local_store.info("locks/00000001.heartbeat")
+        until(lambda: local_store.info("locks/00000001.heartbeat") != before)
 
 
 def test_a_waiting_run_gets_the_lock_when_it_is_released(local_store: Store) -> None:
@@ -127,10 +171,10 @@ def test_a_waiting_run_gets_the_lock_when_it_is_released(local_store: Store) -> 
     second = OutputLock(local_store, "second", ttl_s=4, wait=True, on_wait=told.append)
     thread = threading.Thread(target=second.acquire)
     thread.start()
-    time.sleep(0.3)
+    until(lambda: told)
     assert second.epoch is None
     first.release()
-    thread.join(timeout=20)
+    thread.join(timeout=60)
     assert second.may_publish()
     assert "run first" in told[0]
     second.release()

@@ -358,3 +358,15 @@ def test_a_forbidden_folder_is_denied(local_store: Store, tmp_path: Path) -> Non
             [*local_store.list()]
     finally:
         (tmp_path / "store" / "ann").chmod(0o755)
+
+
+def test_temporary_files_of_killed_writers_are_swept_and_nothing_else(local_store: Store) -> None:
+    root = Path(local_store.uri.removeprefix("file://"))
+    local_store.write("images/ann/1.png", b"whole")
+    old, fresh = (root / f"images/ann/.dladiff-{name}.tmp" for name in ("old", "fresh"))
+    for path in (old, fresh, root / "images/ann/1.png"):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    os.utime(root / "images/ann/1.png", (0, 0))
+    assert local_store.sweep(older_than_s=900) == 1
+    assert sorted(path.name for path in root.rglob("*.*")) == [fresh.name, "1.png"]
