@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dladiff.config import MethodSettings, preset_settings
-    from dladiff.errors import DladiffError, GradientError, ModelError, PhotoError
+    from dladiff.errors import DladiffError, GradientError, ModelError
     from dladiff.models import ProtectionModels, load_models
     from dladiff.protect import protect_photo_set
     from dladiff.results import Face, IdentityCosine, Photo, PhotoResult, SetResult
@@ -24,7 +24,7 @@ METHOD_VERSION = 2
 
 _HOMES = {
     "config": ("MethodSettings", "preset_settings"),
-    "errors": ("DladiffError", "GradientError", "ModelError", "PhotoError"),
+    "errors": ("DladiffError", "GradientError", "ModelError"),
     "models": ("ProtectionModels", "load_models"),
     "protect": ("protect_photo_set",),
     "results": ("Face", "IdentityCosine", "Photo", "PhotoResult", "SetResult"),
@@ -39,7 +39,6 @@ __all__ = [
     "MethodSettings",
     "ModelError",
     "Photo",
-    "PhotoError",
     "PhotoResult",
     "ProtectionModels",
     "SetResult",

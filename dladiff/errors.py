@@ -1,7 +1,6 @@
 """The errors of the method.
 
     DladiffError
-    ├── PhotoError          this photo cannot be protected; the others of its set go on
     ├── GradientError       an image gradient is zero or not finite: no protection would result
     └── ModelError          weights are missing, damaged or not what they claim to be
 
@@ -11,10 +10,6 @@ A caller's mistake (a value out of range, a wrong shape) is a plain ``ValueError
 
 class DladiffError(Exception):
     """Base of all errors raised on purpose by this package."""
-
-
-class PhotoError(DladiffError):
-    """One photo cannot be protected; the reason is meant for a person to read."""
 
 
 class GradientError(DladiffError):

@@ -21,6 +21,7 @@ from pipeline.output.fold import fold_run, write_part
 from pipeline.output.ledger import Ledger
 from pipeline.output.lock import OutputLock
 from pipeline.output.publish import StagedDataLost, publish_commit
+from pipeline.reasons import Reason, ReasonCode
 from pipeline.records import PhotoSet, photo_row
 from pipeline.reporting.reporter import Reporter
 from pipeline.reporting.tally import Tally
@@ -98,7 +99,7 @@ class Driver:
     def record_undecided(self) -> None:
         """Writes ``deferred`` rows, so that a person finds the cause of what is left."""
         rows = [
-            photo_row(photo, "deferred", photo_set, self._causes.get(photo_set.key, "not_reached"))
+            photo_row(photo, "deferred", photo_set, self._reason_of(photo_set))
             for photo_set in self._undecided.values()
             for photo in photo_set.photos
         ]
@@ -128,6 +129,9 @@ class Driver:
         # A job controller would build a new cluster for nothing: the photos are decided.
         too_many = self._tally.failed_share > self._operation.max_failed and not options.batch
         return EXIT_FAILURES if too_many else EXIT_DONE
+
+    def _reason_of(self, photo_set: PhotoSet) -> Reason:
+        return Reason(self._causes.get(photo_set.key, ReasonCode.NOT_REACHED))
 
     def _publish(self, photo_set: PhotoSet) -> None:
         record = self._ledger.read_commit(photo_set.key, photo_set.generation)

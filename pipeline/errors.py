@@ -3,6 +3,7 @@
     PipelineError
     ├── ConfigurationError     refused before work begins; exit 1
     ├── LockHeldError          another run works on OUTPUT; exit 1
+    ├── PhotoError             one photo cannot be used: its row says why, the others go on
     └── EnvironmentTrouble     never committed: the set is deferred; exit 3 if it stays
         ├── StoreDenied        credentials or permissions
         ├── StoreThrottled     after back-off
@@ -12,9 +13,10 @@
         ├── OutOfMemory        at micro-batch 1
         └── ClusterUnreachable Kubernetes' API (``dladiff k8s-run``)
 
-Troubles of a photo are no exceptions here but a reason (``records.ReadPhoto``), troubles of a
-set are whatever else its computation raises.
+Troubles of a set are whatever else its computation raises.
 """
+
+from pipeline.reasons import Reason
 
 
 class PipelineError(Exception):
@@ -27,6 +29,14 @@ class ConfigurationError(PipelineError):
 
 class LockHeldError(PipelineError):
     """Another run holds OUTPUT's lock."""
+
+
+class PhotoError(PipelineError):
+    """One photo cannot be used; ``reason`` says why."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class EnvironmentTrouble(PipelineError):  # noqa: N818 - the field's word, see pipeline.md

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from pipeline.manifest_row import RECORD_VERSION, ManifestRow, RowStatus
+from pipeline.reasons import Reason
 
 MISSING_VERSION = ""
 """Version of a photo that a catalog file names and that is not there."""
@@ -60,14 +61,14 @@ class PhotoSet:
 
 @dataclass
 class ReadPhoto:
-    """Outcome of reading one photo: bytes, or the trouble that is that photo's status."""
+    """Outcome of reading one photo: its bytes, or why there are none."""
 
     content: bytes | None
     sha256: str | None
-    reason: str | None = None
-    """Set where ``content`` is None or must not be decoded, e.g. ``too_large``."""
-    environment: bool = False
-    """True: the store was at fault (denied, throttled, unreachable), not the photo."""
+    reason: Reason | None = None
+    """The photo is at fault."""
+    cause: str | None = None
+    """The store is at fault: ``EnvironmentTrouble.cause``."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def photo_row(
     photo: SourcePhoto,
     status: RowStatus,
     photo_set: PhotoSet | None = None,
-    reason: str | None = None,
+    reason: Reason | None = None,
 ) -> ManifestRow:
     """A row with the columns that the catalog and the plan know, all others null.
 
@@ -119,7 +120,7 @@ def photo_row(
         source_version=photo.version,
         source_bytes=photo.size_bytes,
         status=status,
-        reason=reason,
+        reason=None if reason is None else str(reason),
     )
 
 

@@ -9,7 +9,8 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
-from dladiff.errors import PhotoError
+from pipeline.errors import PhotoError
+from pipeline.reasons import Reason, ReasonCode
 
 _SRGB = ImageCms.createProfile("sRGB")
 _DIRECT_MODES = {"RGB", "L", "CMYK"}
@@ -41,7 +42,7 @@ def to_srgb(picture: Image.Image) -> tuple[Image.Image, list[str]]:
         alpha = with_alpha.getchannel("A")
         picture = with_alpha.convert("RGB")
     elif picture.mode not in _CONVERTIBLE_MODES:
-        raise PhotoError(f"unsupported_mode: pixels of kind {picture.mode!r}")
+        raise PhotoError(Reason(ReasonCode.UNSUPPORTED_MODE, f"pixels of kind {picture.mode!r}"))
     elif picture.mode not in _DIRECT_MODES:
         picture = picture.convert("RGB")
     picture = _apply_profile(picture, profile, notes)
@@ -56,7 +57,7 @@ def _grey_to_8_bits(picture: Image.Image) -> Image.Image:
     # Pillow's own convert("L") clips 16-bit values instead of scaling them.
     values = np.asarray(picture).astype(np.int64)
     if values.size and (values.min() < 0 or values.max() > 65535):
-        raise PhotoError("unsupported_mode: grey values beyond 16 bits")
+        raise PhotoError(Reason(ReasonCode.UNSUPPORTED_MODE, "grey values beyond 16 bits"))
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 

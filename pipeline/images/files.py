@@ -1,7 +1,7 @@
 """Encoded photos <-> pixels: what a file is, is judged by its content, never by its name.
 
 Knows formats, sizes and defects. Knows nothing of stores, sets or persons. Every trouble is
-a ``PhotoError`` whose text begins with a short code, e.g. ``truncated: ...``.
+a ``PhotoError`` with its reason.
 """
 
 import io
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import PngImagePlugin, UnidentifiedImageError
 
-from dladiff.errors import PhotoError
 from pipeline.config import OperationSettings
+from pipeline.errors import PhotoError
 from pipeline.images.colours import to_srgb
 from pipeline.images.metadata import read_metadata, upright
+from pipeline.reasons import Reason, ReasonCode
 
 pillow_heif.register_heif_opener()
 
@@ -82,11 +83,6 @@ class DecodedPhoto:
     ``colour_profile_ignored``, ``sixteen_bits_rounded``, ``exif_ignored``."""
 
 
-def reason_code(reason: str) -> str:
-    """The short code with which a reason begins."""
-    return reason.partition(":")[0]
-
-
 def decode_photo(content: bytes, limits: PhotoLimits) -> DecodedPhoto:
     """Decodes one photo to upright sRGB pixels.
 
@@ -94,9 +90,7 @@ def decode_photo(content: bytes, limits: PhotoLimits) -> DecodedPhoto:
     frame is taken. Metadata other than a copyright notice is dropped here.
 
     Raises:
-        PhotoError: Text ``code: explanation`` with one of the codes ``empty_file``,
-            ``too_many_bytes``, ``not_an_image``, ``too_many_pixels``, ``too_small``,
-            ``unsupported_mode``, ``truncated``, ``corrupt``.
+        PhotoError: The reason is one of the ``file`` class, see ``reasons``.
     """
     return _with_picture(content, limits, _decode)
 
@@ -125,11 +119,13 @@ def _with_picture(
         except (PhotoError, MemoryError):
             raise
         except PillowImage.DecompressionBombError:
-            raise PhotoError("too_many_pixels: more than a photo can have") from None
+            raise PhotoError(
+                Reason(ReasonCode.TOO_MANY_PIXELS, "more than a photo can have")
+            ) from None
         except Exception as error:
             # Hostile bytes make the decoders raise almost anything (struct.error, KeyError,
             # zlib.error...); whatever it is, it is this photo's trouble.
-            raise PhotoError(_explain(content, error)) from error
+            raise PhotoError(_reason_of(content, error)) from error
 
 
 def require_byte_limits(num_bytes: int, max_bytes: int) -> None:
@@ -139,9 +135,14 @@ def require_byte_limits(num_bytes: int, max_bytes: int) -> None:
         PhotoError: ``empty_file`` or ``too_many_bytes``.
     """
     if num_bytes == 0:
-        raise PhotoError("empty_file: the file has no content")
+        raise PhotoError(Reason(ReasonCode.EMPTY_FILE, "the file has no content"))
     if num_bytes > max_bytes:
-        raise PhotoError(f"too_many_bytes: {num_bytes} bytes, at most {max_bytes} are read")
+        raise PhotoError(too_many_bytes(num_bytes, max_bytes))
+
+
+def too_many_bytes(num_bytes: int, max_bytes: int) -> Reason:
+    """The reason for which a file is not read."""
+    return Reason(ReasonCode.TOO_MANY_BYTES, f"{num_bytes} bytes, at most {max_bytes} are read")
 
 
 def encode_png(image: Image, copyright: str | None = None) -> bytes:
@@ -182,13 +183,11 @@ def decode_png(content: bytes) -> Image:
 def _require_size_limits(size: tuple[int, int], limits: PhotoLimits) -> None:
     width, height = size
     if width * height > limits.max_pixels:
-        raise PhotoError(
-            f"too_many_pixels: {width} x {height}, at most {limits.max_pixels / 1e6:g} megapixels"
-        )
+        detail = f"{width} x {height}, at most {limits.max_pixels / 1e6:g} megapixels"
+        raise PhotoError(Reason(ReasonCode.TOO_MANY_PIXELS, detail))
     if min(width, height) < limits.min_side_px:
-        raise PhotoError(
-            f"too_small: {width} x {height}, each side needs {limits.min_side_px} pixels"
-        )
+        detail = f"{width} x {height}, each side needs {limits.min_side_px} pixels"
+        raise PhotoError(Reason(ReasonCode.TOO_SMALL, detail))
 
 
 def _decode(picture: PillowImage.Image) -> DecodedPhoto:
@@ -210,19 +209,19 @@ def _decode(picture: PillowImage.Image) -> DecodedPhoto:
     )
 
 
-def _explain(content: bytes, error: Exception) -> str:
+def _reason_of(content: bytes, error: Exception) -> Reason:
     if not _SIGNATURE.match(content):
-        return "not_an_image: the content is of no supported image format"
+        return Reason(ReasonCode.NOT_AN_IMAGE, "the content is of no supported image format")
     text = str(error).lower()
     if (
         isinstance(error, EOFError)
         or any(words in text for words in ("truncat", "end of file", "outside of file"))
         or _declared_bytes(content) > len(content)
     ):
-        return "truncated: the file ends too early"
+        return Reason(ReasonCode.TRUNCATED, "the file ends too early")
     if isinstance(error, UnidentifiedImageError):
-        return "corrupt: the header cannot be read"
-    return "corrupt: the pixels cannot be decoded"
+        return Reason(ReasonCode.CORRUPT, "the header cannot be read")
+    return Reason(ReasonCode.CORRUPT, "the pixels cannot be decoded")
 
 
 def _declared_bytes(content: bytes) -> int:

@@ -7,25 +7,11 @@ from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output.ledger import Ledger
 from pipeline.output.manifest import SourceState, newest_state, rows_of_source
 from pipeline.output.runs import is_finished, list_runs, read_plan
+from pipeline.reasons import Reason
 from pipeline.records import PhotoSet
 from pipeline.storage.store import Store, normalise_uri, open_store
 
 _MAX_CANDIDATES = 10
-
-_REASONS = {
-    "no_face": "no face was found in it, and layer 2 protects faces only",
-    "empty_file": "the file is empty",
-    "not_an_image": "its content is no image, whatever its name says",
-    "truncated": "the file ends too early: it was probably not copied whole",
-    "corrupt": "the file is damaged",
-    "too_many_bytes": "the file is larger than operation.max_photo_bytes",
-    "too_many_pixels": "it has more pixels than operation.max_photo_megapixels",
-    "too_small": "a side is shorter than operation.min_photo_side_px",
-    "unsupported_mode": "its kind of pixels is not supported",
-    "missing": "the catalog names it but there is no such file",
-    "unreadable": "it could not be read",
-    "staged_data_lost": "its finished data vanished from OUTPUT before it was published",
-}
 
 
 def explain_photo(store: Store, photo: str) -> list[str]:
@@ -125,34 +111,27 @@ def _explain_state(store: Store, uri: str, state: SourceState) -> list[str]:
 
 
 def _verdict(state: SourceState) -> str:
-    reason = _reason_text(state.reason)
+    reason = Reason.parse(state.reason) if state.reason else None
+    why = "no reason was recorded" if reason is None else reason.sentence()
     if state.status == "protected":
         return "It is protected"
     if state.status in PROTECTED_STATUSES:
         layer = "layer 1" if state.status == "layer1_only" else "layer 2"
-        return f"It is protected by {layer} only: {reason}"
+        return f"It is protected by {layer} only: {why}"
     if state.status == "skipped":
-        return f"It is not protected: {reason}"
+        remedy = f"; {reason.remedy}" if reason is not None and reason.remedy else ""
+        return f"It is not protected: {why}{remedy}"
     if state.status == "failed":
         return (
-            f"It is not protected: the work on its photo set failed ({reason}); "
+            f"It is not protected: the work on its photo set failed ({why}); "
             "`--retry-failed` tries again"
         )
     if state.status == "quarantined":
         return (
-            f"It is not protected: work on its photo set ended its process ({reason}), so no run "
+            f"It is not protected: work on its photo set ended its process ({why}), so no run "
             "tries it any more; `--retry-quarantined` does"
         )
     return "Its original was gone from INPUT at the last run; the protected file was kept"
-
-
-def _reason_text(reason: str | None) -> str:
-    """A reason in words; its details follow the code after a colon."""
-    if not reason:
-        return "no reason was recorded"
-    code, _, details = reason.partition(":")
-    text = _REASONS.get(code, code.replace("_", " "))
-    return f"{text} ({details.strip()})" if details.strip() else text
 
 
 def _has_changed(uri: str, state: SourceState) -> bool | None:

@@ -8,9 +8,8 @@ import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dladiff.errors import PhotoError
 from pipeline.config import OperationSettings
-from pipeline.errors import ConfigurationError, EnvironmentTrouble
+from pipeline.errors import ConfigurationError, EnvironmentTrouble, PhotoError
 from pipeline.images.files import PhotoLimits, decode_photo, decode_png
 from pipeline.inspection.before_after import BeforeAfter, before_after_png
 from pipeline.inspection.summary import SUMMARY_COLUMNS, summary_table

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from pipeline.manifest_row import PROTECTED_STATUSES, CosineColumn, ManifestRow
+from pipeline.reasons import Reason
 
 SUMMARY_COLUMNS = (
     "status",
@@ -25,7 +26,7 @@ def summary_table(rows: Iterable[ManifestRow]) -> list[tuple[str, str]]:
     rows = list(rows)
     statuses = Counter(row.status for row in rows)
     reasons = Counter(
-        (row.reason or "").partition(":")[0]
+        Reason.parse(row.reason).code
         for row in rows
         if row.status not in PROTECTED_STATUSES and row.reason
     )

@@ -9,10 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from dladiff.errors import PhotoError
 from pipeline.catalog.folder import check_paths, read_catalog
 from pipeline.config import OperationSettings
-from pipeline.errors import EnvironmentTrouble
+from pipeline.errors import EnvironmentTrouble, PhotoError
 from pipeline.images.files import Image, PhotoLimits, decode_photo, decode_png
 from pipeline.inspection.pixel_checks import budget_findings
 from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow

@@ -18,6 +18,7 @@ from pipeline.output.lock import LockLostError
 from pipeline.output.manifest import newest_rows_of
 from pipeline.output.manifest_parts import create_part, part_key, parts_so_far
 from pipeline.output.publish import StagedDataLost, publish_commit
+from pipeline.reasons import ReasonCode
 from pipeline.records import CommitRecord, StagedRow, UnchangedPhoto
 from pipeline.storage.store import Store
 
@@ -131,7 +132,7 @@ def _repeated_row(
             source_version=photo.source_version,
             source_sha256=photo.source_sha256,
             status="failed",
-            reason="earlier_row_lost",
+            reason=str(ReasonCode.EARLIER_ROW_LOST),
         )
     return dataclasses.replace(
         earlier,
@@ -149,7 +150,7 @@ def _manifest_row(store: Store, staged: StagedRow, is_lost: bool) -> ManifestRow
     """The row as it enters the manifest: its image is served, or lost for good."""
     if is_lost:
         return dataclasses.replace(
-            staged.row, status="failed", reason="staged_data_lost", output_sha256=None
+            staged.row, status="failed", reason=str(ReasonCode.STAGED_DATA_LOST), output_sha256=None
         )
     if staged.staged_key is None:
         return staged.row

@@ -14,6 +14,7 @@ from pipeline.clock import utc_now
 from pipeline.errors import PipelineError
 from pipeline.output.attempts import Attempt, Attempts, AttemptState
 from pipeline.output.runs import check_run_id, run_key
+from pipeline.reasons import Reason
 from pipeline.records import CommitRecord, PhotoSet, RunColumns, StagedRow, photo_row
 from pipeline.storage.store import Store
 
@@ -72,7 +73,7 @@ class Ledger:
         limits: dict[AttemptState, int] = {"crashed": max_crashed, "lost": max_lost}
         for state, allowed in limits.items():
             if (count := states.count(state)) >= allowed:
-                return self._quarantine(photo_set, f"{state}_{count}_times")
+                return self._quarantine(photo_set, Reason(f"{state}_{count}_times"))
         return self._attempts.open(photo_set)
 
     def close(self, attempt: Attempt, cause: str) -> None:
@@ -168,7 +169,7 @@ class Ledger:
         prefix = self._key(f"data/{set_key}/{attempt}/")
         self._store.delete(info.key for info in self._store.list(prefix))
 
-    def _quarantine(self, photo_set: PhotoSet, reason: str) -> CommitRecord:
+    def _quarantine(self, photo_set: PhotoSet, reason: Reason) -> CommitRecord:
         record = CommitRecord(
             set_key=photo_set.key,
             generation=photo_set.generation,
@@ -180,7 +181,7 @@ class Ledger:
                 StagedRow(photo_row(photo, "quarantined", photo_set, reason), photo.output_key)
                 for photo in photo_set.photos
             ],
-            reason=reason,
+            reason=str(reason),
         )
         self.commit(record)
         found = self.read_commit(photo_set.key, photo_set.generation)

@@ -9,6 +9,7 @@ from typing import Literal
 from pipeline.config import OnMethodChange
 from pipeline.manifest_row import PROTECTED_STATUSES
 from pipeline.output.manifest import SourceState
+from pipeline.reasons import Reason
 from pipeline.records import MISSING_VERSION, SourcePhoto
 
 Decision = Literal[
@@ -16,16 +17,6 @@ Decision = Literal[
 ]
 """``standing_failure``: failed or quarantined, and not asked for again; ``refused``: made with
 another method, and nobody said what to do about that."""
-
-_FILE_REASONS = frozenset(
-    (
-        "empty_file", "too_many_bytes", "not_an_image", "too_many_pixels", "too_small",
-        "unsupported_mode", "truncated", "corrupt",
-    )
-)  # fmt: skip
-"""Reasons for skipping that other limits, or another version of this program, may lift."""
-_PASSING_REASONS = frozenset(("missing", "unreadable"))
-"""Reasons for skipping that lie in access, not in the content, which nobody has seen."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +56,12 @@ class DecisionRules:
 
     def _decide_again(self, photo: SourcePhoto, state: SourceState) -> Decision:
         """Of a photo that is as it was, under a method that stands."""
-        code = (state.reason or "").partition(":")[0]
         if state.status == "failed":
             return "retry" if self.retry_failed else "standing_failure"
         if state.status == "quarantined":
             return "retry" if self.retry_quarantined else "standing_failure"
-        passing = code in _PASSING_REASONS or (code in _FILE_REASONS and self.retry_failed)
+        trouble = Reason.parse(state.reason or "").trouble
+        passing = trouble == "access" or (trouble == "file" and self.retry_failed)
         if state.status == "skipped" and passing and photo.version != MISSING_VERSION:
             return "retry"
         return "unchanged"

@@ -20,6 +20,7 @@ from pipeline.output.manifest import SourceState
 from pipeline.planning.decisions import Decision, DecisionRules
 from pipeline.planning.form_sets import form_sets
 from pipeline.planning.refusals import refuse_another_method, refuse_vanished_input
+from pipeline.reasons import ReasonCode
 from pipeline.records import MISSING_VERSION, PhotoSet, SourcePhoto
 
 _TO_DO: tuple[Decision, ...] = ("new", "changed", "method_changed", "retry")
@@ -208,6 +209,6 @@ def _gone_row(uri: str, state: SourceState, output_uri: str) -> ManifestRow:
         output_uri=f"{output_uri.rstrip('/')}/{key}" if key else None,
         output_sha256=state.output_sha256,
         status="source_gone",
-        reason="not in INPUT any more",
+        reason=str(ReasonCode.NOT_IN_INPUT),
         method_digest=state.method_digest,
     )

@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 from hashlib import sha256
 
 from dladiff.config import MethodSettings
-from dladiff.errors import PhotoError
 from dladiff.results import Cost, Photo, PhotoResult, SetResult
+from pipeline.errors import PhotoError
 from pipeline.images.files import DecodedPhoto, PhotoLimits, decode_photo
 from pipeline.worker.protector import Protector
 from pipeline.worker.set_inputs import PhotoGroup, RefusedPhoto, WholePhoto
@@ -63,7 +63,7 @@ def decode_group(
         try:
             photos.append((photo, decode_photo(photo.content, limits)))
         except PhotoError as error:
-            damaged.append(RefusedPhoto(photo.source, photo.sha256, str(error)))
+            damaged.append(RefusedPhoto(photo.source, photo.sha256, error.reason))
     for reference in sorted(group.references, key=_by_content):
         on_progress()
         with suppress(PhotoError):

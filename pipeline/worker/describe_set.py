@@ -12,6 +12,7 @@ from dladiff.config import MethodSettings
 from pipeline.images.files import encode_png
 from pipeline.manifest_row import RowStatus
 from pipeline.output.ledger import Attempt, Ledger
+from pipeline.reasons import Reason
 from pipeline.records import PhotoSet, StagedRow, photo_row
 from pipeline.storage.store import Store
 from pipeline.worker.compute_set import ComputedGroup, ComputedPhoto
@@ -58,7 +59,7 @@ def failed_rows(
     photo_set: PhotoSet,
     photos: Sequence[WholePhoto],
     refused: Sequence[RefusedPhoto],
-    reason: str,
+    reason: Reason,
 ) -> list[StagedRow]:
     """Rows of the photos whose set failed, without those that were refused for themselves."""
     skipped = {photo.source.uri for photo in refused}
@@ -73,7 +74,7 @@ def in_plan_order(photo_set: PhotoSet, rows: Sequence[StagedRow]) -> list[Staged
 
 
 def _row(
-    photo_set: PhotoSet, photo: WholePhoto | RefusedPhoto, status: RowStatus, reason: str
+    photo_set: PhotoSet, photo: WholePhoto | RefusedPhoto, status: RowStatus, reason: Reason
 ) -> StagedRow:
     row = photo_row(photo.source, status, photo_set, reason)
     return StagedRow(replace(row, source_sha256=photo.sha256), photo.source.output_key)

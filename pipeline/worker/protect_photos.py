@@ -15,6 +15,7 @@ from dladiff.results import Cost
 from pipeline.errors import ConfigurationError, DeviceFault, trouble_named
 from pipeline.images.files import PhotoLimits
 from pipeline.output.ledger import Attempt, Ledger
+from pipeline.reasons import Reason
 from pipeline.records import CommitRecord, PhotoSet, ReadPhoto, StagedRow, UnchangedPhoto
 from pipeline.storage.store import Store, open_store
 from pipeline.worker.code_digest import code_digest
@@ -117,8 +118,8 @@ class PhotoSetWorker:
             return _decided(begun, "already")
         try:
             for read in reads:
-                if read.environment:
-                    raise trouble_named(read.reason)
+                if read.cause is not None:
+                    raise trouble_named(read.cause)
             record = self._work(photo_set, reads, begun, started)
             won = self._ledger.commit(record)
         except BaseException as error:
@@ -156,8 +157,9 @@ class PhotoSetWorker:
                 raise
             logger.warning("photo set failed twice: %s", type(error).__name__)
             logger.debug("photo set %s failed", photo_set.key, exc_info=error)
-            record.outcome, record.reason = "failed", type(error).__name__
-            rows = failed_rows(photo_set, inputs.to_do, refused, record.reason)
+            reason = Reason(type(error).__name__)
+            record.outcome, record.reason = "failed", str(reason)
+            rows = failed_rows(photo_set, inputs.to_do, refused, reason)
         rows += refused_rows(photo_set, refused)
         record.seconds = time.monotonic() - started
         record.gpu_seconds, record.cost = cost.gpu_seconds, asdict(cost)

@@ -9,16 +9,22 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
-from dladiff.errors import PhotoError
-from pipeline.errors import ConfigurationError, EnvironmentTrouble, StoreDenied, StoreUnreachable
-from pipeline.images.files import require_byte_limits
+from pipeline.errors import (
+    ConfigurationError,
+    EnvironmentTrouble,
+    PhotoError,
+    StoreDenied,
+    StoreUnreachable,
+)
+from pipeline.images.files import require_byte_limits, too_many_bytes
+from pipeline.reasons import Reason, ReasonCode
 from pipeline.records import PhotoSet, ReadPhoto, SourcePhoto
 from pipeline.storage.store import ObjectTooLarge, open_store, read_uri
 from pipeline.storage.uris import root_of
 
 _log = logging.getLogger("dladiff.read")
 
-_DENIED = ReadPhoto(None, None, StoreDenied.cause, environment=True)
+_DENIED = ReadPhoto(None, None, cause=StoreDenied.cause)
 
 
 def read_photo_set(
@@ -41,15 +47,14 @@ def read_photo_set(
             folder.
 
     Returns:
-        One per photo, then one per reference. ``reason`` is ``missing``, ``unreadable``,
-        ``empty_file`` or ``too_many_bytes``, with an explanation behind a colon; or, where
-        ``environment`` is true, the cause (``errors.EnvironmentTrouble.cause``) alone.
+        One per photo, then one per reference. A reason is ``missing``, ``unreadable``,
+        ``empty_file`` or ``too_many_bytes``.
     """
     photos = [*photo_set.photos, *photo_set.references]
     reads = [_read(photo, max_photo_bytes, roots) for photo in photos]
     if reads.count(_DENIED) == len(reads) and not _is_single_local_file(photos):
         return reads
-    denied = ReadPhoto(None, None, "unreadable: access to this file is denied")
+    denied = ReadPhoto(None, None, Reason(ReasonCode.UNREADABLE, "access to this file is denied"))
     return [denied if read == _DENIED else read for read in reads]
 
 
@@ -59,25 +64,30 @@ def read_row(
     """``read_photo_set`` on a row ``{"photo_set": json}``; adds the columns of the outcome.
 
     Adds lists with an entry per photo and reference: ``contents`` (bytes), ``sha256``,
-    ``reasons`` and ``environment``. Where there is none of the first three, it is empty instead
-    of null, so that every block has the same column types.
+    ``reasons`` and ``causes``. Where there is none, it is empty instead of null, so that every
+    block has the same column types.
     """
     photo_set = PhotoSet.from_json(row["photo_set"])
     reads = read_photo_set(photo_set, max_photo_bytes, roots)
     return row | {
         "contents": [read.content or b"" for read in reads],
         "sha256": [read.sha256 or "" for read in reads],
-        "reasons": [read.reason or "" for read in reads],
-        "environment": [read.environment for read in reads],
+        "reasons": [str(read.reason or "") for read in reads],
+        "causes": [read.cause or "" for read in reads],
     }
 
 
 def photos_of_row(row: dict[str, Any]) -> tuple[PhotoSet, list[ReadPhoto]]:
     """The inverse of ``read_row``, for the step after it."""
-    columns = (row[name] for name in ("contents", "sha256", "reasons", "environment"))
+    columns = (row[name] for name in ("contents", "sha256", "reasons", "causes"))
     reads = [
-        ReadPhoto(content or None, digest or None, reason or None, bool(environment))
-        for content, digest, reason, environment in zip(*columns, strict=True)
+        ReadPhoto(
+            content or None,
+            digest or None,
+            Reason.parse(reason) if reason else None,
+            cause or None,
+        )
+        for content, digest, reason, cause in zip(*columns, strict=True)
     ]
     return PhotoSet.from_json(row["photo_set"]), reads
 
@@ -89,18 +99,16 @@ def _read(photo: SourcePhoto, max_bytes: int, roots: Sequence[str]) -> ReadPhoto
     except FileNotFoundError:
         return _missing(root_of(photo.uri, roots))
     except ObjectTooLarge as error:
-        return ReadPhoto(
-            None, None, f"too_many_bytes: {error.size} bytes, at most {max_bytes} are read"
-        )
+        return ReadPhoto(None, None, too_many_bytes(error.size, max_bytes))
     except PhotoError as error:
-        return ReadPhoto(None, None, str(error))
+        return ReadPhoto(None, None, error.reason)
     except EnvironmentTrouble as trouble:
         _log.debug("%s: %s", photo.uri, trouble)
-        return ReadPhoto(None, None, trouble.cause, environment=True)
+        return ReadPhoto(None, None, cause=trouble.cause)
     except (OSError, ConfigurationError) as error:
         # E.g. a name that this file system cannot have, or a loop of links.
         _log.debug("%s cannot be read: %s", photo.uri, error)
-        return ReadPhoto(None, None, f"unreadable: {type(error).__name__}")
+        return ReadPhoto(None, None, Reason(ReasonCode.UNREADABLE, type(error).__name__))
     return ReadPhoto(content, sha256(content).hexdigest())
 
 
@@ -109,10 +117,12 @@ def _missing(root: str | None) -> ReadPhoto:
     try:
         mounted = root is None or open_store(root).root_exists()
     except EnvironmentTrouble as trouble:
-        return ReadPhoto(None, None, trouble.cause, environment=True)
+        return ReadPhoto(None, None, cause=trouble.cause)
     if not mounted:
-        return ReadPhoto(None, None, StoreUnreachable.cause, environment=True)
-    return ReadPhoto(None, None, "missing: the file is gone or leads out of INPUT")
+        return ReadPhoto(None, None, cause=StoreUnreachable.cause)
+    return ReadPhoto(
+        None, None, Reason(ReasonCode.MISSING, "the file is gone or leads out of INPUT")
+    )
 
 
 def _is_single_local_file(photos: Sequence[SourcePhoto]) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from dladiff.config import MethodSettings
 from dladiff.results import Face, PhotoResult, SetResult
 from pipeline.manifest_row import CosineColumn, FaceColumn, ManifestRow
+from pipeline.reasons import Reason
 from pipeline.records import PhotoSet, photo_row
 from pipeline.worker.set_inputs import WholePhoto
 
@@ -18,8 +19,9 @@ def result_row(
     method: MethodSettings,
 ) -> ManifestRow:
     """The row of a photo that the method has seen; ``size`` is (width, height) upright."""
+    reason = None if result.reason is None else Reason(result.reason)
     row = replace(
-        photo_row(photo.source, result.status, photo_set, result.reason),
+        photo_row(photo.source, result.status, photo_set, reason),
         source_sha256=photo.sha256,
         target_met=result.target_met,
         stop_reason=result.stop_reason or of_set.layer1_stop_reason,

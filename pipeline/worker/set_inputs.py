@@ -6,8 +6,9 @@ Knows encoded bytes and headers. Knows nothing of models, ledgers or stores.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dladiff.errors import PhotoError
+from pipeline.errors import PhotoError
 from pipeline.images.files import PhotoLimits, read_size
+from pipeline.reasons import Reason, ReasonCode
 from pipeline.records import PhotoSet, ReadPhoto, SourcePhoto
 
 
@@ -29,7 +30,7 @@ class RefusedPhoto:
 
     source: SourcePhoto
     sha256: str | None
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,11 @@ def _open(
     source: SourcePhoto, index: int, read: ReadPhoto, limits: PhotoLimits
 ) -> WholePhoto | RefusedPhoto:
     if read.content is None or read.sha256 is None or read.reason is not None:
-        return RefusedPhoto(source, read.sha256, read.reason or "unreadable")
+        return RefusedPhoto(source, read.sha256, read.reason or Reason(ReasonCode.UNREADABLE))
     try:
         width, height = read_size(read.content, limits)
     except PhotoError as error:
-        return RefusedPhoto(source, read.sha256, str(error))
+        return RefusedPhoto(source, read.sha256, error.reason)
     return WholePhoto(source, index, read.content, read.sha256, width * height)
 
 

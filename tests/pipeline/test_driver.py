@@ -11,6 +11,7 @@ from pipeline.options import RunOptions
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.lock import LockLostError, OutputLock
 from pipeline.output.manifest import read_manifest
+from pipeline.reasons import Reason
 from pipeline.records import CommitRecord, PhotoSet, StagedRow, photo_row
 from pipeline.reporting.reporter import Reporter, Reporters
 from pipeline.reporting.tally import Tally
@@ -74,7 +75,7 @@ def committed(store: Store, work: PhotoSet, status: str = "protected") -> SetOut
     record = done_record(store, ledger, work, attempt, INPUTS)
     if status == "failed":
         rows = [
-            StagedRow(photo_row(photo, "failed", work, "ValueError"), photo.output_key)
+            StagedRow(photo_row(photo, "failed", work, Reason("ValueError")), photo.output_key)
             for photo in work.photos
         ]
         record = dataclasses.replace(record, outcome="failed", rows=rows)

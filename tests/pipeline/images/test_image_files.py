@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from dladiff.errors import PhotoError
 from pipeline.config import OperationSettings
-from pipeline.images.files import PhotoLimits, decode_photo, decode_png, encode_png, reason_code
+from pipeline.errors import PhotoError
+from pipeline.images.files import PhotoLimits, decode_photo, decode_png, encode_png
 from tests import sample_photos as sample
 
 LIMITS = PhotoLimits()
@@ -26,7 +26,7 @@ QUADRANTS = sample.quadrant_image()
 def code_of(content: bytes, limits: PhotoLimits = LIMITS) -> str:
     with pytest.raises(PhotoError) as caught:
         decode_photo(content, limits)
-    return reason_code(str(caught.value))
+    return caught.value.reason.code
 
 
 def mean_difference(first: np.ndarray, second: np.ndarray) -> float:

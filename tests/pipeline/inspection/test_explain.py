@@ -9,6 +9,7 @@ from pipeline.inspection.explain import explain_photo
 from pipeline.output.fold import fold_run, write_part
 from pipeline.output.ledger import Ledger
 from pipeline.output.runs import finish_run
+from pipeline.reasons import Reason
 from pipeline.records import photo_row
 from pipeline.storage.store import open_store
 from tests.pipeline.protected_album import ProtectedAlbum
@@ -83,7 +84,7 @@ def test_a_changed_or_vanished_original_is_said(album: ProtectedAlbum) -> None:
     ("status", "reason", "sentence"),
     [
         ("skipped", "no_face", "It is not protected: no face was found"),
-        ("skipped", "truncated: 3 bytes short", "not copied whole (3 bytes short)"),
+        ("skipped", "truncated: 3 bytes short", "copied whole (3 bytes short); upload it again"),
         ("failed", "GradientError", "--retry-failed"),
         ("quarantined", "crashed_3_times", "(crashed 3 times), so no run tries it any more"),
         ("layer1_only", "no_face", "It is protected by layer 1 only: no face"),
@@ -100,7 +101,7 @@ def test_every_status_has_its_sentence_and_the_past_follows(
 
 
 def test_a_photo_put_off_is_said_with_its_cause(album: ProtectedAlbum) -> None:
-    row = photo_row(album.photos[0], "deferred", reason="store_throttled")
+    row = photo_row(album.photos[0], "deferred", reason=Reason("store_throttled"))
     write_part(album.store, "run-2", [row])
     text = explained(album, "ann/1.jpg")
     assert "It is protected (run run-1" in text

@@ -12,6 +12,7 @@ from pipeline.inspection.status import read_status, status_lines
 from pipeline.output.fold import write_part
 from pipeline.output.lock import OutputLock, read_lock
 from pipeline.output.runs import finish_run
+from pipeline.reasons import Reason
 from pipeline.records import photo_row
 from pipeline.storage.store import open_store
 from tests.pipeline.protected_album import ProtectedAlbum
@@ -80,7 +81,7 @@ def test_the_newest_run_is_shown_unless_another_is_named(tmp_path: Path) -> None
 def test_deferred_photos_are_shown_by_cause(tmp_path: Path) -> None:
     album = ProtectedAlbum(tmp_path)
     album.begin("run-2", [])
-    rows = [photo_row(photo, "deferred", reason="disk_full") for photo in album.photos[:3]]
+    rows = [photo_row(photo, "deferred", reason=Reason("disk_full")) for photo in album.photos[:3]]
     write_part(album.store, "run-2", rows)
     finish_run(album.store, "run-2", {"exit_code": 3, "photos_per_s": 0.5})
     status = read_status(album.store, "run-2")

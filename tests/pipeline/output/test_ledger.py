@@ -12,6 +12,7 @@ from pipeline.errors import PipelineError, StoreUnreachable
 from pipeline.manifest_row import MANIFEST_SCHEMA
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.publish import publish_commit
+from pipeline.reasons import Reason
 from pipeline.records import CommitRecord, PhotoSet, RunColumns, StagedRow, photo_row
 from pipeline.storage.store import Store
 from tests.pipeline.mini_run import done_record, photo_set, source_photo
@@ -32,7 +33,7 @@ def begun(ledger: Ledger, work: PhotoSet) -> Attempt:
 
 def failed(work: PhotoSet, attempt: Attempt) -> CommitRecord:
     rows = [
-        StagedRow(photo_row(photo, "failed", work, "ValueError"), photo.output_key)
+        StagedRow(photo_row(photo, "failed", work, Reason("ValueError")), photo.output_key)
         for photo in work.photos
     ]
     return CommitRecord(

@@ -13,6 +13,7 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigurationError, DeviceFault, StoreThrottled
 from pipeline.images.files import DecodedPhoto, PhotoLimits, decode_photo, decode_png
 from pipeline.output.ledger import Ledger
+from pipeline.reasons import Reason
 from pipeline.records import PhotoSet, ReadPhoto, SourcePhoto
 from pipeline.storage.store import open_store
 from pipeline.worker import compute_set
@@ -130,9 +131,9 @@ def test_memory_running_out_halves_the_micro_batch(settings, photo_set):
 def test_an_unreadable_store_defers_an_unreadable_photo_does_not(settings, photo_set):
     worker = PhotoSetWorker(settings)
     reads = read_photo_set(photo_set, 10**8)
-    away = [reads[0], ReadPhoto(None, None, "store_unreachable", environment=True)]
+    away = [reads[0], ReadPhoto(None, None, cause="store_unreachable")]
     assert worker(photo_set, away).cause == "store_unreachable"
-    gone = [reads[0], ReadPhoto(None, None, "not_found")]
+    gone = [reads[0], ReadPhoto(None, None, Reason("missing"))]
     assert worker(photo_set, gone).statuses == {"protected": 1, "skipped": 1}
 
 

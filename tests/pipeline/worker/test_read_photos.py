@@ -11,7 +11,6 @@ import pytest
 from pipeline.catalog.folder import read_catalog
 from pipeline.config import OperationSettings, load_config
 from pipeline.errors import StoreDenied, StoreThrottled
-from pipeline.images.files import reason_code
 from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.plan import make_plan
 from pipeline.records import PhotoSet, ReadPhoto, SourcePhoto
@@ -29,7 +28,7 @@ def photo_set_of(folder: Path, *names: str, references: tuple[str, ...] = ()) ->
 
 
 def reason_codes(reads: list[ReadPhoto]) -> list[str | None]:
-    return [read.reason and reason_code(read.reason) for read in reads]
+    return [read.reason and read.reason.code for read in reads]
 
 
 def test_photos_and_references_are_read_in_order(tmp_path: Path) -> None:
@@ -53,7 +52,7 @@ def test_every_trouble_is_that_photos_own(tmp_path: Path) -> None:
         None, "empty_file", "too_many_bytes", "missing", "missing", "missing",
     ]  # fmt: skip
     assert all(reason in ("missing", "unreadable") for reason in reason_codes(reads)[6:])
-    assert not any(read.environment for read in reads)
+    assert not any(read.cause for read in reads)
     assert [read.content is None for read in reads] == [False] + [True] * 7
 
 
@@ -85,11 +84,11 @@ def refuse(*names: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("place", "denied", "reasons", "environment"),
+    ("place", "denied", "reasons", "causes"),
     [
-        ("s3://b/in", ["1"], ["unreadable", None], [False, False]),
-        ("s3://b/in", ["1", "2"], ["store_denied"] * 2, [True, True]),
-        ("file:///in", ["1", "2"], ["store_denied"] * 2, [True, True]),
+        ("s3://b/in", ["1"], ["unreadable", None], [None, None]),
+        ("s3://b/in", ["1", "2"], [None, None], ["store_denied"] * 2),
+        ("file:///in", ["1", "2"], [None, None], ["store_denied"] * 2),
     ],
 )
 def test_denied_access_to_all_photos_is_the_environments_trouble(
@@ -97,26 +96,26 @@ def test_denied_access_to_all_photos_is_the_environments_trouble(
     place: str,
     denied: list[str],
     reasons: list[str | None],
-    environment: list[bool],
+    causes: list[str | None],
 ) -> None:
     monkeypatch.setattr("pipeline.worker.read_photos.read_uri", refuse(*denied))
     photos = tuple(SourcePhoto("ann", f"{place}/{n}", "k", 1, "1") for n in (1, 2))
     reads = read_photo_set(PhotoSet("key", "ann", photos), MAX_BYTES)
     assert reason_codes(reads) == reasons
-    assert [read.environment for read in reads] == environment
+    assert [read.cause for read in reads] == causes
 
 
 @pytest.mark.parametrize(
-    ("place", "reason", "environment"),
-    [("file:///in", "unreadable", False), ("s3://b/in", "store_denied", True)],
+    ("place", "reason", "cause"),
+    [("file:///in", "unreadable", None), ("s3://b/in", None, "store_denied")],
 )
 def test_one_denied_photo_alone(
-    monkeypatch: pytest.MonkeyPatch, place: str, reason: str, environment: bool
+    monkeypatch: pytest.MonkeyPatch, place: str, reason: str | None, cause: str | None
 ) -> None:
     monkeypatch.setattr("pipeline.worker.read_photos.read_uri", refuse("1"))
     photo_set = PhotoSet("key", "ann", (SourcePhoto("ann", f"{place}/1", "k", 1, "1"),))
     (read,) = read_photo_set(photo_set, MAX_BYTES)
-    assert (reason_codes([read]), read.environment) == ([reason], environment)
+    assert (reason_codes([read]), read.cause) == ([reason], cause)
 
 
 def test_a_throttled_store_is_the_environments_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,13 +124,13 @@ def test_a_throttled_store_is_the_environments_trouble(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("pipeline.worker.read_photos.read_uri", throttle)
     reads = read_photo_set(photo_set_of(Path("/in"), "1.jpg"), MAX_BYTES)
-    assert reads == [ReadPhoto(None, None, "store_throttled", environment=True)]
+    assert reads == [ReadPhoto(None, None, cause="store_throttled")]
 
 
 def test_an_input_that_is_not_mounted_here_is_the_environments_trouble(tmp_path: Path) -> None:
     root = tmp_path / "not-mounted"
     reads = read_photo_set(photo_set_of(root / "ann", "1.jpg"), MAX_BYTES, (f"file://{root}",))
-    assert reads == [ReadPhoto(None, None, "store_unreachable", environment=True)]
+    assert reads == [ReadPhoto(None, None, cause="store_unreachable")]
 
 
 def test_rows_carry_everything_through_arrow(tmp_path: Path) -> None:
