@@ -17,7 +17,7 @@ from pipeline.options import (
     RunOptions,
     RunOutcome,
 )
-from pipeline.output.fold import fold_run, write_part
+from pipeline.output.fold import Fold, write_part
 from pipeline.output.ledger import Ledger
 from pipeline.output.lock import OutputLock
 from pipeline.output.publish import StagedDataLost, publish_commit
@@ -56,6 +56,7 @@ class Driver:
         self._store, self._run_id, self._lock = store, run_id, lock
         self._operation, self._reporter, self._tally = operation, reporter, tally
         self._ledger = Ledger(store, run_id)
+        self._fold = Fold(store, run_id, lock.may_publish)
         self._undecided = {photo_set.key: photo_set for photo_set in photo_sets}
         self._causes: dict[str, str] = {}
         self._recent: deque[bool] = deque(maxlen=_RECENT_SETS)
@@ -93,7 +94,7 @@ class Driver:
 
     def fold(self) -> None:
         """Brings all that is decided so far into the manifest."""
-        fold_run(self._store, self._run_id, self._lock.may_publish)
+        self._fold()
         self._folded = time.monotonic()
 
     def record_undecided(self) -> None:
@@ -140,6 +141,8 @@ class Driver:
             publish_commit(self._store, record, self._lock.may_publish)
         except StagedDataLost as error:  # the fold writes it down as failed
             logger.error("%s", error)
+        else:
+            self._fold.published(record)
 
     def _stop_if_hopeless(self) -> None:
         if sum(self._recent) > _MAX_DEFERRED_OF_RECENT:

@@ -152,6 +152,10 @@ class UnchangedPhoto:
     """Of the content."""
 
 
+CommitName = tuple[str, int]
+"""Set key and generation."""
+
+
 @dataclass
 class CommitRecord:
     """The one record that decides a photo set: ``runs/<id>/commits/<key>.<g>.json``."""

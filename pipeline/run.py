@@ -14,7 +14,7 @@ from pipeline.errors import ConfigurationError
 from pipeline.interruption import RunInterrupted, interruptible
 from pipeline.models.registry import weights_sha256
 from pipeline.options import EXIT_UNFINISHED, RunOptions, RunOutcome
-from pipeline.output.fold import fold_run, write_part
+from pipeline.output.fold import Fold, write_part
 from pipeline.output.lock import OutputLock
 from pipeline.output.runs import (
     finish_run,
@@ -112,7 +112,7 @@ def recover(store: Store, run_id: str, lock: OutputLock) -> None:
     """
     store.sweep(_ABANDONED_S)
     for unfinished in unfinished_runs(store):
-        fold_run(store, unfinished, lock.may_publish)
+        Fold(store, unfinished, lock.may_publish)()
         if unfinished != run_id:
             finish_run(store, unfinished, {"finished_by": run_id})
 

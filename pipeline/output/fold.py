@@ -6,10 +6,7 @@ their rows appear. How rows become files stands in ``manifest_parts``.
 
 import dataclasses
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
 
 from pipeline.clock import utc_now
 from pipeline.manifest_row import ManifestRow
@@ -19,7 +16,7 @@ from pipeline.output.manifest import newest_rows_of
 from pipeline.output.manifest_parts import create_part, part_key, parts_so_far
 from pipeline.output.publish import StagedDataLost, publish_commit
 from pipeline.reasons import ReasonCode
-from pipeline.records import CommitRecord, StagedRow, UnchangedPhoto
+from pipeline.records import CommitName, CommitRecord, StagedRow, UnchangedPhoto
 from pipeline.storage.store import Store
 
 _log = logging.getLogger("dladiff.manifest")
@@ -28,49 +25,98 @@ COMMITS_PER_PART = 500
 """Commits folded into one part: bounds memory and what a killed fold does again."""
 
 
-@dataclass
-class FoldResult:
-    """What one fold added to the manifest."""
-
-    num_commits: int = 0
-    num_published: int = 0
-    statuses: Counter[str] = field(default_factory=Counter)
-    """Rows by status."""
-
-
-def fold_run(
-    store: Store, run_id: str, may_publish: Callable[[], bool] = lambda: True
-) -> FoldResult:
-    """Publishes and records every commit of a run that the manifest does not have yet.
+class Fold:
+    """Brings the commits of one run into the manifest, as often as it is asked to.
 
     Killed anywhere and done again, by this run or another, it loses no row and repeats none:
     each part names the commits in it, and parts are numbered and created exclusively, so that
     of two folds that know the same parts only one adds the next.
-
-    Args:
-        may_publish: ``OutputLock.may_publish``.
-
-    Raises:
-        LockLostError: If the lock was lost; what is in the manifest stays right.
     """
-    ledger, result = Ledger(store, run_id), FoldResult()
-    while True:
-        folded, number = parts_so_far(store, run_id)
-        pending = (name for name in ledger.commit_names() if name not in folded)
-        names = [*islice(pending, COMMITS_PER_PART)]
-        if not names:
-            return result
-        found = (ledger.read_commit(set_key, generation) for set_key, generation in names)
-        records = [record for record in found if record is not None]
-        rows: list[ManifestRow] = []
-        for record in records:
-            rows += _published_rows(store, record, may_publish, result)
-        rows += _repeated_rows(store, records)
-        if not may_publish():
+
+    def __init__(
+        self, store: Store, run_id: str, may_publish: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Reads nothing yet; ``may_publish`` is ``OutputLock.may_publish``."""
+        self._store, self._run_id, self._may_publish = store, run_id, may_publish
+        self._ledger = Ledger(store, run_id)
+        self._folded: set[CommitName] | None = None
+        """Commits in the manifest, None: not looked up yet."""
+        self._next_part = 0
+        self._published: dict[CommitName, CommitRecord] = {}
+
+    def published(self, record: CommitRecord) -> None:
+        """Notes a commit whose images the caller has just published: it is not read again."""
+        self._published[record.set_key, record.generation] = record
+
+    def __call__(self) -> int:
+        """Publishes and records every commit that the manifest does not have yet.
+
+        Returns:
+            How many it added.
+
+        Raises:
+            LockLostError: If the lock was lost; what is in the manifest stays right.
+        """
+        num_added = 0
+        while pending := self._pending():
+            for start in range(0, len(pending), COMMITS_PER_PART):
+                names = pending[start : start + COMMITS_PER_PART]
+                if not self._add_part(names):
+                    break  # another fold was faster: look again
+                num_added += len(names)
+        return num_added
+
+    def _pending(self) -> list[CommitName]:
+        """Commits that the manifest does not have."""
+        if self._folded is None:
+            self._folded, self._next_part = parts_so_far(self._store, self._run_id)
+        known = self._folded
+        return [name for name in self._ledger.commit_names() if name not in known]
+
+    def _add_part(self, names: Sequence[CommitName]) -> bool:
+        """Writes the next part, unless another fold has written it."""
+        rows = self._rows_of(names)
+        if not self._may_publish():
             raise LockLostError("OUTPUT's lock is lost or was not renewed: folding stops")
-        if create_part(store, run_id, number, rows, names):
-            result.num_commits += len(names)
-            result.statuses.update(row.status for row in rows)
+        for name in names:
+            self._published.pop(name, None)
+        if not create_part(self._store, self._run_id, self._next_part, rows, names):
+            self._folded = None
+            return False
+        assert self._folded is not None, "_pending has looked it up"
+        self._folded.update(names)
+        self._next_part += 1
+        return True
+
+    def _rows_of(self, names: Sequence[CommitName]) -> list[ManifestRow]:
+        """The commits' rows for the manifest, after their images are where the rows say."""
+        rows: list[ManifestRow] = []
+        records: list[CommitRecord] = []
+        for name in names:
+            record = self._published.get(name)
+            lost = frozenset[str]()
+            if record is None:
+                record = self._ledger.read_commit(*name)
+                if record is None:
+                    continue
+                lost = self._publish(record)
+            records.append(record)
+            rows += [
+                _manifest_row(self._store, staged, staged.staged_key in lost)
+                for staged in record.rows
+            ]
+        return rows + _repeated_rows(self._store, records)
+
+    def _publish(self, record: CommitRecord) -> frozenset[str]:
+        """Publishes what nobody has told of; returns the staged keys whose data is lost."""
+        try:
+            publish_commit(self._store, record, self._may_publish)
+        except StagedDataLost as error:
+            # Somebody deleted data of this run. It must not block OUTPUT for ever: these photos
+            # are failed, which a person sees and `--retry-failed` repairs.
+            _log.error("%s", error)
+            return error.staged_keys
+        return frozenset()
 
 
 def write_part(store: Store, run_id: str, rows: Sequence[ManifestRow]) -> str | None:
@@ -93,21 +139,6 @@ def write_part(store: Store, run_id: str, rows: Sequence[ManifestRow]) -> str | 
         _, number = parts_so_far(store, run_id)
         if create_part(store, run_id, number, full, ()):
             return part_key(run_id, number)
-
-
-def _published_rows(
-    store: Store, record: CommitRecord, may_publish: Callable[[], bool], result: FoldResult
-) -> list[ManifestRow]:
-    """A commit's rows for the manifest, after its images are where the rows say."""
-    lost: frozenset[str] = frozenset()
-    try:
-        result.num_published += publish_commit(store, record, may_publish)
-    except StagedDataLost as error:
-        # Somebody deleted data of this run. It must not block OUTPUT for ever: these photos are
-        # failed, which a person sees and `--retry-failed` repairs.
-        _log.error("%s", error)
-        lost = error.staged_keys
-    return [_manifest_row(store, staged, staged.staged_key in lost) for staged in record.rows]
 
 
 def _repeated_rows(store: Store, records: Sequence[CommitRecord]) -> list[ManifestRow]:

@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.output.attempts import Attempt, Attempts, AttemptState
 from pipeline.output.runs import check_run_id, run_key
 from pipeline.reasons import Reason
-from pipeline.records import CommitRecord, PhotoSet, RunColumns, StagedRow, photo_row
+from pipeline.records import CommitName, CommitRecord, PhotoSet, RunColumns, StagedRow, photo_row
 from pipeline.storage.store import Store
 
 __all__ = ["Attempt", "AttemptState", "Ledger"]
@@ -123,7 +123,7 @@ class Ledger:
         except (ValueError, TypeError) as error:
             raise PipelineError(f"cannot read {self._store.uri_of(key)}: {error}") from None
 
-    def commit_names(self) -> Iterator[tuple[str, int]]:
+    def commit_names(self) -> Iterator[CommitName]:
         """Set key and generation of every commit, streamed without reading them."""
         for info in self._store.list(self._key("commits/")):
             name = info.key.rpartition("/")[2].removesuffix(".json")

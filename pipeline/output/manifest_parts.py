@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import PipelineError
 from pipeline.manifest_row import MANIFEST_SCHEMA, RECORD_VERSION, ManifestRow
 from pipeline.output.runs import check_run_id
+from pipeline.records import CommitName
 from pipeline.storage.store import Store
 
 _PART = re.compile(r"manifest/run=([^/]+)/part-(\d{6})\.parquet")
@@ -27,7 +28,7 @@ def create_part(
     run_id: str,
     number: int,
     rows: Iterable[ManifestRow],
-    commits: Iterable[tuple[str, int]],
+    commits: Iterable[CommitName],
 ) -> bool:
     """Writes part ``number`` unless it exists; says whether it has these rows."""
     schema = MANIFEST_SCHEMA.with_metadata(
@@ -43,9 +44,9 @@ def create_part(
     return store.create_exclusive(part_key(run_id, number), buffer.getvalue())
 
 
-def parts_so_far(store: Store, run_id: str) -> tuple[set[tuple[str, int]], int]:
+def parts_so_far(store: Store, run_id: str) -> tuple[set[CommitName], int]:
     """Commits that the run's parts hold, and the number of its next part."""
-    folded: set[tuple[str, int]] = set()
+    folded: set[CommitName] = set()
     number = 0
     for key in part_keys(store, run_id):
         metadata = pq.read_schema(pa.BufferReader(store.read(key))).metadata or {}

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.config import OperationSettings
 from pipeline.images.files import PhotoLimits, decode_photo, encode_png
 from pipeline.manifest_row import CosineColumn, FaceColumn
-from pipeline.output.fold import fold_run
+from pipeline.output.fold import Fold
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.runs import finish_run, start_run, write_plan
 from pipeline.records import CommitRecord, PhotoSet, SourcePhoto, StagedRow, photo_row
@@ -68,7 +68,7 @@ class ProtectedAlbum:
         for photo_set in sets if finish else sets[:1]:
             self.commit(run_id, photo_set)
         if finish:
-            fold_run(self.store, run_id)
+            Fold(self.store, run_id)()
             finish_run(self.store, run_id, {"exit_code": 0})
 
     def begin(self, run_id: str, sets: list[PhotoSet]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import ConfigurationError
 from pipeline.inspection.explain import explain_photo
-from pipeline.output.fold import fold_run, write_part
+from pipeline.output.fold import Fold, write_part
 from pipeline.output.ledger import Ledger
 from pipeline.output.runs import finish_run
 from pipeline.reasons import Reason
@@ -30,7 +30,7 @@ def decide_again(album: ProtectedAlbum, status: str, reason: str | None) -> None
     photo_set = album.photo_set([album.photos[0]])
     album.begin("run-2", [photo_set])
     album.commit("run-2", photo_set, has_outputs=False, status=status, reason=reason)
-    fold_run(album.store, "run-2")
+    Fold(album.store, "run-2")()
     finish_run(album.store, "run-2", {})
 
 

@@ -102,10 +102,10 @@ def test_a_file_of_an_earlier_decision_is_noted_not_blamed(album: ProtectedAlbum
     album.begin("run-2", [album.photo_set([album.photos[0]])])
     ledgered = album.photo_set([album.photos[0]])
     album.commit("run-2", ledgered, has_outputs=False, status="failed")
-    from pipeline.output.fold import fold_run
+    from pipeline.output.fold import Fold
     from pipeline.output.runs import finish_run
 
-    fold_run(album.store, "run-2")
+    Fold(album.store, "run-2")()
     finish_run(album.store, "run-2", {})
     report = verified(album)
     assert report.kinds == {}

@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from pipeline.manifest_row import (
     RowStatus,
 )
 from pipeline.output import fold as manifest
-from pipeline.output.fold import fold_run, write_part
+from pipeline.output.fold import Fold, write_part
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.lock import LockLostError
 from pipeline.output.manifest import newest_rows, newest_state, read_manifest
+from pipeline.output.publish import publish_commit
 from pipeline.records import CommitRecord, RunColumns, UnchangedPhoto, photo_row
 from pipeline.storage.store import Store
 from tests.pipeline.mini_run import done_record, photo_set, source_photo
@@ -50,12 +52,11 @@ def uris(store: Store) -> list[str]:
 
 def test_a_fold_adds_what_is_new_and_only_that(store: Store) -> None:
     commit_sets(store, "r", ["ann/1.jpg", "ann/2.jpg"])
-    result = fold_run(store, "r")
-    assert (result.num_commits, result.num_published) == (2, 2)
-    assert result.statuses == {"protected": 2}
-    assert fold_run(store, "r").num_commits == 0
+    assert Fold(store, "r")() == 2
+    assert read_manifest(store)["status"].to_pylist() == ["protected"] * 2
+    assert Fold(store, "r")() == 0
     commit_sets(store, "r", ["ann/3.jpg"])
-    assert fold_run(store, "r").num_commits == 1
+    assert Fold(store, "r")() == 1
     table = read_manifest(store)
     assert table.schema.names == MANIFEST_SCHEMA.names
     assert uris(store) == [f"file:///in/ann/{number}.jpg" for number in (1, 2, 3)]
@@ -69,7 +70,7 @@ def test_a_fold_of_many_commits_makes_bounded_parts(
 ) -> None:
     monkeypatch.setattr(manifest, "COMMITS_PER_PART", 3)
     commit_sets(local_store, "r", [f"ann/{number}.jpg" for number in range(10)])
-    assert fold_run(local_store, "r").num_commits == 10
+    assert Fold(local_store, "r")() == 10
     assert len([*local_store.list("manifest/")]) == 4
     assert len(uris(local_store)) == len(set(uris(local_store))) == 10
 
@@ -80,7 +81,7 @@ def test_drivers_that_fold_at_once_repeat_no_row(
     monkeypatch.setattr(manifest, "COMMITS_PER_PART", 2)
     names = [f"ann/{number}.jpg" for number in range(9)]
     commit_sets(local_store, "r", names)
-    threads = [threading.Thread(target=fold_run, args=(local_store, "r")) for _ in range(4)]
+    threads = [threading.Thread(target=Fold(local_store, "r")) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -91,8 +92,50 @@ def test_drivers_that_fold_at_once_repeat_no_row(
 def test_a_driver_without_the_lock_folds_nothing(local_store: Store) -> None:
     commit_sets(local_store, "r", ["ann/1.jpg"])
     with pytest.raises(LockLostError):
-        fold_run(local_store, "r", lambda: False)
+        Fold(local_store, "r", lambda: False)()
     assert [*local_store.list("manifest/")] == []
+
+
+class CountingStore(Store):
+    """Counts what is read and hashed, by key."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.looks: Counter[str] = Counter()
+
+    def read(self, key: str, max_bytes: int | None = None) -> bytes:
+        self.looks[key] += 1
+        return super().read(key, max_bytes)
+
+    def sha256_of(self, key: str, read: bool = False) -> str:
+        self.looks[key] += 1
+        return super().sha256_of(key, read)
+
+
+def test_what_was_just_published_is_not_looked_at_again(local_store: Store) -> None:
+    commit_sets(local_store, "r", ["ann/1.jpg", "ann/2.jpg"])
+    told, untold = Ledger(local_store, "r").commits()
+    publish_commit(local_store, told, lambda: True)
+    store = CountingStore(local_store.uri)
+    fold = Fold(store, "r")
+    fold.published(told)
+    assert fold() == 2
+    image = told.rows[0].output_key
+    assert not [key for key in store.looks if told.set_key in key or key == image]
+    assert store.looks[untold.rows[0].output_key] > 0
+    assert read_manifest(local_store)["status"].to_pylist() == ["protected"] * 2
+    assert all(local_store.exists(f"images/ann/{number}.jpg.png") for number in (1, 2))
+
+
+def test_a_fold_that_goes_on_sees_what_another_added_meanwhile(local_store: Store) -> None:
+    commit_sets(local_store, "r", ["ann/1.jpg"])
+    fold = Fold(local_store, "r")
+    assert fold() == 1
+    commit_sets(local_store, "r", ["ann/2.jpg"])
+    assert Fold(local_store, "r")() == 1
+    commit_sets(local_store, "r", ["ann/3.jpg"])
+    fold()
+    assert uris(local_store) == [f"file:///in/ann/{number}.jpg" for number in (1, 2, 3)]
 
 
 def test_a_photo_whose_data_was_lost_fails_alone(local_store: Store) -> None:
@@ -102,7 +145,7 @@ def test_a_photo_whose_data_was_lost_fails_alone(local_store: Store) -> None:
     assert isinstance(attempt, Attempt)
     ledger.commit(done_record(local_store, ledger, work, attempt, inputs))
     local_store.delete([ledger.staged_key(work.key, attempt.id, "0.png")])
-    assert fold_run(local_store, "r").statuses == {"protected": 1, "failed": 1}
+    Fold(local_store, "r")()
     lost, kept = read_manifest(local_store).sort_by("source_uri").to_pylist()
     assert (lost["status"], lost["reason"]) == ("failed", "staged_data_lost")
     assert lost["output_uri"] is lost["output_sha256"] is None
@@ -112,9 +155,9 @@ def test_a_photo_whose_data_was_lost_fails_alone(local_store: Store) -> None:
 
 def test_the_newest_decision_is_the_state(store: Store) -> None:
     commit_sets(store, "one", ["ann/1.jpg", "ann/2.jpg"])
-    fold_run(store, "one")
+    Fold(store, "one")()
     commit_sets(store, "two", ["ann/1.jpg"], b"changed")
-    fold_run(store, "two")
+    Fold(store, "two")()
     write_part(store, "aaa", [row("ann/2.jpg", "source_gone"), row("ann/3.jpg", "skipped")])
     states = newest_state(store)
     first = states["file:///in/ann/1.jpg"]
@@ -130,7 +173,7 @@ def test_the_newest_decision_is_the_state(store: Store) -> None:
 
 def test_deferred_rows_decide_nothing(local_store: Store) -> None:
     commit_sets(local_store, "one", ["ann/1.jpg"])
-    fold_run(local_store, "one")
+    Fold(local_store, "one")()
     rows = [
         row("ann/1.jpg", "deferred", reason="store_throttled"),
         row("ann/2.jpg", "deferred", reason="store_throttled"),
@@ -146,7 +189,7 @@ def test_deferred_rows_decide_nothing(local_store: Store) -> None:
 def test_parts_of_rows_and_of_commits_share_one_numbering(local_store: Store) -> None:
     commit_sets(local_store, "r", ["ann/1.jpg"])
     first = write_part(local_store, "r", [row("ann/8.jpg", "source_gone")])
-    fold_run(local_store, "r")
+    Fold(local_store, "r")()
     third = write_part(local_store, "r", [row("ann/9.jpg", "source_gone")])
     assert first == "manifest/run=r/part-000000.parquet"
     assert third == "manifest/run=r/part-000002.parquet"
@@ -157,7 +200,7 @@ def test_parts_of_rows_and_of_commits_share_one_numbering(local_store: Store) ->
 def test_an_output_that_was_moved_still_knows_its_keys(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "before"))
     commit_sets(store, "r", ["ann/1.jpg"])
-    fold_run(store, "r")
+    Fold(store, "r")()
     shutil.move(tmp_path / "before", tmp_path / "after")
     moved = Store(str(tmp_path / "after"))
     (state,) = newest_state(moved).values()
@@ -175,7 +218,7 @@ def test_an_empty_output_has_an_empty_manifest(local_store: Store) -> None:
 
 def test_a_part_that_lacks_a_newer_column_reads_as_null(local_store: Store) -> None:
     commit_sets(local_store, "r", ["ann/1.jpg"])
-    fold_run(local_store, "r")
+    Fold(local_store, "r")()
     key = "manifest/run=r/part-000000.parquet"
     table = pq.read_table(pa.BufferReader(local_store.read(key))).drop_columns(["lpips"])
     sink = pa.BufferOutputStream()
@@ -195,7 +238,7 @@ def test_a_part_of_a_newer_program_is_refused(local_store: Store) -> None:
 
 def test_any_parquet_engine_reads_the_manifest(local_store: Store, tmp_path: Path) -> None:
     commit_sets(local_store, "r", ["ann/1.jpg"])
-    fold_run(local_store, "r")
+    Fold(local_store, "r")()
     found = pyarrow.dataset.dataset(tmp_path / "store" / "manifest", partitioning="hive")
     assert found.to_table(columns=["identity", "run"]).to_pylist() == [
         {"identity": "ann", "run": "r"}
@@ -236,7 +279,7 @@ def test_unchanged_content_repeats_the_earlier_row_under_its_new_version(store: 
     write_part(store, "one", [earlier])
     write_part(store, "two", [row("ann/1.jpg", "deferred")])
     commit_unchanged(store, "three", "ann/1.jpg", "s")
-    assert fold_run(store, "three").statuses == {"protected": 1}
+    Fold(store, "three")()
     (newest,) = newest_rows(store)
     assert newest == replace(
         earlier,
@@ -248,12 +291,12 @@ def test_unchanged_content_repeats_the_earlier_row_under_its_new_version(store: 
         seconds=0.0,
         gpu_seconds=0.0,
     )
-    assert fold_run(store, "three").num_commits == 0
+    assert Fold(store, "three")() == 0
 
 
 def test_unchanged_content_whose_earlier_row_was_lost_is_failed(local_store: Store) -> None:
     write_part(local_store, "one", [row("ann/1.jpg", "protected", source_sha256="another")])
     commit_unchanged(local_store, "two", "ann/1.jpg", "s")
-    fold_run(local_store, "two")
+    Fold(local_store, "two")()
     (newest,) = newest_rows(local_store)
     assert (newest.status, newest.reason) == ("failed", "earlier_row_lost")
