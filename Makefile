@@ -3,6 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Processes that run tests side by side; each computes with one thread.
+JOBS ?= 2
 # A Python that the project supports; `make setup PYTHON=/path/to/python` takes another.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
 	$$name -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
@@ -19,7 +21,7 @@ demo: setup ## Protect a small album, or yours: make demo PHOTOS=folder; see dem
 	@$(BIN)/python -m tools.demo.run $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 test: setup ## Run the tests; more: make test ARGS="-k name"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 setup: $(STAMP) ## Make .venv with everything in it; does nothing when up to date
 

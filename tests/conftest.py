@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def two_threads() -> None:
-    """Tests compute as a worker does, and leave the machine's other cores alone."""
-    torch.set_num_threads(2)
+def one_thread() -> None:
+    """Small tensors gain nothing by threads, and on a busy machine threads wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +55,12 @@ def sface(tmp_path_factory: pytest.TempPathFactory) -> "IdentityEncoder":
 
     settings = EncoderSettings(name="sface", kind="sface")
     return load_identity_encoder(settings, "cpu", tmp_path_factory.mktemp("models"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no process is left with them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
