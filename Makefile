@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Processes that run tests side by side; each computes with one thread.
 JOBS ?= 2
-# A Python that the project supports; `make setup PYTHON=/path/to/python` takes another.
-PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
-	$$name -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
+# The Python that is tested; `make setup PYTHON=/path/to/python3.11` takes another place's.
+PYTHON ?= $(shell for name in python3.11 python3; do \
+	$$name -c 'import sys, venv; sys.exit(sys.version_info[:2] != (3, 11))' \
 	2>/dev/null && { command -v $$name; break; }; done)
 
 .DEFAULT_GOAL := help
@@ -27,7 +27,7 @@ setup: $(STAMP) ## Make .venv with everything in it; does nothing when up to dat
 
 # Installing reads both files, so a change of either makes it run again.
 $(STAMP): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or 3.12 found: install one, or" \
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 found: install it, or" \
 		"make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (some gigabytes with torch; takes minutes the first time)"
