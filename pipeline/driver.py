@@ -22,7 +22,7 @@ from pipeline.output.ledger import Ledger
 from pipeline.output.lock import OutputLock
 from pipeline.output.publish import StagedDataLost, publish_commit
 from pipeline.reasons import Reason, ReasonCode
-from pipeline.records import PhotoSet, photo_row
+from pipeline.records import PhotoSet, num_photos_of, photo_row
 from pipeline.reporting.reporter import Reporter
 from pipeline.reporting.tally import Tally
 from pipeline.storage.store import Store
@@ -39,6 +39,10 @@ class TooManyDeferred(Exception):  # noqa: N818 - a reason to stop, not an error
     """The environment is at fault too often to go on; the text is the most frequent cause."""
 
 
+class LimitReached(Exception):  # noqa: N818 - a reason to stop, not an error
+    """The run has spent what a person allowed it; the text names the limit."""
+
+
 class Driver:
     """Takes outcomes of photo sets in any order and keeps OUTPUT and the reporter up to date."""
 
@@ -51,8 +55,13 @@ class Driver:
         reporter: Reporter,
         tally: Tally,
         photo_sets: Sequence[PhotoSet],
+        max_worker_hours: float | None = None,
     ) -> None:
-        """Reads and writes nothing yet; ``tally`` hears what ``reporter`` hears."""
+        """Reads and writes nothing yet; ``tally`` hears what ``reporter`` hears.
+
+        Args:
+            max_worker_hours: See ``RunOptions``.
+        """
         self._store, self._run_id, self._lock = store, run_id, lock
         self._operation, self._reporter, self._tally = operation, reporter, tally
         self._ledger = Ledger(store, run_id)
@@ -60,6 +69,7 @@ class Driver:
         self._undecided = {photo_set.key: photo_set for photo_set in photo_sets}
         self._causes: dict[str, str] = {}
         self._recent: deque[bool] = deque(maxlen=_RECENT_SETS)
+        self._max_worker_hours, self._worker_s, self._limit_reached = max_worker_hours, 0.0, False
         self._started = self._folded = time.monotonic()
 
     @property
@@ -72,14 +82,17 @@ class Driver:
 
         Raises:
             TooManyDeferred: The run had better stop.
+            LimitReached: It has to.
             LockLostError: Another run took over.
         """
+        self._worker_s += outcome.seconds
         self._recent.append(outcome.outcome == "deferred")
         if outcome.outcome == "deferred":
             cause = outcome.cause or "unknown"
             self._causes[outcome.set_key] = cause
             self._reporter.deferred(cause)
             self._stop_if_hopeless()
+            self._stop_at_limit()
             return
         photo_set = self._undecided.pop(outcome.set_key, None)
         if photo_set is None:  # Ray ran the task again: decided and published before
@@ -91,6 +104,7 @@ class Driver:
         self._reporter.set_decided(outcome.statuses, outcome.seconds, outcome.gpu_seconds, ages)
         if time.monotonic() - self._folded > self._operation.fold_every_s:
             self.fold()
+        self._stop_at_limit()
 
     def fold(self) -> None:
         """Brings all that is decided so far into the manifest."""
@@ -101,31 +115,38 @@ class Driver:
         """Writes ``deferred`` rows, so that a person finds the cause of what is left."""
         rows = [
             photo_row(photo, "deferred", photo_set, self._reason_of(photo_set))
-            for photo_set in self._undecided.values()
+            for photo_set in self._put_off()
             for photo in photo_set.photos
         ]
         write_part(self._store, self._run_id, rows)
 
     def outcome(self, options: RunOptions, message: str | None = None) -> RunOutcome:
         """How the run ends, as exit code and numbers."""
-        num_left = sum(len(photo_set.photos) for photo_set in self._undecided.values())
+        num_put_off = num_photos_of(self._put_off())
         tally = self._tally
-        counts = dict(tally.statuses) | ({"deferred": num_left} if num_left else {})
+        counts = dict(tally.statuses) | ({"deferred": num_put_off} if num_put_off else {})
+        num_later = num_photos_of(self._undecided.values()) - num_put_off
         seconds = time.monotonic() - self._started
         return RunOutcome(
             run_id=self._run_id,
-            exit_code=self._exit_code(options, num_left),
+            exit_code=self._exit_code(options, num_put_off),
             counts=counts,
             seconds=seconds,
             photos_per_s=tally.num_photos / seconds if seconds else 0.0,
             causes=dict(Counter(self._causes.values())),
             num_sets=tally.num_sets,
             gpu_seconds=tally.gpu_seconds,
+            num_later=num_later + (tally.plan.num_later if tally.plan else 0),
             message=message,
         )
 
-    def _exit_code(self, options: RunOptions, num_left: int) -> int:
-        if num_left:
+    def _put_off(self) -> list[PhotoSet]:
+        """Undecided sets that the environment is to blame for: not those beyond a limit."""
+        left = self.undecided
+        return [each for each in left if each.key in self._causes] if self._limit_reached else left
+
+    def _exit_code(self, options: RunOptions, num_put_off: int) -> int:
+        if num_put_off:
             return EXIT_UNFINISHED
         # A job controller would build a new cluster for nothing: the photos are decided.
         too_many = self._tally.failed_share > self._operation.max_failed and not options.batch
@@ -148,6 +169,13 @@ class Driver:
         if sum(self._recent) > _MAX_DEFERRED_OF_RECENT:
             cause, _ = Counter(self._causes.values()).most_common(1)[0]
             raise TooManyDeferred(cause)
+
+    def _stop_at_limit(self) -> None:
+        """Sets in flight are given up: their work is small beside that of the queue."""
+        hours = self._max_worker_hours
+        if hours is not None and self._worker_s >= hours * 3600 and self._undecided:
+            self._limit_reached = True
+            raise LimitReached(f"--max-worker-hours {hours:g} is spent")
 
 
 def gone_outputs(rows: Iterable[ManifestRow], store: Store) -> list[str]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pipeline.config import OnMethodChange
 
 EXIT_DONE = 0
-"""Every planned photo is decided, failures within ``operation.max_failed``."""
+"""Every planned photo is decided, or left for later by a limit that a person set; failures
+within ``operation.max_failed``."""
 EXIT_ERROR = 1
 """A bug, a wrong configuration, or OUTPUT is locked by another run."""
 EXIT_FAILURES = 2
@@ -40,6 +41,11 @@ class RunOptions:
     batch: bool = False
     """Exit codes for a job controller, where each non-zero exit builds a new cluster: 0 whenever
     all is decided, 3 only where another cluster can help."""
+    max_sets: int | None = None
+    """Photo sets that this run takes at most; the rest stays for the next one. None: all."""
+    max_worker_hours: float | None = None
+    """Stop once workers have spent so many hours on photo sets, all workers together: GPU-hours
+    where each worker has a GPU. None: no limit."""
     metrics_port: int | None = None
     """Serve the driver's Prometheus metrics on this port; None: not served; 0: any free one."""
     log_json: bool = False
@@ -64,7 +70,10 @@ class PlanCounts:
     num_bytes: int = 0
     """Encoded bytes to read, references included."""
     oldest_unprotected_age_s: float | None = None
-    """Age of the oldest photo to do, by its store's time stamp; None where unknown."""
+    """Age of the oldest photo to do, now or later, by its store's time stamp; None where
+    unknown."""
+    num_later: int = 0
+    """Photos to do that ``RunOptions.max_sets`` leaves for a later run."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,8 @@ class RunOutcome:
     num_sets: int = 0
     """Photo sets decided in this run."""
     gpu_seconds: float = 0.0
+    num_later: int = 0
+    """Photos that a limit of ``RunOptions`` left for a later run."""
     message: str | None = None
     """One line for a person where there is something to say, e.g. why the run stopped early."""
 

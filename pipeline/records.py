@@ -6,6 +6,7 @@ Knows their fields and how they become JSON. Knows nothing of how they are store
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -57,6 +58,11 @@ class PhotoSet:
         for name in ("photos", "references"):
             values[name] = tuple(SourcePhoto(**photo) for photo in values[name])
         return cls(**values)
+
+
+def num_photos_of(photo_sets: Iterable[PhotoSet]) -> int:
+    """Photos to protect in all of these sets."""
+    return sum(len(photo_set.photos) for photo_set in photo_sets)
 
 
 @dataclass

@@ -9,11 +9,11 @@ from typing import Any
 
 from pipeline.catalog.folder import check_paths, read_catalog
 from pipeline.config import RunConfig, method_digest, models_digest
-from pipeline.driver import Driver, TooManyDeferred, gone_outputs
+from pipeline.driver import Driver, LimitReached, TooManyDeferred, gone_outputs
 from pipeline.errors import ConfigurationError
 from pipeline.interruption import RunInterrupted, interruptible
 from pipeline.models.registry import weights_sha256
-from pipeline.options import EXIT_UNFINISHED, RunOptions, RunOutcome
+from pipeline.options import RunOptions, RunOutcome
 from pipeline.output.fold import Fold, write_part
 from pipeline.output.lock import OutputLock
 from pipeline.output.runs import (
@@ -90,7 +90,16 @@ def run_protection(
         recover(store, run_id, lock)
         reporter.stage("catalog")
         plan, settings = plan_run(input_uri, store, run_id, config, options)
-        driver = Driver(store, run_id, lock, config.operation, reporter, tally, plan.photo_sets)
+        driver = Driver(
+            store,
+            run_id,
+            lock,
+            config.operation,
+            reporter,
+            tally,
+            plan.photo_sets,
+            options.max_worker_hours,
+        )
         reporter.started(plan.summary())
         message = None
         if plan.photo_sets:
@@ -101,7 +110,7 @@ def run_protection(
         _record_gone(store, run_id, plan, config)
         outcome = driver.outcome(options, message)
         reporter.finished(outcome)
-        _finish(store, run_id, outcome, metrics)
+        _finish(store, run_id, outcome, metrics, is_complete=not driver.undecided)
     return outcome
 
 
@@ -142,6 +151,7 @@ def plan_run(
         digest, options.on_method_change, options.retry_failed, options.retry_quarantined
     )
     plan = plan_against_output(catalog, store, config, rules, run_id)
+    plan = plan.limited_to(options.max_sets)
     settings = WorkerSettings(
         output_uri=store.uri,
         run_id=run_id,
@@ -186,6 +196,8 @@ def _protect(
                     driver.take(outcome)
     except TooManyDeferred as stop:
         return f"stopped: too many photo sets deferred, mostly {stop}"
+    except LimitReached as limit:
+        return f"stopped: {limit}"
     except RunInterrupted:
         return "interrupted: the same command goes on where this one stopped"
     return None
@@ -208,10 +220,12 @@ def _record_gone(store: Store, run_id: str, plan: Plan, config: RunConfig) -> No
     write_part(store, run_id, rows)
 
 
-def _finish(store: Store, run_id: str, outcome: RunOutcome, metrics: RunMetrics) -> None:
-    """Declares the run finished, unless photos are left: a late worker may still decide them."""
+def _finish(
+    store: Store, run_id: str, outcome: RunOutcome, metrics: RunMetrics, is_complete: bool
+) -> None:
+    """Declares the run finished, unless sets are left: a late worker may still decide them."""
     store.write(f"runs/{run_id}/metrics.prom", metrics.to_prom_text().encode())
-    if outcome.exit_code != EXIT_UNFINISHED:
+    if is_complete:
         finish_run(store, run_id, dataclasses.asdict(outcome))
 
 

@@ -94,6 +94,27 @@ def protect(
             rich_help_panel="Run",
         ),
     ] = False,
+    max_sets: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Do N photo sets (of up to 16 photos) at most, the newest uploads first; the "
+            "rest stays for the next run, exit code 0.",
+            rich_help_panel="Limits",
+        ),
+    ] = None,
+    max_worker_hours: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="H",
+            help="Stop once the workers have spent H hours on photo sets, all together: "
+            "GPU-hours where each worker has a GPU. Sets in flight are given up; they and the rest "
+            "stay for the next run, exit code 0.",
+            rich_help_panel="Limits",
+        ),
+    ] = None,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -140,6 +161,8 @@ def protect(
         retry_quarantined=retry_quarantined,
         wait=wait,
         batch=batch,
+        max_sets=max_sets,
+        max_worker_hours=max_worker_hours,
         metrics_port=metrics_port,
         log_json=log_json,
         verbose=verbose,

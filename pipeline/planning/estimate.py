@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from pipeline.config import RunConfig
 from pipeline.manifest_row import PROTECTED_STATUSES
 from pipeline.planning.plan import Plan
+from pipeline.records import num_photos_of
 
 MEASURED_COLUMNS = ("status", "method_digest", "seconds")
 """Columns of the manifest that ``measured_seconds_per_photo`` reads."""
@@ -56,7 +57,7 @@ def estimate(plan: Plan, config: RunConfig, measured_s: float | None = None) -> 
         basis = f"default of the preset {config.method.preset}, 2 CPU cores per worker"
     if seconds is None:
         basis = "not known before a first run: protect a few photos to measure it"
-    return Estimate(plan.counts.to_do, plan.num_bytes, seconds, basis)
+    return Estimate(num_photos_of(plan.photo_sets), plan.num_bytes, seconds, basis)
 
 
 def measured_seconds_per_photo(manifest: pa.Table, method_digest: str) -> float | None:

@@ -19,9 +19,10 @@ from pipeline.options import PlanCounts
 from pipeline.output.manifest import SourceState
 from pipeline.planning.decisions import Decision, DecisionRules
 from pipeline.planning.form_sets import form_sets
+from pipeline.planning.order_of_work import order_of_work
 from pipeline.planning.refusals import refuse_another_method, refuse_vanished_input
 from pipeline.reasons import ReasonCode
-from pipeline.records import MISSING_VERSION, PhotoSet, SourcePhoto
+from pipeline.records import MISSING_VERSION, PhotoSet, SourcePhoto, num_photos_of
 
 _TO_DO: tuple[Decision, ...] = ("new", "changed", "method_changed", "retry")
 
@@ -56,30 +57,48 @@ class Plan:
     """The work of one run."""
 
     photo_sets: list[PhotoSet]
+    """In the order of work."""
     counts: PhotoCounts
     gone_rows: list[ManifestRow]
     """With status ``source_gone``, for ``fold.write_part``."""
     catalog_report: CatalogReport
-    num_bytes: int = 0
-    """Encoded bytes to read, references included."""
-    identities_to_do: frozenset[str] = field(default_factory=frozenset)
+    later_sets: list[PhotoSet] = field(default_factory=list)
+    """Left for a later run by ``limited_to``."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Encoded bytes to read, references included."""
+        return sum(
+            photo.size_bytes
+            for photo_set in self.photo_sets
+            for photo in (*photo_set.photos, *photo_set.references)
+        )
+
+    def limited_to(self, max_sets: int | None) -> "Plan":
+        """The same plan with its first sets only; None: all of them."""
+        return dataclasses.replace(
+            self,
+            photo_sets=self.photo_sets[:max_sets],
+            later_sets=[] if max_sets is None else self.photo_sets[max_sets:],
+        )
 
     def summary(self) -> PlanCounts:
         """The same in numbers that a reporter shows; carries no names."""
         ages = [
             time.time() - photo.modified_s
-            for photo_set in self.photo_sets
+            for photo_set in (*self.photo_sets, *self.later_sets)
             for photo in photo_set.photos
             if photo.modified_s is not None
         ]
         return PlanCounts(
-            num_photos=self.counts.to_do,
+            num_photos=num_photos_of(self.photo_sets),
             num_sets=len(self.photo_sets),
             num_unchanged=self.counts.unchanged + self.counts.standing_failure,
             num_gone=self.counts.gone,
-            num_identities=len(self.identities_to_do),
+            num_identities=len({photo_set.identity for photo_set in self.photo_sets}),
             num_bytes=self.num_bytes,
             oldest_unprotected_age_s=max(ages, default=None),
+            num_later=num_photos_of(self.later_sets),
         )
 
 
@@ -129,7 +148,7 @@ def make_plan(
             previous = rules.previous_sha256(state) if decision == "changed" else None
             to_do.append(dataclasses.replace(photo, previous_sha256=previous))
     refuse_another_method(refused, config, method_of_run)
-    photo_sets = _form_sets(to_do, photos, states, config, rules.method_digest)
+    photo_sets = order_of_work(_form_sets(to_do, photos, states, config, rules.method_digest))
     return Plan(
         photo_sets=[_of_generation(each, decided_generations or {}) for each in photo_sets],
         counts=PhotoCounts(
@@ -145,12 +164,6 @@ def make_plan(
         ),
         gone_rows=[_gone_row(uri, states[uri], output_uri) for uri in gone],
         catalog_report=catalog.report,
-        num_bytes=sum(
-            photo.size_bytes
-            for photo_set in photo_sets
-            for photo in (*photo_set.photos, *photo_set.references)
-        ),
-        identities_to_do=frozenset(photo.identity for photo in to_do),
     )
 
 

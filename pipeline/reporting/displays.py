@@ -109,6 +109,7 @@ def plan_line(plan: PlanCounts) -> str:
         f"{format_count(plan.num_identities, 'identity', 'identities')} in "
         f"{format_count(plan.num_sets, 'set')}, {format_bytes(plan.num_bytes)} to read; "
         f"{plan.num_unchanged:,} up to date, {plan.num_gone:,} gone"
+        + (f"; {plan.num_later:,} left for a later run" if plan.num_later else "")
     )
 
 
@@ -126,6 +127,9 @@ def summary_lines(outcome: RunOutcome) -> list[str]:
     ]
     if outcome.message:
         lines.append(outcome.message)
+    if outcome.num_later:
+        left = format_count(outcome.num_later, "photo")
+        lines.append(f"{left} left for the next run: the same command goes on")
     return lines
 
 

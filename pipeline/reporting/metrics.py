@@ -74,8 +74,10 @@ class RunMetrics(Reporter):
             "dladiff_failed_share", "Share of failed and quarantined photos.", registry=registry
         ).set_function(lambda: tally.failed_share)
         Gauge(
-            "dladiff_backlog_photos", "Planned photos not decided yet.", registry=registry
-        ).set_function(lambda: tally.num_left)
+            "dladiff_backlog_photos",
+            "Photos to do that are not decided yet, those left for a later run included.",
+            registry=registry,
+        ).set_function(lambda: tally.backlog)
         Gauge(
             "dladiff_eta_seconds",
             "Estimated seconds until the last planned photo; -1 while unknown.",
@@ -146,6 +148,6 @@ class RunMetrics(Reporter):
         return generate_latest(self.registry).decode()
 
     def _oldest_age(self) -> float:
-        if self._oldest_upload is None or not self._tally.num_left:
+        if self._oldest_upload is None or not self._tally.backlog:
             return 0.0
         return time.time() - self._oldest_upload

@@ -70,6 +70,11 @@ class Tally(Reporter):
         return 0 if self.plan is None else max(0, self.plan.num_photos - self.num_photos)
 
     @property
+    def backlog(self) -> int:
+        """Photos that are not decided yet, those that a limit leaves for a later run included."""
+        return self.num_left + (0 if self.plan is None else self.plan.num_later)
+
+    @property
     def failed_share(self) -> float:
         """Share of failed and quarantined photos among the decided ones."""
         bad = self.statuses["failed"] + self.statuses["quarantined"]

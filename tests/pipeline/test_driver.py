@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.config import OperationSettings
-from pipeline.driver import Driver, TooManyDeferred
+from pipeline.driver import Driver, LimitReached, TooManyDeferred
 from pipeline.options import RunOptions
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.lock import LockLostError, OutputLock
@@ -60,11 +60,13 @@ def driver_of(
     lock: OutputLock,
     sets: list[PhotoSet],
     reporter: Reporter | None = None,
+    max_worker_hours: float | None = None,
     **operation: object,
 ) -> Driver:
     settings = OperationSettings.model_validate(operation)
     tally = Tally()
-    return Driver(store, RUN, lock, settings, Reporters(tally, reporter or Reporter()), tally, sets)
+    reporters = Reporters(tally, reporter or Reporter())
+    return Driver(store, RUN, lock, settings, reporters, tally, sets, max_worker_hours)
 
 
 def committed(store: Store, work: PhotoSet, status: str = "protected") -> SetOutcome:
@@ -156,6 +158,30 @@ def test_too_many_deferrals_among_the_last_sets_stop_the_run(store, lock):
     with pytest.raises(TooManyDeferred, match="disk_full"):
         driver.take(deferred(sets[20], "disk_full"))
     assert len(driver.undecided) == 40
+
+
+def test_a_limit_leaves_what_is_not_begun_and_still_reports_what_was_put_off(store, lock, sets):
+    driver = driver_of(store, lock, sets, max_worker_hours=3 / 3600)
+    driver.take(deferred(sets[0]))
+    with pytest.raises(LimitReached, match="max-worker-hours"):
+        driver.take(committed(store, sets[1]))
+    driver.fold()
+    driver.record_undecided()
+    assert statuses(store) == {
+        "a/1.jpg": "deferred",
+        "a/2.jpg": "deferred",
+        "b/1.jpg": "protected",
+        "b/2.jpg": "protected",
+    }
+    outcome = driver.outcome(RunOptions())
+    assert (outcome.exit_code, outcome.num_later) == (3, 2)
+    assert outcome.counts == {"protected": 2, "deferred": 2}
+
+
+def test_a_limit_reached_with_the_last_set_stops_nothing(store, lock, sets):
+    driver = driver_of(store, lock, sets[:1], max_worker_hours=3 / 3600)
+    driver.take(committed(store, sets[0]))
+    assert driver.outcome(RunOptions()).exit_code == 0
 
 
 @pytest.mark.parametrize(

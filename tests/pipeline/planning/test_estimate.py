@@ -8,12 +8,13 @@ from pipeline.config import load_config
 from pipeline.manifest_row import MANIFEST_SCHEMA
 from pipeline.planning.estimate import estimate, measured_seconds_per_photo
 from pipeline.planning.plan import PhotoCounts, Plan
+from pipeline.records import PhotoSet, SourcePhoto
 from tests.source_states import METHOD
 
 
 def plan_of(num_photos: int) -> Plan:
-    counts = PhotoCounts(found=num_photos, new=num_photos)
-    return Plan([], counts, [], CatalogReport(), num_bytes=10 * num_photos)
+    photos = [SourcePhoto("a", f"file:///{n}", "images/x.png", 10, "1") for n in range(num_photos)]
+    return Plan([PhotoSet("k", "a", tuple(photos))], PhotoCounts(), [], CatalogReport())
 
 
 def test_the_cost_is_taken_from_earlier_rows_of_this_method() -> None:

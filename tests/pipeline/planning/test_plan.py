@@ -63,11 +63,24 @@ def planned(result: Plan) -> list[SourcePhoto]:
 def test_all_is_new_at_first(catalog: Catalog) -> None:
     result = plan(catalog, {})
     assert result.counts.found == result.counts.new == result.counts.to_do == 26
-    assert [len(s.photos) for s in result.photo_sets] == [6, 10, 10]
+    assert sorted(len(s.photos) for s in result.photo_sets) == [6, 10, 10]
+    assert {s.identity for s in result.photo_sets[:2]} == {"ann", "bob"}
     assert result.num_bytes == 26 * 5
     summary = result.summary()
     assert (summary.num_photos, summary.num_sets, summary.num_identities) == (26, 3, 2)
     assert summary.oldest_unprotected_age_s is not None
+
+
+def test_a_limit_takes_the_first_sets_and_leaves_the_others_for_later(catalog: Catalog) -> None:
+    whole = plan(catalog, {})
+    limited = whole.limited_to(1)
+    assert limited.photo_sets == whole.photo_sets[:1]
+    assert limited.later_sets == whole.photo_sets[1:]
+    counts = limited.summary()
+    assert counts.num_photos + counts.num_later == 26
+    assert (counts.num_sets, counts.num_identities) == (1, 1)
+    assert limited.num_bytes == 5 * counts.num_photos
+    assert whole.limited_to(None) == whole
 
 
 def test_nothing_new_is_nothing_to_do(catalog: Catalog, states: dict[str, SourceState]) -> None:
