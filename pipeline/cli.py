@@ -16,6 +16,7 @@ from pipeline.commands import config
 from pipeline.commands.check import check
 from pipeline.commands.evaluate import evaluate
 from pipeline.commands.explain import explain
+from pipeline.commands.gc import gc
 from pipeline.commands.k8s_run import k8s_run
 from pipeline.commands.models import models
 from pipeline.commands.plan import plan
@@ -110,6 +111,7 @@ for _command in (
     evaluate,
     check,
     models,
+    gc,
     k8s_run,
 ):
     _add(_command)

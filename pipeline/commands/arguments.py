@@ -1,5 +1,6 @@
 """What several commands share: arguments and options, their configuration, printing, logging."""
 
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -99,6 +100,19 @@ Verbose = Annotated[
     bool,
     typer.Option("--verbose", "-v", help="Log more (may name photos); show tracebacks of errors."),
 ]
+
+
+def duration_s(text: str) -> float:
+    """Seconds of a time that a person writes: ``90s``, ``30min``, ``12h``, ``7d``.
+
+    Raises:
+        typer.BadParameter: For anything else.
+    """
+    units = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d)", text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{text!r}: expected a number with s, min, h or d, as in 12h")
+    return float(match.group(1)) * units[match.group(2)]
 
 
 def configuration(

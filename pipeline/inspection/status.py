@@ -142,9 +142,9 @@ def status_lines(status: RunStatus) -> list[str]:
     lines = [f"run         {status.run_id}, {status.state}" + _exit_text(status.exit_code)]
     if status.started_at:
         lines.append(f"started     {status.started_at[:19]} UTC, {format_duration(status.seconds)}")
-    if status.num_planned is None:
+    if status.num_planned is None and status.state != "finished":  # else gc has removed the plan
         lines.append("planned     nothing yet")
-    else:
+    elif status.num_planned is not None:
         sets = format_count(status.num_planned_sets or 0, "set")
         lines.append(f"planned     {format_count(status.num_planned, 'photo')} in {sets}")
     lines.append(f"decided     {counts or 'nothing'} ({format_count(status.num_sets, 'set')})")

@@ -9,10 +9,12 @@ generation is the truth. What becomes of attempts that decide nothing stands in 
 import dataclasses
 import logging
 from collections.abc import Callable, Collection, Iterator
+from itertools import chain
 
 from pipeline.clock import utc_now
 from pipeline.errors import PipelineError
 from pipeline.output.attempts import Attempt, Attempts, AttemptState
+from pipeline.output.manifest_parts import parts_so_far
 from pipeline.output.runs import check_run_id, run_key
 from pipeline.reasons import Reason
 from pipeline.records import CommitName, CommitRecord, PhotoSet, RunColumns, StagedRow, photo_row
@@ -139,9 +141,13 @@ class Ledger:
                 yield found
 
     def decided_generations(self) -> dict[str, int]:
-        """The highest decided generation of every set that the run has decided, by set key."""
+        """The highest decided generation of every set that the run has decided, by set key.
+
+        The manifest knows of commits that ``dladiff gc`` has removed.
+        """
         highest: dict[str, int] = {}
-        for set_key, generation in self.commit_names():
+        folded, _ = parts_so_far(self._store, self._run_id)
+        for set_key, generation in chain(folded, self.commit_names()):
             highest[set_key] = max(generation, highest.get(set_key, 0))
         return highest
 

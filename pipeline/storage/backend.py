@@ -61,5 +61,5 @@ class Backend(Protocol):
     def remove(self, keys: Sequence[str]) -> None:
         """Deletes at most 1000 objects; a missing key is no error."""
 
-    def sweep(self, older_than_s: float) -> int:
-        """Removes what killed writers left of files they had not finished; says how many."""
+    def temporaries(self, older_than_s: float) -> Sequence[ObjectInfo]:
+        """What killed writers left of files they had not finished."""

@@ -95,15 +95,15 @@ class LocalFolder:
                 os.unlink(path)
             self._prune(os.path.dirname(path))
 
-    def sweep(self, older_than_s: float) -> int:
-        num_removed, limit = 0, time.time() - older_than_s
+    def temporaries(self, older_than_s: float) -> Sequence[ObjectInfo]:
+        found, limit = list[ObjectInfo](), time.time() - older_than_s
         for folder, _, names in os.walk(self._root):
             for path in (os.path.join(folder, name) for name in names if _is_temporary(name)):
                 with contextlib.suppress(FileNotFoundError):  # its writer has just finished
-                    if os.stat(path).st_mtime < limit:
-                        os.unlink(path)
-                        num_removed += 1
-        return num_removed
+                    info = _info(os.path.relpath(path, self._root), os.stat(path))
+                    if info.modified < limit:
+                        found.append(info)
+        return found
 
     def _path(self, key: str) -> str:
         """Absolute path of a key.

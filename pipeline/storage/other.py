@@ -88,8 +88,8 @@ class FsspecPrefix:
             except FileNotFoundError:
                 continue
 
-    def sweep(self, older_than_s: float) -> int:
-        return 0  # an object appears whole or not at all
+    def temporaries(self, older_than_s: float) -> Sequence[ObjectInfo]:
+        return ()  # an object appears whole or not at all
 
     def _extra(self, key: str, metadata: dict[str, str]) -> dict[str, Any]:
         """Metadata in the vendor's own argument names."""

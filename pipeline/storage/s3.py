@@ -124,8 +124,8 @@ class S3Prefix:
         for error in answer.get("Errors", ()):
             raise _DeleteError(error)
 
-    def sweep(self, older_than_s: float) -> int:
-        return 0  # an object appears whole or not at all
+    def temporaries(self, older_than_s: float) -> Sequence[ObjectInfo]:
+        return ()  # an object appears whole or not at all
 
     def _put(self, key: str, data: bytes, metadata: dict[str, str], **more: Any) -> None:
         self._call(

@@ -166,16 +166,20 @@ class Store:
         while batch := [*islice(rest, _DELETE_BATCH)]:
             self._do("deleting", partial(self._backend.remove, batch))
 
-    def sweep(self, older_than_s: float) -> int:
-        """Removes temporary files of writers that were killed; other objects stay.
+    def temporaries(self, older_than_s: float) -> Sequence[ObjectInfo]:
+        """Temporary files of writers that were killed; ``list`` shows none of them.
 
         Args:
             older_than_s: A file that was written to more recently may have a living writer.
-
-        Returns:
-            How many were removed.
         """
-        return self._do("tidying up", lambda: self._backend.sweep(older_than_s))
+        return self._do("looking around", lambda: self._backend.temporaries(older_than_s))
+
+    def sweep(self, older_than_s: float) -> int:
+        """Removes ``temporaries``; says how many."""
+        keys = [info.key for info in self.temporaries(older_than_s)]
+        if keys:
+            self._do("tidying up", lambda: self._backend.remove(keys))
+        return len(keys)
 
     def copy_published(self, staged_key: str, final_key: str, sha256: str) -> None:
         """Puts a staged object under its final key, within the store, whole and verified.

@@ -33,6 +33,7 @@ COMMANDS = (
     "report",
     "check",
     "models",
+    "gc",
     "k8s-run",
     "config",
 )
