@@ -8,15 +8,20 @@ import hashlib
 import mimetypes
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
 from fsspec.asyn import sync
 
+from pipeline.errors import ConfigurationError
 from pipeline.storage.backend import ObjectInfo, Skipped
 from pipeline.storage.troubles import ObjectTooLarge
 
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 60.0
+"""Silence after which a connection is given up and ``troubles`` tries again."""
+_ENCRYPTION, _KMS_KEY = "DLADIFF_S3_ENCRYPTION", "DLADIFF_S3_KMS_KEY_ID"
+_ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 _READ_CHUNK = 1024**2
 _opening = threading.Lock()
 
@@ -24,8 +29,9 @@ _opening = threading.Lock()
 class S3Prefix:
     """Objects are the keys below ``prefix`` of ``bucket``.
 
-    Credentials and endpoint come from the environment or the pod's role only: AWS_ACCESS_KEY_ID
-    and alike, AWS_ENDPOINT_URL.
+    Credentials, endpoint and encryption come from the environment or the pod's role only:
+    AWS_ACCESS_KEY_ID and alike, AWS_ENDPOINT_URL, DLADIFF_S3_ENCRYPTION (AES256, aws:kms or
+    aws:kms:dsse; unset: as the bucket does by itself) and DLADIFF_S3_KMS_KEY_ID.
     """
 
     def __init__(
@@ -149,7 +155,9 @@ class S3Prefix:
         return self._connection().call_s3(method, Bucket=self._bucket, **arguments)
 
     def _connection(self) -> Any:
-        settings = (item for item in os.environ.items() if item[0].startswith("AWS_"))
+        settings = (
+            item for item in os.environ.items() if item[0].startswith(("AWS_", "DLADIFF_S3_"))
+        )
         with _opening:  # else twelve threads that start together open twelve
             return _process_connection(os.getpid(), tuple(sorted(settings)))
 
@@ -167,9 +175,10 @@ def _process_connection(pid: int, settings: tuple[tuple[str, str], ...]) -> Any:
         anon=False,
         use_listings_cache=False,
         skip_instance_cache=True,
+        s3_additional_kwargs=_encryption(os.environ),  # s3fs adds them to puts and copies
         config_kwargs={
-            "connect_timeout": 10,
-            "read_timeout": 60,
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S,
             "max_pool_connections": 64,
             # Retries are made in one place, storage_troubles; nested ones multiply.
             "retries": {"mode": "standard", "total_max_attempts": 1},
@@ -177,6 +186,25 @@ def _process_connection(pid: int, settings: tuple[tuple[str, str], ...]) -> Any:
     )
     fs.retries = 1
     return fs
+
+
+def _encryption(environment: Mapping[str, str]) -> dict[str, str]:
+    """Arguments of every request that makes an object.
+
+    Raises:
+        ConfigurationError: For an unknown encryption, or a key that would not be used.
+    """
+    encryption, key = environment.get(_ENCRYPTION), environment.get(_KMS_KEY)
+    if encryption and encryption not in _ENCRYPTIONS:
+        raise ConfigurationError(
+            f"{_ENCRYPTION}={encryption!r}: expected one of {', '.join(_ENCRYPTIONS)}"
+        )
+    if key and not (encryption or "").startswith("aws:kms"):
+        raise ConfigurationError(
+            f"{_KMS_KEY} is used with {_ENCRYPTION}=aws:kms only: set that too"
+        )
+    arguments = {"ServerSideEncryption": encryption, "SSEKMSKeyId": key}
+    return {name: value for name, value in arguments.items() if value}
 
 
 class _DeleteError(OSError):

@@ -31,11 +31,13 @@ RETRY_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 _THROTTLED = {
     "SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "RequestLimitExceeded",
     "TooManyRequests", "TooManyRequestsException", "OperationAborted",
-    "ConditionalRequestConflict", "ServerBusy", "429", "503",
+    "ConditionalRequestConflict", "ServerBusy", "SlowDownRead", "SlowDownWrite",
+    "BandwidthLimitExceeded", "KMS.ThrottlingException", "429", "503",
 }  # fmt: skip
 _DENIED = {
     "AccessDenied", "AllAccessDisabled", "AccountProblem", "ExpiredToken", "InvalidAccessKeyId",
     "InvalidToken", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "Unauthorized", "Forbidden",
+    "ExpiredTokenException", "RequestExpired", "UnrecognizedClientException",
     "AuthorizationHeaderMalformed", "TokenRefreshRequired", "401", "403",
     "400",  # all that an answer without a body tells of an expired token
 }  # fmt: skip
@@ -118,10 +120,13 @@ def classify(error: BaseException, action: str) -> BaseException:
     if code in _THROTTLED:
         return StoreThrottled(text)
     types = {base.__name__ for base in type(error).__mro__}
-    if code in _DENIED or types & _DENIED_TYPES:
+    # A key of the bucket's encryption that is disabled or gone is answered with a plain 400.
+    if code in _DENIED or types & _DENIED_TYPES or code.startswith("KMS."):
         return StoreDenied(text)
     if code.startswith("5") or code in ("InternalError", "RequestTimeout", "IncompleteBody"):
         return StoreUnreachable(text)
+    if (kind := _kind_of_status(_status(error))) is not None:
+        return kind(text)
     if isinstance(error, IsADirectoryError | NotADirectoryError):
         return FileNotFoundError(errno.ENOENT, text)
     if isinstance(error, PermissionError):
@@ -183,12 +188,32 @@ def _may_pass(trouble: BaseException) -> bool:
     return isinstance(trouble, StoreThrottled)
 
 
+def _kind_of_status(status: int) -> type[EnvironmentTrouble] | None:
+    """What the HTTP status tells where the store's word for the error is unknown here."""
+    if status in (429, 503):
+        return StoreThrottled
+    if status in (401, 403):
+        return StoreDenied
+    return StoreUnreachable if status >= 500 else None
+
+
+def _status(error: BaseException) -> int:
+    """HTTP status of the store's answer; 0: there is none."""
+    for candidate in (error, error.__cause__):
+        response: Any = getattr(candidate, "response", None)
+        if isinstance(response, dict):
+            return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return 0
+
+
 def _code(error: BaseException) -> str:
     """The store's own word for the error, or its HTTP status, or ''.
 
     s3fs raises Python's exceptions and keeps botocore's as their cause.
     """
     for candidate in (error, error.__cause__):
+        if any(base.__name__ == "HttpProcessingError" for base in type(candidate).__mro__):
+            continue  # aiohttp's parser on an answer that broke off; its 400 is no server's word
         response: Any = getattr(candidate, "response", None)
         if isinstance(response, dict) and "Error" in response:
             return str(response["Error"].get("Code") or "")

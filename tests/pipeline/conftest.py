@@ -51,7 +51,9 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch, (folder / "log").open("wb") as log:
         for name, value in settings.items():
             patch.setenv(name, value)
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        # The key under which it keeps the keys of objects that are to be encrypted.
+        environment = os.environ | {"WEED_S3_SSE_KEY": "a test's"}
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment)
         try:
             _wait_until_it_stores(process, folder / "log")
             yield endpoint

@@ -42,6 +42,10 @@ def answer(code: str) -> ClientError:
         ("AccessDenied", StoreDenied),
         ("403", StoreDenied),
         ("ExpiredToken", StoreDenied),
+        ("ExpiredTokenException", StoreDenied),
+        ("KMS.DisabledException", StoreDenied),
+        ("KMS.ThrottlingException", StoreThrottled),
+        ("SlowDownWrite", StoreThrottled),
         ("InvalidAccessKeyId", StoreDenied),
         ("InternalError", StoreUnreachable),
         ("500", StoreUnreachable),
@@ -57,6 +61,29 @@ def test_a_bucket_s_answer_is_classified_raw_and_as_s3fs_raises_it(
 ) -> None:
     assert type(classify(answer(code), "writing")) is kind
     assert type(classify(translate_boto_error(answer(code)), "writing")) is kind
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (429, StoreThrottled),
+        (503, StoreThrottled),
+        (401, StoreDenied),
+        (403, StoreDenied),
+        (500, StoreUnreachable),
+        (507, StoreUnreachable),
+    ],
+)
+def test_a_word_that_nobody_knows_is_classified_by_its_status(
+    status: int, kind: type[Exception]
+) -> None:
+    response = {
+        "Error": {"Code": "XVendorWord", "Message": "told"},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    error = ClientError(response, "PutObject")
+    assert type(classify(error, "writing")) is kind
+    assert type(classify(translate_boto_error(error), "writing")) is kind
 
 
 @pytest.mark.parametrize(
