@@ -184,7 +184,7 @@ class LikenessSettings(Settings):
     """Mean signed step; it falls linearly from twice to nearly none, so that the last steps
     settle instead of flickering within the budget."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    surroundings_levels: Annotated[float, Field(ge=0, le=64)] = 4.0
+    surroundings_levels: Annotated[float, Field(ge=0, le=64)] = 3.0
     """Budget outside face masks, at most layer 1's: what lies around a face tells a model little
     about it and shows first. Inside, both layers' budgets add up."""
     photo_step_every: Annotated[int, Field(ge=2)] = 3
@@ -205,7 +205,7 @@ class LikenessSettings(Settings):
 class MaskingSettings(Settings):
     """A budget map: less change where the eye would see it."""
 
-    floor_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    floor_share: Annotated[float, Field(gt=0, le=1)] = 0.35
     """Share of the budget on smooth, bright places such as skin and sky; 1: a flat budget."""
     full_contrast_levels: Annotated[float, Field(gt=0)] = 12.0
     """Local contrast (standard deviation, 8-bit levels) from which the whole budget is used."""
@@ -314,11 +314,11 @@ _PRESETS: dict[str, dict[str, object]] = {
         "layer1": {
             "epsilon_levels": 4.0,
             # Small budgets leave zero-shot adapters more: every second step looks at the photo.
-            "likeness": {"surroundings_levels": 3.0, "photo_step_every": 2},
+            "likeness": {"surroundings_levels": 2.0, "photo_step_every": 2},
             "probe": {"enabled": False},
         },
-        "layer2": {"epsilon_levels": 6.0},
-        "masking": {"floor_share": 0.6},
+        "layer2": {"epsilon_levels": 8.0},
+        "masking": {"floor_share": 0.4},
     },
     "balanced": {"layer1": {"probe": {"enabled": False}}},
     "strong": {

@@ -70,7 +70,7 @@ def test_the_budgets_hold_inside_and_outside_of_the_face(
         change = np.abs(photo.image.astype(int) - clean.image.astype(int)).max(axis=2)
         assert 11 < change[top:bottom, left:right].max() <= 18
         change[top:bottom, left:right] = 0
-        assert change.max() == config.layer1.likeness.surroundings_levels == 4
+        assert change.max() == config.layer1.likeness.surroundings_levels == 3
         assert photo.max_change_levels_outside_faces == 4
 
 
