@@ -16,6 +16,7 @@ from pipeline.commands import config
 from pipeline.commands.check import check
 from pipeline.commands.evaluate import evaluate
 from pipeline.commands.explain import explain
+from pipeline.commands.forget import forget
 from pipeline.commands.gc import gc
 from pipeline.commands.k8s_run import k8s_run
 from pipeline.commands.models import models
@@ -112,6 +113,7 @@ for _command in (
     check,
     models,
     gc,
+    forget,
     k8s_run,
 ):
     _add(_command)

@@ -65,6 +65,8 @@ class PlanCounts:
     """Photos whose newest manifest row is of the same version and method: nothing to do."""
     num_gone: int = 0
     """Manifest rows whose original is no longer in INPUT."""
+    num_forgotten: int = 0
+    """Photos of people whom OUTPUT was told to forget: left alone."""
     num_identities: int = 0
     """Identities with at least one photo to do."""
     num_bytes: int = 0

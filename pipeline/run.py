@@ -14,13 +14,13 @@ from pipeline.errors import ConfigurationError
 from pipeline.interruption import RunInterrupted, interruptible
 from pipeline.models.registry import weights_sha256
 from pipeline.options import RunOptions, RunOutcome
-from pipeline.output.fold import Fold, write_part
+from pipeline.output.fold import write_part
 from pipeline.output.lock import OutputLock
+from pipeline.output.recovery import recover
 from pipeline.output.runs import (
     finish_run,
     make_run_id,
     start_run,
-    unfinished_runs,
     write_plan,
 )
 from pipeline.planning.against_output import plan_against_output
@@ -35,9 +35,6 @@ from pipeline.worker.code_digest import code_digest
 from pipeline.worker.settings import WorkerSettings
 
 logger = logging.getLogger("dladiff.run")
-
-_ABANDONED_S = 900.0
-"""A writer works on a temporary file for seconds; a worker of a dead run may still live."""
 
 
 def run_protection(
@@ -112,18 +109,6 @@ def run_protection(
         reporter.finished(outcome)
         _finish(store, run_id, outcome, metrics, is_complete=not driver.undecided)
     return outcome
-
-
-def recover(store: Store, run_id: str, lock: OutputLock) -> None:
-    """Folds what crashed runs decided, and closes those that are not ours to go on with.
-
-    Temporary files of killed writers go first: a folder that holds one is not removed.
-    """
-    store.sweep(_ABANDONED_S)
-    for unfinished in unfinished_runs(store):
-        Fold(store, unfinished, lock.may_publish)()
-        if unfinished != run_id:
-            finish_run(store, unfinished, {"finished_by": run_id})
 
 
 def require_exclusive_creation(store: Store) -> None:

@@ -126,7 +126,7 @@ def _list_folder(store: Store) -> Catalog:
 def _photo(store: Store, info: ObjectInfo) -> SourcePhoto:
     identity, separator, path = info.key.partition("/")
     if not separator:
-        identity, path = _own_name(store.uri), info.key
+        identity, path = name_of_folder(store.uri), info.key
     return SourcePhoto(
         identity=sys.intern(identity),
         uri=store.uri_of(info.key),
@@ -166,5 +166,6 @@ def _extension(name: str) -> str:
     return name.rpartition("/")[2].rpartition(".")[2].lower() if "." in name else ""
 
 
-def _own_name(uri: str) -> str:
+def name_of_folder(uri: str) -> str:
+    """The identity of photos that lie directly in INPUT."""
     return uri.rstrip("/").rpartition("/")[2] or "photos"

@@ -7,6 +7,7 @@ from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output.ledger import Ledger
 from pipeline.output.manifest import SourceState, newest_state, rows_of_source
 from pipeline.output.runs import is_finished, list_runs, read_plan
+from pipeline.output.tombstones import Tombstones
 from pipeline.reasons import Reason
 from pipeline.records import PhotoSet
 from pipeline.storage.store import Store, normalise_uri, open_store
@@ -85,6 +86,12 @@ def _find(
 
 
 def _unknown(store: Store, photo: str) -> list[str]:
+    tombstones = Tombstones(store)
+    if any(tombstones.hold(segment) for segment in photo.split("/")):
+        return [
+            f"OUTPUT {store.uri} was told to forget the person of {photo}: it holds nothing of "
+            "them, and no run takes their photos. `dladiff forget --undo` lets runs take them."
+        ]
     lines = [f"OUTPUT {store.uri} knows nothing of {photo}: no run has planned it."]
     lines.append(
         "Either it came after the last run (`dladiff protect` takes it up), or no run takes it "

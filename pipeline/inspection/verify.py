@@ -17,6 +17,7 @@ from pipeline.inspection.pixel_checks import budget_findings
 from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output.manifest import SourceState, newest_rows, read_manifest, require_states
 from pipeline.output.runs import unfinished_runs
+from pipeline.output.tombstones import Tombstones
 from pipeline.storage.store import Store, open_store, read_uri
 
 MAX_LISTED = 1000
@@ -107,7 +108,7 @@ def verify_output(
     _check_rows(store, states, report, on_progress)
     _check_files(store, states, report)
     if input_uri is not None:
-        _check_input(input_uri, output_uri, allow_prefixes, states, report)
+        _check_input(input_uri, store, allow_prefixes, states, report)
     if unfinished := len(unfinished_runs(store)):
         report.notes.append(
             f"runs not finished: {unfinished}; what they decided enters the manifest with the "
@@ -226,22 +227,26 @@ def _check_files(store: Store, states: Mapping[str, SourceState], report: Verify
 
 def _check_input(
     input_uri: str,
-    output_uri: str,
+    store: Store,
     allow_prefixes: tuple[str, ...],
     states: Mapping[str, SourceState],
     report: VerifyReport,
 ) -> None:
     """Every photo of INPUT must have a decision on its present version."""
     operation = OperationSettings(allow_prefixes=allow_prefixes)
-    catalog = read_catalog(input_uri, operation, output_uri)
-    report.num_input_photos = len(catalog.photos)
+    catalog, tombstones = read_catalog(input_uri, operation, store.uri), Tombstones(store)
+    report.num_input_photos, num_forgotten = len(catalog.photos), 0
     for photo in catalog.photos:
         state = states.get(photo.uri)
-        if state is None or state.status == "source_gone":
+        if tombstones.hold(photo.identity):
+            num_forgotten += 1
+        elif state is None or state.status == "source_gone":
             report.add([Finding("not_accounted", photo.uri, "no decision in the manifest")])
         elif state.version != photo.version:
             detail = f"changed since it was {state.status}"
             report.add([Finding("outdated", photo.uri, detail)])
+    if num_forgotten:
+        report.notes.append(f"photos of people whom OUTPUT was told to forget: {num_forgotten}")
     if ignored := catalog.report.num_ignored:
         report.notes.append(f"files of INPUT that are no photos: {ignored}")
 

@@ -15,6 +15,7 @@ from pipeline.output.lock import LockLostError
 from pipeline.output.manifest import newest_rows_of
 from pipeline.output.manifest_parts import create_part, part_key, parts_so_far
 from pipeline.output.publish import StagedDataLost, publish_commit
+from pipeline.output.tombstones import Tombstones
 from pipeline.reasons import ReasonCode
 from pipeline.records import CommitName, CommitRecord, StagedRow, UnchangedPhoto
 from pipeline.storage.store import Store
@@ -43,6 +44,7 @@ class Fold:
         """Commits in the manifest, None: not looked up yet."""
         self._next_part = 0
         self._published: dict[CommitName, CommitRecord] = {}
+        self._tombstones: Tombstones | None = None
 
     def published(self, record: CommitRecord) -> None:
         """Notes a commit whose images the caller has just published: it is not read again."""
@@ -75,21 +77,25 @@ class Fold:
 
     def _add_part(self, names: Sequence[CommitName]) -> bool:
         """Writes the next part, unless another fold has written it."""
-        rows = self._rows_of(names)
+        rows, kept = self._rows_of(names)
         if not self._may_publish():
             raise LockLostError("OUTPUT's lock is lost or was not renewed: folding stops")
         for name in names:
             self._published.pop(name, None)
-        if not create_part(self._store, self._run_id, self._next_part, rows, names):
+        if kept and not create_part(self._store, self._run_id, self._next_part, rows, kept):
             self._folded = None
             return False
         assert self._folded is not None, "_pending has looked it up"
         self._folded.update(names)
-        self._next_part += 1
+        self._next_part += bool(kept)
         return True
 
-    def _rows_of(self, names: Sequence[CommitName]) -> list[ManifestRow]:
-        """The commits' rows for the manifest, after their images are where the rows say."""
+    def _rows_of(self, names: Sequence[CommitName]) -> tuple[list[ManifestRow], list[CommitName]]:
+        """The commits' rows for the manifest, after their images are where the rows say.
+
+        Returns:
+            The rows, and the commits in them: those of forgotten people are deleted instead.
+        """
         rows: list[ManifestRow] = []
         records: list[CommitRecord] = []
         for name in names:
@@ -97,7 +103,7 @@ class Fold:
             lost = frozenset[str]()
             if record is None:
                 record = self._ledger.read_commit(*name)
-                if record is None:
+                if record is None or self._is_forgotten(record):
                     continue
                 lost = self._publish(record)
             records.append(record)
@@ -105,7 +111,17 @@ class Fold:
                 _manifest_row(self._store, staged, staged.staged_key in lost)
                 for staged in record.rows
             ]
-        return rows + _repeated_rows(self._store, records)
+        kept = [(record.set_key, record.generation) for record in records]
+        return rows + _repeated_rows(self._store, records), kept
+
+    def _is_forgotten(self, record: CommitRecord) -> bool:
+        """Whether its person was forgotten since a worker began; then nothing of it stays."""
+        if self._tombstones is None:
+            self._tombstones = Tombstones(self._store)
+        if not self._tombstones.hold(record.identity):
+            return False
+        self._ledger.delete_set(record.set_key)
+        return True
 
     def _publish(self, record: CommitRecord) -> frozenset[str]:
         """Publishes what nobody has told of; returns the staged keys whose data is lost."""

@@ -175,6 +175,18 @@ class Ledger:
         prefix = self._key(f"data/{set_key}/{attempt}/")
         self._store.delete(info.key for info in self._store.list(prefix))
 
+    def delete_set(self, set_key: str) -> int:
+        """Deletes all that the run holds of a photo set; says how many objects.
+
+        Commits go last: one that the manifest does not have is what leads here.
+        """
+        num_deleted = 0
+        for start in (f"data/{set_key}/", f"attempts/{set_key}.", f"commits/{set_key}."):
+            keys = [info.key for info in self._store.list(self._key(start))]
+            self._store.delete(keys)
+            num_deleted += len(keys)
+        return num_deleted
+
     def _quarantine(self, photo_set: PhotoSet, reason: Reason) -> CommitRecord:
         record = CommitRecord(
             set_key=photo_set.key,

@@ -10,11 +10,12 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.clock import utc_now
@@ -171,6 +172,36 @@ def read_plan(store: Store, run_id: str) -> pa.Table:
     """
     file = pq.ParquetFile(pa.BufferReader(store.read(run_key(run_id, "plan.parquet"))))
     return file.read(use_threads=False)  # see manifest_parts.read_part
+
+
+def planned_set_keys(
+    store: Store, run_id: str, identities: Collection[str]
+) -> list[tuple[str, str]]:
+    """Identity and key of each photo set of these people in a run's plan, if it has one."""
+    try:
+        plan = read_plan(store, run_id)
+    except FileNotFoundError:
+        return []
+    plan = plan.filter(pc.is_in(plan["identity"], value_set=_texts(identities)))
+    return [*zip(plan["identity"].to_pylist(), plan["set_key"].to_pylist(), strict=True)]
+
+
+def drop_from_plan(store: Store, run_id: str, identities: Collection[str]) -> int:
+    """Rewrites a run's plan without these people's photo sets; says how many it had."""
+    try:
+        plan = read_plan(store, run_id)
+    except FileNotFoundError:
+        return 0
+    kept = plan.filter(pc.invert(pc.is_in(plan["identity"], value_set=_texts(identities))))
+    if len(kept) < len(plan):
+        buffer = io.BytesIO()
+        pq.write_table(kept, buffer, compression="zstd", row_group_size=_PLAN_ROWS)
+        store.write(run_key(run_id, "plan.parquet"), buffer.getvalue())
+    return len(plan) - len(kept)
+
+
+def _texts(values: Collection[str]) -> pa.Array:
+    return pa.array(sorted(values), pa.string())
 
 
 def _plan_row(photo_set: PhotoSet) -> dict[str, Any]:

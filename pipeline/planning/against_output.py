@@ -10,6 +10,7 @@ from pipeline.config import RunConfig
 from pipeline.output.ledger import Ledger
 from pipeline.output.manifest import newest_state
 from pipeline.output.runs import method_of_run
+from pipeline.output.tombstones import Tombstones
 from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.storage.store import Store
@@ -42,4 +43,5 @@ def plan_against_output(
         output_uri=store.uri,
         method_of_run=partial(method_of_run, store),
         decided_generations=Ledger(store, run_id).decided_generations() if run_id else {},
+        is_forgotten=Tombstones(store).hold if exists else lambda _: False,
     )

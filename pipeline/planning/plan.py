@@ -46,6 +46,8 @@ class PhotoCounts:
     """Files of INPUT that are no photos."""
     gone: int = 0
     """Decided photos that INPUT no longer holds."""
+    forgotten: int = 0
+    """Photos of people whom ``dladiff forget`` took out of OUTPUT: they are not taken again."""
 
     @property
     def to_do(self) -> int:
@@ -95,6 +97,7 @@ class Plan:
             num_sets=len(self.photo_sets),
             num_unchanged=self.counts.unchanged + self.counts.standing_failure,
             num_gone=self.counts.gone,
+            num_forgotten=self.counts.forgotten,
             num_identities=len({photo_set.identity for photo_set in self.photo_sets}),
             num_bytes=self.num_bytes,
             oldest_unprotected_age_s=max(ages, default=None),
@@ -111,6 +114,7 @@ def make_plan(
     output_uri: str,
     method_of_run: Callable[[str], Mapping[str, Any] | None] | None = None,
     decided_generations: Mapping[str, int] | None = None,
+    is_forgotten: Callable[[str], bool] = lambda _: False,
 ) -> Plan:
     """Decides for each photo whether it is to do, and forms photo sets of those that are.
 
@@ -123,15 +127,18 @@ def make_plan(
         method_of_run: ``method`` settings of an earlier run by its id, to show the difference.
         decided_generations: ``Ledger.decided_generations`` of the run that will work on this plan;
             a set planned again gets the next one.
+        is_forgotten: ``Tombstones.hold``, of an identity.
 
     Raises:
         ConfigurationError: OUTPUT was made with another method and ``refuse`` holds, a catalog's
             output key is taken, or INPUT lost all its files at once.
     """
+    taken = [photo for photo in catalog.photos if not is_forgotten(photo.identity)]
+    states = {uri: each for uri, each in states.items() if not is_forgotten(each.identity)}
     gone = find_gone(catalog, _present(states))
     refuse_vanished_input(catalog, len(gone))
     held = {uri: state.output_key for uri, state in states.items() if state.output_key}
-    photos = assign_output_keys(catalog.photos, held, catalog.given_keys)
+    photos = assign_output_keys(taken, held, catalog.given_keys)
     numbers: Counter[Decision] = Counter()
     refused: Counter[str] = Counter()
     to_do: list[SourcePhoto] = []
@@ -152,7 +159,8 @@ def make_plan(
     return Plan(
         photo_sets=[_of_generation(each, decided_generations or {}) for each in photo_sets],
         counts=PhotoCounts(
-            found=len(photos),
+            found=len(catalog.photos),
+            forgotten=len(catalog.photos) - len(taken),
             ignored=catalog.report.num_ignored,
             gone=len(gone),
             new=numbers["new"],

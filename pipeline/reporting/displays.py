@@ -101,16 +101,23 @@ def progress_line(tally: Tally) -> str:
 def plan_line(plan: PlanCounts) -> str:
     """One line: what a run is about to do."""
     if not plan.num_photos:
-        return f"nothing to do: {format_count(plan.num_unchanged, 'photo')} up to date" + (
-            f", {plan.num_gone:,} gone" if plan.num_gone else ""
+        return (
+            f"nothing to do: {format_count(plan.num_unchanged, 'photo')} up to date"
+            + (f", {plan.num_gone:,} gone" if plan.num_gone else "")
+            + _forgotten_text(plan)
         )
     return (
         f"{format_count(plan.num_photos, 'photo')} of "
         f"{format_count(plan.num_identities, 'identity', 'identities')} in "
         f"{format_count(plan.num_sets, 'set')}, {format_bytes(plan.num_bytes)} to read; "
         f"{plan.num_unchanged:,} up to date, {plan.num_gone:,} gone"
+        + _forgotten_text(plan)
         + (f"; {plan.num_later:,} left for a later run" if plan.num_later else "")
     )
+
+
+def _forgotten_text(plan: PlanCounts) -> str:
+    return f", {plan.num_forgotten:,} of forgotten people" if plan.num_forgotten else ""
 
 
 def summary_lines(outcome: RunOutcome) -> list[str]:

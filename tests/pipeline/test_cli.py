@@ -34,6 +34,7 @@ COMMANDS = (
     "check",
     "models",
     "gc",
+    "forget",
     "k8s-run",
     "config",
 )

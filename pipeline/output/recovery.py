@@ -1,0 +1,21 @@
+"""What whoever takes OUTPUT's lock does first: it finishes what earlier runs left."""
+
+from pipeline.output.fold import Fold
+from pipeline.output.lock import OutputLock
+from pipeline.output.runs import finish_run, unfinished_runs
+from pipeline.storage.store import Store
+
+_ABANDONED_S = 900.0
+"""A writer works on a temporary file for seconds; a worker of a dead run may still live."""
+
+
+def recover(store: Store, run_id: str, lock: OutputLock) -> None:
+    """Folds what crashed runs decided, and closes those that are not ours to go on with.
+
+    Temporary files of killed writers go first: a folder that holds one is not removed.
+    """
+    store.sweep(_ABANDONED_S)
+    for unfinished in unfinished_runs(store):
+        Fold(store, unfinished, lock.may_publish)()
+        if unfinished != run_id:
+            finish_run(store, unfinished, {"finished_by": run_id})
