@@ -32,6 +32,8 @@ class RunOptions:
     on_method_change: OnMethodChange = "refuse"
     """What to do where OUTPUT was made with another method digest: refuse, ``keep`` what is
     there, or ``reprotect`` it."""
+    reprotect: tuple[str, ...] = ()
+    """Do photos again whose newest manifest row meets all of these, see ``selection.Condition``."""
     retry_failed: bool = False
     """Open a new generation for photo sets that failed."""
     retry_quarantined: bool = False

@@ -26,6 +26,7 @@ from pipeline.output.runs import (
 from pipeline.planning.against_output import plan_against_output
 from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.plan import Plan
+from pipeline.planning.selection import Condition
 from pipeline.pool import Pool
 from pipeline.reporting.metrics import RunMetrics
 from pipeline.reporting.reporter import Reporter, Reporters
@@ -135,7 +136,8 @@ def plan_run(
     rules = DecisionRules(
         digest, options.on_method_change, options.retry_failed, options.retry_quarantined
     )
-    plan = plan_against_output(catalog, store, config, rules, run_id)
+    again = [Condition.parse(text) for text in options.reprotect]
+    plan = plan_against_output(catalog, store, config, rules, run_id, again)
     plan = plan.limited_to(options.max_sets)
     settings = WorkerSettings(
         output_uri=store.uri,

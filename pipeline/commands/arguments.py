@@ -78,6 +78,17 @@ MethodChange = Annotated[
         rich_help_panel="What to do",
     ),
 ]
+Reprotect = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reprotect",
+        metavar="CONDITION",
+        help="Also do photos again whose manifest row meets this, e.g. psnr_db<30 or "
+        "target_met=false (in quotes); with several, all must hold. Equal settings give equal "
+        "bytes: change some, with --on-method-change keep for the other photos.",
+        rich_help_panel="What to do",
+    ),
+]
 RetryFailed = Annotated[
     bool,
     typer.Option(

@@ -13,6 +13,7 @@ from pipeline.commands.arguments import (
     OutputUri,
     Overrides,
     Preset,
+    Reprotect,
     RetryFailed,
     RetryQuarantined,
     Verbose,
@@ -30,6 +31,7 @@ def plan(
     config_file: ConfigFile = None,
     overrides: Overrides = None,
     on_method_change: MethodChange = None,
+    reprotect: Reprotect = None,
     retry_failed: RetryFailed = False,
     retry_quarantined: RetryQuarantined = False,
     allow_prefixes: AllowPrefixes = None,
@@ -55,6 +57,7 @@ def plan(
     )
     options = RunOptions(
         on_method_change=on_method_change or "refuse",
+        reprotect=tuple(reprotect or ()),
         retry_failed=retry_failed,
         retry_quarantined=retry_quarantined,
     )

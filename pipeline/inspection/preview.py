@@ -15,6 +15,7 @@ from pipeline.output.runs import unfinished_runs
 from pipeline.planning.against_output import plan_against_output
 from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.estimate import MEASURED_COLUMNS, estimate, measured_seconds_per_photo
+from pipeline.planning.selection import Condition
 from pipeline.reporting.words import format_bytes, format_count, format_duration
 from pipeline.storage.store import Store, open_store
 
@@ -71,7 +72,8 @@ def preview_run(
         digest, options.on_method_change, options.retry_failed, options.retry_quarantined
     )
     catalog = read_catalog(input_uri, config.operation, output_uri)
-    plan = plan_against_output(catalog, store, config, rules)
+    again = [Condition.parse(text) for text in options.reprotect]
+    plan = plan_against_output(catalog, store, config, rules, reprotect=again)
     measured = seconds_per_photo
     if measured is None and not is_new:
         measured = measured_seconds_per_photo(read_manifest(store, MEASURED_COLUMNS), digest)

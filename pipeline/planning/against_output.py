@@ -3,6 +3,8 @@
 Knows where OUTPUT keeps what ``plan`` needs. Writes nothing.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from functools import partial
 
 from pipeline.catalog.photos import Catalog
@@ -13,6 +15,7 @@ from pipeline.output.runs import method_of_run
 from pipeline.output.tombstones import Tombstones
 from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.plan import Plan, make_plan
+from pipeline.planning.selection import Condition, select_sources
 from pipeline.storage.store import Store
 
 
@@ -22,6 +25,7 @@ def plan_against_output(
     config: RunConfig,
     rules: DecisionRules,
     run_id: str | None = None,
+    reprotect: Sequence[Condition] = (),
 ) -> Plan:
     """Compares INPUT with what OUTPUT remembers.
 
@@ -30,11 +34,14 @@ def plan_against_output(
         rules: What a person asked for, and the method of the run.
         run_id: Run that will work on the plan. Used again, e.g. by a RayJob's second try, it may
             hold decisions on the very same sets: these get their next generation. None: a new one.
+        reprotect: Photos that meet all of these are to do again.
 
     Raises:
         ConfigurationError: See ``make_plan``.
     """
     exists = store.root_exists()
+    if exists and reprotect:
+        rules = dataclasses.replace(rules, reprotect=select_sources(store, reprotect))
     return make_plan(
         catalog,
         newest_state(store) if exists else {},

@@ -28,6 +28,8 @@ class DecisionRules:
     retry_failed: bool = False
     """Also photos skipped for what their file is, e.g. ``too_many_pixels``: limits may differ."""
     retry_quarantined: bool = False
+    reprotect: frozenset[str] = frozenset()
+    """Source URIs of photos that are to do again whatever was decided on them."""
 
     def decide(self, photo: SourcePhoto, state: SourceState | None) -> Decision:
         """Decides for one photo of the catalog; ``state`` is its newest manifest row."""
@@ -35,6 +37,8 @@ class DecisionRules:
             return "new"
         if state.status == "source_gone":
             return "unchanged" if photo.version == MISSING_VERSION else "new"
+        if photo.uri in self.reprotect and photo.version != MISSING_VERSION:
+            return "retry"
         if state.method_digest not in (None, self.method_digest):
             if self.on_method_change == "refuse":
                 return "refused"
