@@ -54,6 +54,11 @@ class OperationSettings(Settings):
     """Further URI prefixes that a catalog file may point to, besides INPUT."""
     delete_gone_outputs: bool = False
     """Delete the protected photo when its original is gone."""
+    identity_keys: Literal["plain", "hmac"] = "plain"
+    """Folder of a person below OUTPUT's ``images/``: the name, or its HMAC-SHA256 under the secret
+    in the environment variable DLADIFF_IDENTITY_KEY, so that URLs name nobody. One OUTPUT keeps
+    the choice and the secret that it was begun with. File names below it, and the manifest, are as
+    ever."""
     single_writer: bool = False
     """Accept a store without exclusive creation; then only one run may ever work on OUTPUT."""
     weights_cache: str | None = None

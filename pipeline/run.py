@@ -25,6 +25,7 @@ from pipeline.output.runs import (
 )
 from pipeline.planning.against_output import plan_against_output
 from pipeline.planning.decisions import DecisionRules
+from pipeline.planning.identity_keys import record_identity_keys
 from pipeline.planning.plan import Plan
 from pipeline.planning.selection import Condition
 from pipeline.pool import Pool
@@ -150,6 +151,7 @@ def plan_run(
         log_json=options.log_json,
         verbose=options.verbose,
     )
+    record_identity_keys(store, config.operation)
     start_run(store, run_id, _run_record(input_uri, config, settings))
     write_plan(store, run_id, plan.photo_sets)
     return plan, settings

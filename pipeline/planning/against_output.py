@@ -14,6 +14,7 @@ from pipeline.output.manifest import newest_state
 from pipeline.output.runs import method_of_run
 from pipeline.output.tombstones import Tombstones
 from pipeline.planning.decisions import DecisionRules
+from pipeline.planning.identity_keys import hide_identities
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.planning.selection import Condition, select_sources
 from pipeline.storage.store import Store
@@ -37,8 +38,9 @@ def plan_against_output(
         reprotect: Photos that meet all of these are to do again.
 
     Raises:
-        ConfigurationError: See ``make_plan``.
+        ConfigurationError: See ``make_plan`` and ``hide_identities``.
     """
+    catalog = hide_identities(catalog, config.operation, store)
     exists = store.root_exists()
     if exists and reprotect:
         rules = dataclasses.replace(rules, reprotect=select_sources(store, reprotect))
