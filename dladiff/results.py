@@ -10,7 +10,8 @@ import numpy as np
 
 from dladiff.image_values import Image
 
-Status = Literal["protected", "layer1_only", "layer2_only", "skipped", "failed"]
+Status = Literal["protected", "layer1_only", "skipped"]
+"""``layer1_only``: no face was found for a configured layer 2; ``skipped``: nothing was done."""
 
 
 @dataclass(frozen=True)

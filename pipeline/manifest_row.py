@@ -25,8 +25,9 @@ RowStatus = Literal[
     "deferred",
     "source_gone",
 ]
-"""State of a source photo; ``layer1_only`` and ``layer2_only``: a configured layer could not be
-done; ``deferred``: not decided, the environment was at fault; every other one is a decision."""
+"""State of a source photo; ``layer1_only``: no face was found for layer 2; ``layer2_only`` was
+promised earlier, is still read, and is never written; ``deferred``: not decided, the environment
+was at fault; every other one is a decision."""
 
 PROTECTED_STATUSES = frozenset(("protected", "layer1_only", "layer2_only"))
 """Statuses with a protected photo in OUTPUT."""
