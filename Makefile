@@ -3,6 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
+	--system-certs --custom-compile-command "make lock"
 # Processes that run tests side by side; each computes with one thread.
 JOBS ?= 2
 # The Python that is tested; `make setup PYTHON=/path/to/python3.11` takes another place's.
@@ -52,7 +54,9 @@ manifests: setup ## Write the files of k8s/ that are made from others (needs kub
 	@$(BIN)/python -m tools.deploy.render_manifests
 
 # Keeps the versions that still fit; `make lock ARGS=--upgrade` takes the newest of all.
-lock: setup ## Resolve constraints.txt anew from pyproject.toml
-	@$(BIN)/uv pip compile --quiet --all-extras --universal --python-version 3.11 --no-annotate \
-		--system-certs --custom-compile-command "make lock" \
-		--output-file constraints.txt $(ARGS) pyproject.toml
+# constraints.txt is for development, with all extras; the image gets its versions with the hashes of
+# all their archives.
+lock: setup ## Resolve constraints.txt and deploy/requirements.lock anew
+	@$(COMPILE) --all-extras --output-file constraints.txt $(ARGS) pyproject.toml
+	@$(COMPILE) --generate-hashes --constraint constraints.txt \
+		--output-file deploy/requirements.lock pyproject.toml
