@@ -56,7 +56,7 @@ def main() -> None:
 def write_large_photos(folder: Path, count: int) -> None:
     """Different crops of one photo, enlarged to 12 megapixels."""
     folder.mkdir(parents=True)
-    photo = Image.fromarray(astronaut())  # type: ignore[no-untyped-call]
+    photo = Image.fromarray(astronaut())
     for number in range(count):
         crop = photo.crop((2 * number, 0, 2 * number + 440, 330))
         crop.resize(SIZE).save(folder / f"{number}.jpg", quality=90)

@@ -44,7 +44,7 @@ def main() -> int:
 
 def write_album(folder: Path, num_photos: int, num_identities: int, side: int) -> None:
     """Writes different crops of one photo, spread over identities."""
-    photo = Image.fromarray(astronaut())  # type: ignore[no-untyped-call]
+    photo = Image.fromarray(astronaut())
     for number in range(num_photos):
         left, top = 3 * (number % 16), 2 * (number % 12)
         crop = photo.crop((left, top, left + 440, top + 440)).resize((side, side))

@@ -51,7 +51,7 @@ def ssim(clean: Image, protected: Image) -> float:
     shorter = min(pair[0].shape[:2])
     if shorter < _SSIM_WINDOW:
         raise ValueError(f"expected photos of at least {_SSIM_WINDOW} px, got {shorter}")
-    _, similarity = structural_similarity(  # type: ignore[no-untyped-call]
+    _, similarity = structural_similarity(
         *pair, channel_axis=2, data_range=255, gaussian_weights=True, sigma=1.5,
         use_sample_covariance=False, full=True,
     )  # fmt: skip

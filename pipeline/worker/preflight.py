@@ -32,7 +32,7 @@ def protect_built_in_photo(protect: Protector, method: MethodSettings) -> None:
 def _built_in_photo() -> Image:
     from skimage.data import astronaut  # NASA, public domain
 
-    photo: Image = astronaut()[0:256, 96:352]  # type: ignore[no-untyped-call]
+    photo: Image = astronaut()[0:256, 96:352]
     return photo
 
 

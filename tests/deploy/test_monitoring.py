@@ -43,7 +43,9 @@ def exported(call: ast.AST) -> set[str]:
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.args):
         return set()
     first = call.args[0]
-    if not (isinstance(first, ast.Constant) and str(first.value).startswith("dladiff_")):
+    if not (isinstance(first, ast.Constant) and isinstance(first.value, str)):
+        return set()
+    if not first.value.startswith("dladiff_"):
         return set()
     suffixes = {"Counter": ["_total"], "Histogram": ["_bucket", "_sum", "_count"], "Gauge": [""]}
     return {f"ray_{first.value}{suffix}" for suffix in suffixes[call.func.id]}

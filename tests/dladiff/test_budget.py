@@ -21,7 +21,9 @@ def half_textured() -> torch.Tensor:
 def test_a_flat_map_is_the_budgets_themselves_blended_by_the_mask() -> None:
     mask = torch.zeros(1, 1, 40, 80)
     mask[..., 10:30, 10:30], mask[..., 12, 12] = 1.0, 0.5
-    levels = budget_map(half_textured(), 4.0, 18.0, [mask, mask * 0.1], FLAT) * 255
+    budget = budget_map(half_textured(), 4.0, 18.0, [mask, mask * 0.1], FLAT)
+    assert isinstance(budget, torch.Tensor)
+    levels = budget * 255
     assert float(levels[..., 0, 0]) == pytest.approx(4.0)
     assert float(levels[..., 20, 20]) == pytest.approx(18.0)
     assert float(levels[..., 12, 12]) == pytest.approx(11.0)

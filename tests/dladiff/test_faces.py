@@ -56,7 +56,7 @@ def test_a_crop_so_tight_that_the_head_is_cut_still_has_its_face(
     left, top, right, bottom = (round(edge) for edge in face.box)
     tight = np.ascontiguousarray(astronaut[top + 8 : bottom - 4, left + 4 : right - 4])
     (again,) = detector.detect(tight)
-    shifted = again.landmarks + np.float32([left + 4, top + 8])
+    shifted = again.landmarks + np.array([left + 4, top + 8], np.float32)
     assert np.abs(shifted - face.landmarks).max() < 8
 
 
@@ -103,8 +103,8 @@ def test_similarity_recovers_a_known_transform() -> None:
 def test_warp_agrees_with_opencv_to_half_a_cell(detector: FaceDetector, astronaut: Image) -> None:
     (face,) = detector.detect(astronaut)
     matrix = crop_from_photo(face)
-    ours = warp(image_to_tensor(astronaut), np.linalg.inv(matrix), 112)[0] * 255
-    ours = ours.permute(1, 2, 0).numpy()
+    warped = warp(image_to_tensor(astronaut), np.linalg.inv(matrix), 112)[0] * 255
+    ours = warped.permute(1, 2, 0).numpy()
     expected = cv2.warpAffine(astronaut, matrix[:2], (112, 112)).astype(np.float32)
     error = np.abs(ours - expected).mean()
     # OpenCV rounds positions to 1/32 pixel; a shift by half a pixel would cost far more.

@@ -30,7 +30,7 @@ def test_the_person_is_who_is_in_most_photos_even_where_somebody_stands_in_front
     both = np.concatenate([upside_down, portrait], axis=1)
     shifted = Face(
         (face.box[0] + 224, face.box[1], face.box[2] + 224, face.box[3]),
-        face.landmarks + np.float32([224, 0]),
+        face.landmarks + np.array([224, 0], np.float32),
         0.9,
     )
     photos = [Photo("a", portrait), Photo("b", both), Photo("c", portrait), Photo("d", portrait)]
@@ -41,6 +41,6 @@ def test_the_person_is_who_is_in_most_photos_even_where_somebody_stands_in_front
     bystander, person = together
     assert torch.equal(bystander.target["sface"], bystander.own["sface"])
     seen = [alone[0], person, again[0]]
-    mean = functional.normalize(sum(one.own["sface"] for one in seen), dim=1)
+    mean = functional.normalize(torch.stack([one.own["sface"] for one in seen]).sum(dim=0), dim=1)
     torch.testing.assert_close(person.target["sface"], mean)
     torch.testing.assert_close(alone[0].target["sface"], mean)

@@ -79,6 +79,8 @@ def test_the_same_photos_give_the_same_bytes(
 ) -> None:
     again = protect_photo_set(photos, [], models, config)
     for one, other in zip(again.photos, result.photos, strict=True):
+        assert one.image is not None
+        assert other.image is not None
         assert np.array_equal(one.image, other.image)
     assert again.cost.vae_passes == result.cost.vae_passes > 0
     assert again.cost.unet_forward_backward_pairs == 0

@@ -74,5 +74,8 @@ def test_the_same_photo_alone_gets_the_same_bytes(
     again = protect_photo_set(
         photos[:1], [], models, config, lambda stage, fraction: stages.append(stage)
     )
-    assert np.array_equal(again.photos[0].image, result.photos[0].image)
+    one, other = again.photos[0].image, result.photos[0].image
+    assert one is not None
+    assert other is not None
+    assert np.array_equal(one, other)
     assert {"layer2", "measure"} <= set(stages)

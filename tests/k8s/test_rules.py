@@ -17,7 +17,6 @@ from pipeline.config import load_config
 from pipeline.kubernetes.rayjob import MAX_NAME_LENGTH, named_rayjob, read_rayjob
 from tests.k8s.manifests import (
     FOLDERS,
-    ROOT,
     Manifest,
     all_pods,
     of_kind,
@@ -26,7 +25,7 @@ from tests.k8s.manifests import (
     rendered,
     variables,
 )
-from tools.deploy.render_manifests import kustomized
+from tools.deploy.render_manifests import ROOT, kustomized
 
 BYTES = {"Mi": 2**20, "Gi": 2**30}
 

@@ -10,8 +10,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.k8s.manifests import FOLDERS, ROOT, Manifest, of_kind, rendered
+from tests.k8s.manifests import FOLDERS, Manifest, of_kind, rendered
 from tests.needed_tools import need
+from tools.deploy.render_manifests import ROOT
 from tools.deploy.render_manifests import rendered as made_files
 
 CRDS = ROOT.parent / "shared/kuberay"

@@ -7,6 +7,7 @@ only the method is another one, which needs no models.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,7 +53,7 @@ class MortalStore(Store):
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in [*keys]:
-            self._change(lambda key=key: super(MortalStore, self).delete([key]))
+            self._change(partial(super().delete, [key]))
 
     def store_time(self) -> float:
         return super().store_time() + self.seconds_later

@@ -1,7 +1,7 @@
 """The driver's book-keeping: what it makes of outcomes, and the exit code of a run."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
@@ -30,10 +30,16 @@ class Heard(Reporter):
         self.decided: list[dict[str, int]] = []
         self.causes: list[str] = []
 
-    def set_decided(self, statuses, seconds, gpu_seconds=0.0, ages_s=()):
+    def set_decided(
+        self,
+        statuses: Mapping[str, int],
+        seconds: float,
+        gpu_seconds: float = 0.0,
+        ages_s: Sequence[float] = (),
+    ) -> None:
         self.decided.append(dict(statuses))
 
-    def deferred(self, cause):
+    def deferred(self, cause: str) -> None:
         self.causes.append(cause)
 
 
@@ -94,7 +100,9 @@ def statuses(store: Store) -> dict[str, str]:
     return {row["source_uri"].removeprefix("file:///in/"): row["status"] for row in rows}
 
 
-def test_a_decided_set_is_published_at_once_and_folded_when_asked(store, lock, sets):
+def test_a_decided_set_is_published_at_once_and_folded_when_asked(
+    store: Store, lock: OutputLock, sets: list[PhotoSet]
+) -> None:
     heard = Heard()
     driver = driver_of(store, lock, sets, heard)
     driver.take(committed(store, sets[1]))
@@ -106,13 +114,17 @@ def test_a_decided_set_is_published_at_once_and_folded_when_asked(store, lock, s
     assert statuses(store) == {"b/1.jpg": "protected", "b/2.jpg": "protected"}
 
 
-def test_it_folds_by_itself_when_it_is_time(store, lock, sets):
+def test_it_folds_by_itself_when_it_is_time(
+    store: Store, lock: OutputLock, sets: list[PhotoSet]
+) -> None:
     driver = driver_of(store, lock, sets, fold_every_s=1e-9)
     driver.take(committed(store, sets[0]))
     assert len(statuses(store)) == 2
 
 
-def test_a_set_that_ray_ran_twice_counts_once(store, lock, sets):
+def test_a_set_that_ray_ran_twice_counts_once(
+    store: Store, lock: OutputLock, sets: list[PhotoSet]
+) -> None:
     heard = Heard()
     driver = driver_of(store, lock, sets, heard)
     outcome = committed(store, sets[0])
@@ -123,7 +135,9 @@ def test_a_set_that_ray_ran_twice_counts_once(store, lock, sets):
     assert (result.counts["protected"], result.num_sets, result.gpu_seconds) == (2, 1, 1.5)
 
 
-def test_a_deferred_set_stays_undecided_and_leaves_a_row_with_its_cause(store, lock, sets):
+def test_a_deferred_set_stays_undecided_and_leaves_a_row_with_its_cause(
+    store: Store, lock: OutputLock, sets: list[PhotoSet]
+) -> None:
     heard = Heard()
     driver = driver_of(store, lock, sets, heard)
     driver.take(deferred(sets[0]))
@@ -142,7 +156,9 @@ def test_a_deferred_set_stays_undecided_and_leaves_a_row_with_its_cause(store, l
     assert heard.causes == ["store_throttled"]
 
 
-def test_a_set_that_succeeds_after_a_deferral_is_no_longer_one(store, lock, sets):
+def test_a_set_that_succeeds_after_a_deferral_is_no_longer_one(
+    store: Store, lock: OutputLock, sets: list[PhotoSet]
+) -> None:
     driver = driver_of(store, lock, sets[:1])
     driver.take(deferred(sets[0]))
     driver.take(committed(store, sets[0]))
@@ -150,7 +166,9 @@ def test_a_set_that_succeeds_after_a_deferral_is_no_longer_one(store, lock, sets
     assert (outcome.exit_code, outcome.counts, outcome.causes) == (0, {"protected": 2}, {})
 
 
-def test_too_many_deferrals_among_the_last_sets_stop_the_run(store, lock):
+def test_too_many_deferrals_among_the_last_sets_stop_the_run(
+    store: Store, lock: OutputLock
+) -> None:
     sets = [photo_set([source_photo(f"p{n}/1.jpg", b"")]) for n in range(40)]
     driver = driver_of(store, lock, sets)
     for number, work in enumerate(sets[:20]):
@@ -160,7 +178,9 @@ def test_too_many_deferrals_among_the_last_sets_stop_the_run(store, lock):
     assert len(driver.undecided) == 40
 
 
-def test_a_limit_leaves_what_is_not_begun_and_still_reports_what_was_put_off(store, lock, sets):
+def test_a_limit_leaves_what_is_not_begun_and_still_reports_what_was_put_off(
+    store: Store, lock: OutputLock, sets: list[PhotoSet]
+) -> None:
     driver = driver_of(store, lock, sets, max_worker_hours=3 / 3600)
     driver.take(deferred(sets[0]))
     with pytest.raises(LimitReached, match="max-worker-hours"):
@@ -178,7 +198,9 @@ def test_a_limit_leaves_what_is_not_begun_and_still_reports_what_was_put_off(sto
     assert outcome.counts == {"protected": 2, "deferred": 2}
 
 
-def test_a_limit_reached_with_the_last_set_stops_nothing(store, lock, sets):
+def test_a_limit_reached_with_the_last_set_stops_nothing(
+    store: Store, lock: OutputLock, sets: list[PhotoSet]
+) -> None:
     driver = driver_of(store, lock, sets[:1], max_worker_hours=3 / 3600)
     driver.take(committed(store, sets[0]))
     assert driver.outcome(RunOptions()).exit_code == 0
@@ -188,8 +210,13 @@ def test_a_limit_reached_with_the_last_set_stops_nothing(store, lock, sets):
     ("max_failed", "batch", "exit_code"), [(0.3, False, 2), (0.3, True, 0), (0.4, False, 0)]
 )
 def test_the_exit_code_says_whether_too_many_failed(
-    store, lock, sets, max_failed, batch, exit_code
-):
+    store: Store,
+    lock: OutputLock,
+    sets: list[PhotoSet],
+    max_failed: float,
+    batch: bool,
+    exit_code: int,
+) -> None:
     driver = driver_of(store, lock, sets, max_failed=max_failed)
     driver.take(committed(store, sets[0], "failed"))
     driver.take(committed(store, sets[1]))
@@ -197,13 +224,17 @@ def test_the_exit_code_says_whether_too_many_failed(
     assert driver.outcome(RunOptions(batch=batch)).exit_code == exit_code
 
 
-def test_photos_left_undecided_outweigh_failures_also_in_a_batch(store, lock, sets):
+def test_photos_left_undecided_outweigh_failures_also_in_a_batch(
+    store: Store, lock: OutputLock, sets: list[PhotoSet]
+) -> None:
     driver = driver_of(store, lock, sets)
     driver.take(committed(store, sets[0], "failed"))
     assert driver.outcome(RunOptions(batch=True)).exit_code == 3
 
 
-def test_lost_staged_data_does_not_stop_the_run_and_is_recorded_as_failed(store, lock, sets):
+def test_lost_staged_data_does_not_stop_the_run_and_is_recorded_as_failed(
+    store: Store, lock: OutputLock, sets: list[PhotoSet]
+) -> None:
     driver = driver_of(store, lock, sets)
     outcome = committed(store, sets[0])
     record = Ledger(store, RUN).read_commit(sets[0].key)
@@ -214,7 +245,7 @@ def test_lost_staged_data_does_not_stop_the_run_and_is_recorded_as_failed(store,
     assert statuses(store) == {"a/1.jpg": "failed", "a/2.jpg": "failed"}
 
 
-def test_nothing_is_published_once_the_lock_is_gone(store, sets):
+def test_nothing_is_published_once_the_lock_is_gone(store: Store, sets: list[PhotoSet]) -> None:
     with OutputLock(store, RUN) as lock:
         driver = driver_of(store, lock, sets)
         outcome = committed(store, sets[0])

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import pytest
+import ray
 
-from dladiff.results import PhotoResult, SetResult
+from dladiff.results import Photo, PhotoResult, SetResult
 from pipeline import ray_pool
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import ConfigurationError
@@ -22,11 +24,12 @@ from pipeline.inspection.verify import verify_output
 from pipeline.options import RunOptions, RunOutcome
 from pipeline.output.manifest import newest_state, read_manifest
 from pipeline.output.runs import unfinished_runs
-from pipeline.pool import Pool
+from pipeline.pool import Pool, PoolSize
+from pipeline.records import PhotoSet
 from pipeline.run import run_protection
 from pipeline.storage.store import open_store
 from pipeline.worker.protector import Protector
-from pipeline.worker.settings import WorkerSettings
+from pipeline.worker.settings import SetOutcome, WorkerSettings
 from tests.sample_photos import face_album, jpeg_bytes, write_album
 
 
@@ -37,10 +40,10 @@ def quick_config(*overrides: str) -> RunConfig:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def ray_logs():
+def ray_logs() -> Iterator[Path]:
     """Ray, and the folder with the logs of its processes."""
     yield ray_pool.start_local(num_cpus=3)
-    ray_pool.ray.shutdown()
+    ray.shutdown()
 
 
 @dataclass
@@ -62,16 +65,16 @@ class FirstRun:
 
 
 @pytest.fixture(scope="module")
-def first_run(tmp_path_factory, ray_logs):
+def first_run(tmp_path_factory: pytest.TempPathFactory, ray_logs: Path) -> FirstRun:
     folder = tmp_path_factory.mktemp("first")
     album = face_album(folder / "in", {"ann": 3, "bob": 2})
-    outcome = protect(album, folder / "out", log_json=True, verbose=True)
+    outcome = protect(album, folder / "out", options=RunOptions(log_json=True, verbose=True))
     shutil.copytree(folder, folder.with_name("kept"))
     return FirstRun(folder, outcome, worker_log(ray_logs))
 
 
 @pytest.fixture
-def first(first_run):
+def first(first_run: FirstRun) -> FirstRun:
     """The same, at the same place, whatever the test before made of it."""
     shutil.rmtree(first_run.folder)
     shutil.copytree(first_run.folder.with_name("kept"), first_run.folder)
@@ -95,10 +98,14 @@ def output(tmp_path: Path) -> Path:
 
 
 def protect(
-    album: Path, output: Path, *overrides: str, pool: Pool | None = None, **options: object
+    album: Path,
+    output: Path,
+    *overrides: str,
+    options: RunOptions | None = None,
+    pool: Pool | None = None,
 ) -> RunOutcome:
     config = quick_config(*overrides)
-    return run_protection(str(album), str(output), config, RunOptions(**options), pool=pool)
+    return run_protection(str(album), str(output), config, options or RunOptions(), pool=pool)
 
 
 def images(output: Path) -> dict[str, bytes]:
@@ -106,7 +113,7 @@ def images(output: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.png"))}
 
 
-def test_everything_is_protected_once_and_a_second_run_does_nothing(first):
+def test_everything_is_protected_once_and_a_second_run_does_nothing(first: FirstRun) -> None:
     outcome = first.outcome
     assert (outcome.exit_code, outcome.counts, outcome.num_sets) == (0, {"protected": 5}, 2)
     assert sorted(images(first.output)) == [f"ann/{i}.png.png" for i in range(3)] + [
@@ -115,7 +122,7 @@ def test_everything_is_protected_once_and_a_second_run_does_nothing(first):
     assert verify_output(str(first.output), str(first.album)).num_findings == 0
 
     class NoPool(ray_pool.RayPool):
-        def session(self, *_: object):
+        def session(self, config: RunConfig, num_sets: int) -> NoReturn:
             raise AssertionError("nothing is to do")
 
     second = protect(first.album, first.output, pool=NoPool())
@@ -123,7 +130,7 @@ def test_everything_is_protected_once_and_a_second_run_does_nothing(first):
     assert unfinished_runs(open_store(str(first.output))) == []
 
 
-def test_run_json_and_metrics_hold_no_identity(first):
+def test_run_json_and_metrics_hold_no_identity(first: FirstRun) -> None:
     folder = first.output / "runs" / first.outcome.run_id
     assert json.loads((folder / "run.json").read_text())["config"]["method"]["seed"] == 0
     text = (folder / "metrics.prom").read_text()
@@ -131,14 +138,14 @@ def test_run_json_and_metrics_hold_no_identity(first):
     assert not re.search(r"\bann\b", text)
 
 
-def test_log_json_and_verbose_reach_the_workers(first):
+def test_log_json_and_verbose_reach_the_workers(first: FirstRun) -> None:
     levels = {entry["message"].partition(" ")[0]: entry["level"] for entry in first.log}
     assert levels["models"] == "info"
     assert levels["photo"] == "debug"  # which may name a person
     assert any(" of ann: done" in entry["message"] for entry in first.log)
 
 
-def test_added_changed_touched_and_deleted_photos(first):
+def test_added_changed_touched_and_deleted_photos(first: FirstRun) -> None:
     album, output = first.album, first.output
     before = images(output)
     face_album(album, {"cat": 1})
@@ -169,19 +176,25 @@ class _Backwards(ray_pool.RayPool):
 
     order: ClassVar[list[str]] = []
 
-    def protect_sets(self, photo_sets, settings, size):
+    def protect_sets(
+        self, photo_sets: Sequence[PhotoSet], settings: WorkerSettings, size: PoolSize
+    ) -> Iterator[SetOutcome]:
         self.order[:] = [photo_set.identity for photo_set in reversed(photo_sets)]
         yield from super().protect_sets(photo_sets[::-1], settings, size)
 
 
-def test_the_same_bytes_for_any_number_and_order_of_workers(first, tmp_path):
+def test_the_same_bytes_for_any_number_and_order_of_workers(
+    first: FirstRun, tmp_path: Path
+) -> None:
     outcome = protect(first.album, tmp_path / "two", "workers=2", pool=_Backwards())
     assert outcome.counts == {"protected": 5}
     assert _Backwards.order == ["bob", "ann"]
     assert images(tmp_path / "two") == images(first.output)
 
 
-def test_bad_photos_get_a_reason_and_the_rest_is_protected(tmp_path, output, ray_logs):
+def test_bad_photos_get_a_reason_and_the_rest_is_protected(
+    tmp_path: Path, output: Path, ray_logs: Path
+) -> None:
     album = face_album(tmp_path / "in", {"ann": 1})
     good = (album / "ann/0.png").read_bytes()
     write_album(
@@ -195,7 +208,7 @@ def test_bad_photos_get_a_reason_and_the_rest_is_protected(tmp_path, output, ray
         },
     )
     num_before = len(worker_log(ray_logs))
-    outcome = protect(album, output, log_json=True)
+    outcome = protect(album, output, options=RunOptions(log_json=True))
     assert outcome.exit_code == 0
     rows = read_manifest(open_store(str(output))).to_pylist()
     reasons = {row["source_uri"].rsplit("/", 1)[-1]: (row["status"], row["reason"]) for row in rows}
@@ -219,7 +232,7 @@ def load_sabotaged(settings: WorkerSettings) -> Protector:
     """No method but the negative of a photo, unless the photo ends its process or hangs it."""
     marker = Path(settings.output_uri.removeprefix("file://")) / "killed"
 
-    def sabotaged(photos, *_):
+    def sabotaged(photos: Sequence[Photo], *_: object) -> SetResult:
         height = photos[0].image.shape[0]
         if height == POISON or (height == ONCE and not marker.exists()):
             marker.touch()
@@ -233,11 +246,11 @@ def load_sabotaged(settings: WorkerSettings) -> Protector:
     return sabotaged
 
 
-def test_sets_that_kill_or_hang_their_process_are_quarantined(tmp_path, output):
+def test_sets_that_kill_or_hang_their_process_are_quarantined(tmp_path: Path, output: Path) -> None:
     album = tmp_path / "in"
     for identity, side in {"fine": 200, "hang": HANG, "once": ONCE, "poison": POISON}.items():
         face_album(album, {identity: 1}, side)
-    ray_pool.ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     for _ in range(3):
         outcome = protect(
             album,
@@ -259,11 +272,11 @@ def test_sets_that_kill_or_hang_their_process_are_quarantined(tmp_path, output):
         "hang": "quarantined",
         "poison": "quarantined",
     }
-    again = protect(album, output, retry_quarantined=True)
+    again = protect(album, output, options=RunOptions(retry_quarantined=True))
     assert (again.exit_code, again.counts) == (0, {"protected": 2})
 
 
-def test_a_killed_driver_is_finished_by_another_run(tmp_path, output):
+def test_a_killed_driver_is_finished_by_another_run(tmp_path: Path, output: Path) -> None:
     album = face_album(tmp_path / "in", dict.fromkeys("abcdef", 1))
     command = [
         str(Path(sys.executable).with_name("dladiff")),
@@ -279,7 +292,7 @@ def test_a_killed_driver_is_finished_by_another_run(tmp_path, output):
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
     decided = len(list(commits.glob("*.json")))
-    outcome = protect(album, output, "lock_ttl_s=20", wait=True)
+    outcome = protect(album, output, "lock_ttl_s=20", options=RunOptions(wait=True))
     assert outcome.exit_code == 0
     rows = read_manifest(open_store(str(output))).to_pylist()
     assert sorted(row["identity"] for row in rows) == list("abcdef")  # nothing lost, nothing twice
@@ -288,7 +301,7 @@ def test_a_killed_driver_is_finished_by_another_run(tmp_path, output):
     assert unfinished_runs(open_store(str(output))) == []
 
 
-def test_sigterm_folds_what_is_decided_and_exits_with_3(tmp_path, output):
+def test_sigterm_folds_what_is_decided_and_exits_with_3(tmp_path: Path, output: Path) -> None:
     album = face_album(tmp_path / "in", dict.fromkeys("abcdefgh", 1))
     command = [
         str(Path(sys.executable).with_name("dladiff")),
@@ -309,12 +322,13 @@ def test_sigterm_folds_what_is_decided_and_exits_with_3(tmp_path, output):
     assert "deferred" in statuses
 
 
-def test_another_method_is_refused_with_the_difference(first):
+def test_another_method_is_refused_with_the_difference(first: FirstRun) -> None:
     album, output = first.album, first.output
     with pytest.raises(ConfigurationError, match=r"layer2\.epsilon_levels: 11\.0 -> 8"):
         protect(album, output, "layer2.epsilon_levels=8")
-    kept = protect(album, output, "layer2.epsilon_levels=8", on_method_change="keep")
+    eight = "layer2.epsilon_levels=8"
+    kept = protect(album, output, eight, options=RunOptions(on_method_change="keep"))
     assert kept.num_sets == 0
-    redone = protect(album, output, "layer2.epsilon_levels=8", on_method_change="reprotect")
+    redone = protect(album, output, eight, options=RunOptions(on_method_change="reprotect"))
     assert redone.counts == {"protected": 5}
     assert verify_output(str(output), str(album)).num_findings == 0

@@ -27,7 +27,7 @@ def write_demo_album(folder: Path) -> Path:
     """
     identity = folder / "astronaut"
     identity.mkdir(parents=True, exist_ok=True)
-    photo = Image.fromarray(astronaut())  # type: ignore[no-untyped-call]
+    photo = Image.fromarray(astronaut())
     for name, (box, scale, mirrored) in _CROPS.items():
         if (identity / name).exists():
             continue

@@ -53,7 +53,8 @@ def waves() -> np.ndarray:
         * np.cos(x / (23 + index))
         for index in range(3)
     ]  # fmt: skip
-    return np.floor(np.stack(channels, axis=-1)).astype(np.uint8)
+    chip: np.ndarray = np.floor(np.stack(channels, axis=-1)).astype(np.uint8)
+    return chip
 
 
 @pytest.fixture(scope="module")

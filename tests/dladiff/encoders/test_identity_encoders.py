@@ -50,8 +50,8 @@ def _tiny_arcface(path: Path, scales_itself: bool, op_type: str = "PRelu") -> Pa
         constant("w", 4, 3, 8, 8), constant("g", 4), constant("b", 4), constant("m", 4),
         constant("head", 4 * 14 * 14, 16), constant("slope", 4, 1, 1),
         numpy_helper.from_array(np.full(4, 0.7, np.float32), "v"),
-        numpy_helper.from_array(np.float32(127.5), "mean"),
-        numpy_helper.from_array(np.float32(1 / 127.5), "factor"),
+        numpy_helper.from_array(np.array(127.5, np.float32), "mean"),
+        numpy_helper.from_array(np.array(1 / 127.5, np.float32), "factor"),
     ]  # fmt: skip
     graph = helper.make_graph(
         nodes,
@@ -72,8 +72,10 @@ def _load(path: Path) -> IdentityEncoder:
 
 def _by_onnxruntime(path: Path, pixels: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    embeddings = session.run(None, {session.get_inputs()[0].name: pixels.astype(np.float32)})[0]
-    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    name = session.get_inputs()[0].name
+    embeddings: np.ndarray = session.run(None, {name: pixels.astype(np.float32)})[0]
+    unit: np.ndarray = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return unit
 
 
 @pytest.mark.parametrize("scales_itself", [True, False])

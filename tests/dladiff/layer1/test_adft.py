@@ -32,7 +32,7 @@ def defense(
 
 
 def run(
-    diffusion: DiffusionModel, settings: Layer1Settings, seed: int = 0, **changes: object
+    diffusion: DiffusionModel, settings: Layer1Settings, seed: int = 0, /, **changes: object
 ) -> list[Image]:
     """Protects three photos as a caller would and returns them as they would be saved."""
     images = [random_photo(1, 40, 57), random_photo(2, 61, 39), random_photo(3, 48, 48)]

@@ -78,7 +78,7 @@ def loss_at(scene: Scene, kind: str, index: int, draw: StepDraw, delta: torch.Te
         seen = draw.handling.apply(instance.photo.clean + delta)
         latents = diffusion.encode(view.look(seen, 32))
         clean = diffusion.encode(view.look(instance.photo.clean, 32))
-        for timestep, noise in zip(draw.timesteps.split(1), draw.noise.split(1), strict=True):
+        for timestep, noise in zip(draw.timesteps[:, None], draw.noise[:, None], strict=True):
             dynamic, static = scene.losses.dynamic.predict, scene.losses.static
             assert static is not None
             if kind == "denoising":

@@ -38,7 +38,8 @@ class TinyEncoder(torch.nn.Module):
             self.say = torch.nn.Linear(6 * 14 * 14, 5)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.say(torch.tanh(self.look(images)).flatten(1))
+        said: torch.Tensor = self.say(torch.tanh(self.look(images)).flatten(1))
+        return said
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dladiff.config import Layer2Settings
+from dladiff.config import Layer2Settings, TransformSettings
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.face_detection import FaceDetector
 from dladiff.faces import rescaled
@@ -61,7 +61,8 @@ def _protected(photo: FacesOfPhoto, defense: IdentityDefense, index: int = 0) ->
 
 
 def _change(clean: Image, protected: Image) -> np.ndarray:
-    return np.abs(clean.astype(np.int16) - protected.astype(np.int16)).max(axis=2)
+    change: np.ndarray = np.abs(clean.astype(np.int16) - protected.astype(np.int16)).max(axis=2)
+    return change
 
 
 def test_the_cosine_falls_within_the_budget_and_nothing_changes_outside_the_mask(
@@ -87,7 +88,7 @@ def test_the_cosine_falls_within_the_budget_and_nothing_changes_outside_the_mask
 
 def _no_augmentation() -> Layer2Settings:
     return Layer2Settings(
-        jitter_px=0, scale_range=(1, 1), flip=False, transforms={"enabled": False}
+        jitter_px=0, scale_range=(1, 1), flip=False, transforms=TransformSettings(enabled=False)
     )
 
 
@@ -97,7 +98,8 @@ def test_the_same_seed_gives_the_same_bytes_in_any_company(
     mirrored = np.ascontiguousarray(portrait[:, ::-1])
     width = portrait.shape[1]
     box = (width - face.box[2], face.box[1], width - face.box[0], face.box[3])
-    landmarks = face.landmarks[[1, 0, 2, 4, 3]] * np.float32([-1, 1]) + np.float32([width - 1, 0])
+    landmarks = face.landmarks[[1, 0, 2, 4, 3]].copy()
+    landmarks[:, 0] = width - 1 - landmarks[:, 0]
     ours = FacesOfPhoto("a", portrait, [face])
     other = FacesOfPhoto("b", mirrored, [replace(face, box=box, landmarks=landmarks)])
     alone = _defend([ours], sface, micro_batch=1)
@@ -153,7 +155,7 @@ def test_overlapping_faces_share_one_budget(
     moved = replace(
         face,
         box=(face.box[0] + 20, face.box[1], face.box[2] + 20, face.box[3]),
-        landmarks=face.landmarks + np.float32([20, 0]),
+        landmarks=face.landmarks + np.array([20, 0], np.float32),
     )
     photo = FacesOfPhoto("a", portrait, [face, moved])
     defense = _defend([photo], sface)
@@ -199,7 +201,7 @@ def test_crop_mode_stops_at_its_cosine_and_changes_only_the_crop(
         momentum=0.0,
         scale_range=(1, 1),
         flip=False,
-        transforms={"enabled": False},
+        transforms=TransformSettings(enabled=False),
     )
     photo = FacesOfPhoto("a", portrait, [face])
     defense = _defend([photo], sface, settings)

@@ -118,7 +118,8 @@ def test_a_listing_of_more_than_a_page_is_complete(s3_prefix: str, s3_client: An
 
 def test_of_racing_writers_exactly_one_creates(store: Store) -> None:
     for number in range(3 if store.uri.startswith("file") else 1):
-        barrier, winners = threading.Barrier(12), []
+        barrier = threading.Barrier(12)
+        winners: list[int] = []
 
         def race(writer: int, key: str, barrier: threading.Barrier, winners: list[int]) -> None:
             own = pickle.loads(pickle.dumps(store))

@@ -28,7 +28,7 @@ def photo_set_of(folder: Path, *names: str, references: tuple[str, ...] = ()) ->
 
 
 def reason_codes(reads: list[ReadPhoto]) -> list[str | None]:
-    return [read.reason and read.reason.code for read in reads]
+    return [read.reason.code if read.reason else None for read in reads]
 
 
 def test_photos_and_references_are_read_in_order(tmp_path: Path) -> None:
