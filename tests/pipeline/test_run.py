@@ -23,7 +23,7 @@ from pipeline.errors import ConfigurationError
 from pipeline.inspection.verify import verify_output
 from pipeline.options import RunOptions, RunOutcome
 from pipeline.output.manifest import newest_state, read_manifest
-from pipeline.output.runs import unfinished_runs
+from pipeline.output.runs import read_plan, unfinished_runs
 from pipeline.pool import Pool, PoolSize
 from pipeline.records import PhotoSet
 from pipeline.run import run_protection
@@ -31,6 +31,9 @@ from pipeline.storage.store import open_store
 from pipeline.worker.protector import Protector
 from pipeline.worker.settings import SetOutcome, WorkerSettings
 from tests.sample_photos import face_album, jpeg_bytes, write_album
+
+
+pytestmark = pytest.mark.slow
 
 
 def quick_config(*overrides: str) -> RunConfig:
@@ -172,7 +175,7 @@ def test_added_changed_touched_and_deleted_photos(first: FirstRun) -> None:
 
 
 class _Backwards(ray_pool.RayPool):
-    """Takes the sets of a plan from its end, and remembers the order."""
+    """Takes the sets of a plan from its end, and remembers in which order that was."""
 
     order: ClassVar[list[str]] = []
 
@@ -188,7 +191,10 @@ def test_the_same_bytes_for_any_number_and_order_of_workers(
 ) -> None:
     outcome = protect(first.album, tmp_path / "two", "workers=2", pool=_Backwards())
     assert outcome.counts == {"protected": 5}
-    assert _Backwards.order == ["bob", "ann"]
+    planned = read_plan(open_store(str(first.output)), first.outcome.run_id)["photo_set"]
+    forwards = [PhotoSet.from_json(text).identity for text in planned.to_pylist()]
+    assert sorted(forwards) == ["ann", "bob"]
+    assert _Backwards.order == forwards[::-1]
     assert images(tmp_path / "two") == images(first.output)
 
 
