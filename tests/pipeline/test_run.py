@@ -32,7 +32,6 @@ from pipeline.worker.protector import Protector
 from pipeline.worker.settings import SetOutcome, WorkerSettings
 from tests.sample_photos import face_album, jpeg_bytes, write_album
 
-
 pytestmark = pytest.mark.slow
 
 
