@@ -1,0 +1,242 @@
+"""Methods of others and controls: within the budget, at work on their own loss, fully counted."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from dladiff.config import SurrogateSettings
+from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
+from dladiff.diffusion.denoising_loss import evaluation_pairs, mean_denoising_loss
+from dladiff.diffusion.surrogates import FullSurrogate
+from dladiff.encoders.identity_encoders import IdentityEncoder
+from dladiff.instances import instance_photo
+from dladiff.layer1.likeness import PORTRAIT_TEMPLATE
+from dladiff.quality import load_learned_perceptual_distance
+from tests.layer1_scenes import a_face, random_photo
+from tests.tiny_models import write_checkpoint
+from tools.evaluation.baselines.controls import Donor
+from tools.evaluation.baselines.encoders import Mist, grey_image, striped_image
+from tools.evaluation.baselines.facelock import FaceLock
+from tools.evaluation.baselines.methods import BASELINES, BORROWED, SIGN_NOISE, perturb
+from tools.evaluation.baselines.person import BaselineSettings, Effort, Person, budget_of
+from tools.evaluation.baselines.surrogates import AdvDm, Fsmg
+
+NUM_STEPS = 7
+
+
+class TinyEncoder(torch.nn.Module):
+    """Smooth and seeded, on crops of 112 px."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.look = torch.nn.Conv2d(3, 6, 8, stride=8)
+            self.say = torch.nn.Linear(6 * 14 * 14, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        said: torch.Tensor = self.say(torch.tanh(self.look(images)).flatten(1))
+        return said
+
+
+@pytest.fixture(scope="module")
+def diffusion(tmp_path_factory: pytest.TempPathFactory) -> DiffusionModel:
+    """A tiny checkpoint that is made for aligned faces."""
+    folder = write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    loaded = load_diffusion_model(SurrogateSettings(checkpoint=str(folder)), "cpu")
+    return dataclasses.replace(loaded, face_template=PORTRAIT_TEMPLATE)
+
+
+def person_of(
+    diffusion: DiffusionModel, effort: Effort, settings: BaselineSettings | None = None
+) -> Person:
+    """Two photos with a face, one without."""
+    photos = [
+        instance_photo("landscape", random_photo(1, 40, 57), [a_face(12.0, 8.0, 22.0)]),
+        instance_photo("portrait", random_photo(2, 61, 39), []),
+        instance_photo("square", random_photo(3, 48, 48), [a_face(10.0, 12.0, 24.0)]),
+    ]
+    return Person.begin(
+        photos,
+        diffusion,
+        settings or few_training_steps(),
+        effort,
+        IdentityEncoder("tiny", TinyEncoder().requires_grad_(False)),
+        load_learned_perceptual_distance("cpu"),
+    )
+
+
+def few_training_steps() -> BaselineSettings:
+    settings = BaselineSettings()
+    surrogate = settings.method.layer1.surrogate.model_copy(update={"step0_steps": 6})
+    layer1 = settings.method.layer1.model_copy(update={"surrogate": surrogate})
+    method = settings.method.model_copy(update={"layer1": layer1})
+    return dataclasses.replace(settings, method=method)
+
+
+def assert_within_budget(person: Person) -> None:
+    for instance in person.instances:
+        change = instance.perturbation.abs()
+        assert bool((change <= budget_of(instance.photo, person.settings) + 1e-6).all())
+        assert float(instance.ascent.images.min()) >= 0
+        assert float(instance.ascent.images.max()) <= 1
+        assert float(change.max()) > 2 / 255
+
+
+@contextmanager
+def counted_rows(*modules: torch.nn.Module) -> Iterator[list[int]]:
+    """Rows that modules really see, however they are called."""
+    rows: list[int] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _module, inputs: rows.append(len(inputs[0])))
+        for module in modules
+    ]
+    try:
+        yield rows
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def denoising_loss_of(baseline: AdvDm, perturbed: bool) -> float:
+    """L_den of the baseline's surrogate at fixed pairs (t, e)."""
+    person = baseline.person
+    latents = person.perturbed_latents() if perturbed else person.clean_latents
+    timesteps, noise = evaluation_pairs(len(latents), 16, person.diffusion, seed=77)
+    rows = latents.repeat_interleave(16, dim=0)
+    predict = baseline.surrogate.predict
+    return float(mean_denoising_loss(predict, rows, timesteps, noise, person.diffusion, 64))
+
+
+def distance_to(person: Person, target: torch.Tensor, perturbed: bool) -> float:
+    latents = person.perturbed_latents() if perturbed else person.clean_latents
+    return float((latents - target).square().mean())
+
+
+@pytest.mark.parametrize("name", sorted(BASELINES))
+def test_each_keeps_the_budget_and_counts_every_row_that_its_models_see(
+    name: str, diffusion: DiffusionModel
+) -> None:
+    vae = diffusion.vae
+    with counted_rows(diffusion.unet) as unet, counted_rows(vae.encoder, vae.decoder) as coder:
+        baseline = BASELINES[name](person_of(diffusion, Effort(num_steps=NUM_STEPS)))
+        baseline.run()
+        cost = dataclasses.replace(baseline.person.cost)
+    assert baseline.person.effort.num_taken == NUM_STEPS
+    assert_within_budget(baseline.person)
+    assert cost.unet_forward_backward_pairs + cost.unet_forwards == sum(unet)
+    assert cost.vae_passes == sum(coder) > 0
+    assert (cost.encoder_passes > 0) == (name == "facelock")
+    if isinstance(baseline, AdvDm) and not isinstance(baseline, Mist):
+        # At pairs (t, e) that it never drew.
+        assert denoising_loss_of(baseline, True) > denoising_loss_of(baseline, False)
+
+
+@pytest.mark.parametrize("name", ["photoguard", "mist"])
+def test_targeted_ones_bring_latents_nearer_to_their_target(
+    name: str, diffusion: DiffusionModel
+) -> None:
+    image = grey_image(32) if name == "photoguard" else striped_image(32)
+    with torch.no_grad():
+        target = diffusion.encode(image)
+    person = person_of(diffusion, Effort(num_steps=NUM_STEPS))
+    perturb(name, person)
+    assert distance_to(person, target, True) < distance_to(person, target, False)
+
+
+def test_untargeted_mist_drives_latents_off_further_than_noise_of_the_same_budget(
+    diffusion: DiffusionModel,
+) -> None:
+    distances = {}
+    for name in ("mist-untargeted", SIGN_NOISE):
+        person = person_of(diffusion, Effort(num_steps=16))
+        perturb(name, person)
+        distances[name] = distance_to(person, person.clean_latents, True)
+    assert distances["mist-untargeted"] > 1.2 * distances[SIGN_NOISE]
+
+
+def test_facelock_hides_the_face_from_its_recogniser_in_what_the_autoencoder_shows(
+    diffusion: DiffusionModel,
+) -> None:
+    baseline = FaceLock(person_of(diffusion, Effort(num_steps=NUM_STEPS)))
+    baseline.run()
+    for number, instance in enumerate(baseline.person.instances):
+        with torch.no_grad():
+            before = float(baseline.loss(number, instance.photo.clean, 1.0))
+            after = float(baseline.loss(number, instance.ascent.images, 1.0))
+        assert after > before
+
+
+def test_caat_trains_keys_and_values_of_cross_attention_and_nothing_else(
+    diffusion: DiffusionModel,
+) -> None:
+    baseline = BASELINES["caat"](person_of(diffusion, Effort(num_steps=2)))
+    assert isinstance(baseline, AdvDm)
+    baseline.run()
+    assert isinstance(baseline.surrogate, FullSurrogate)
+    state = baseline.surrogate.state
+    own = dict(diffusion.unet.named_parameters())
+    changed = {name for name, weight in state.items() if not torch.equal(weight, own[name])}
+    assert changed
+    assert all(".attn2.to_k." in name or ".attn2.to_v." in name for name in changed)
+
+
+def test_fully_trained_surrogate_leaves_half_of_the_cpu_seconds_to_the_steps(
+    diffusion: DiffusionModel,
+) -> None:
+    settings = BaselineSettings()
+    person = person_of(diffusion, Effort(cpu_seconds=1.0), settings)
+    baseline = Fsmg(person)
+    baseline.prepare()
+    assert 0.5 <= person.effort.share < 0.9
+    trained = person.cost.unet_forward_backward_pairs
+    assert 0 < trained < settings.method.layer1.surrogate.step0_steps * 3
+    baseline.run()
+    assert person.effort.num_taken > 0
+    assert person.effort.cpu_seconds_spent < 2
+
+
+def test_an_effort_too_small_for_a_step_is_refused(diffusion: DiffusionModel) -> None:
+    with pytest.raises(ValueError, match="before the first step"):
+        perturb("advdm", person_of(diffusion, Effort(cpu_seconds=1e-6)))
+
+
+def test_sign_noise_uses_the_whole_budget_wherever_the_range_allows(
+    diffusion: DiffusionModel,
+) -> None:
+    person = person_of(diffusion, Effort(num_steps=1))
+    perturb(SIGN_NOISE, person)
+    assert_within_budget(person)
+    for instance in person.instances:
+        budget = budget_of(instance.photo, person.settings)
+        images = instance.ascent.images
+        used = torch.isclose(instance.perturbation.abs(), torch.as_tensor(budget), atol=1e-6)
+        at_end = torch.isclose(images, torch.zeros(())) | torch.isclose(images, torch.ones(()))
+        assert bool((used | at_end).all())
+
+
+def test_a_borrowed_change_lands_on_the_face_and_keeps_this_photos_budget(
+    diffusion: DiffusionModel,
+) -> None:
+    person = person_of(diffusion, Effort(num_steps=1))
+    face = a_face(4.0, 6.0, 12.0)
+    change = torch.zeros(1, 3, 40, 40)
+    change[..., 8:16, 6:14] = 0.5
+    perturb(BORROWED, person, [Donor(change, [face])])
+    assert_within_budget(person)
+    moved = person.instances[0].perturbation.abs().sum(dim=1)[0]
+    rows, columns = torch.nonzero(moved, as_tuple=True)
+    # The donor's face is 12 px at (4, 6), this one's 22 px at (12, 8).
+    assert float(rows.float().mean()) == pytest.approx(8 + (12 - 6) * 22 / 12 - 0.5, abs=1.0)
+    assert float(columns.float().mean()) == pytest.approx(12 + (10 - 4) * 22 / 12 - 0.5, abs=1.0)
+
+
+def test_same_seed_same_change(diffusion: DiffusionModel) -> None:
+    first, second = (person_of(diffusion, Effort(num_steps=2)) for _ in range(2))
+    for person in (first, second):
+        perturb("aspl", person)
+    for one, other in zip(first.instances, second.instances, strict=True):
+        torch.testing.assert_close(one.perturbation, other.perturbation, rtol=0, atol=0)

@@ -1,0 +1,58 @@
+"""Controls: changes of the same size that know nothing of the photo they are put on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dladiff.faces import estimate_similarity, pixel_rescaling, warp
+from dladiff.image_values import Perturbation
+from dladiff.instances import InstancePhoto
+from dladiff.projected_gradient import project
+from dladiff.randomness import keyed_generator
+from dladiff.results import Face
+from tools.evaluation.baselines.person import Person
+
+
+@dataclass(frozen=True, eq=False)
+class Donor:
+    """Our change of a photo of somebody else."""
+
+    perturbation: Perturbation
+    """Protected less clean, at that photo's size."""
+    faces: Sequence[Face]
+
+
+def sign_noise(person: Person) -> None:
+    """Random signs at the whole budget: what any change of this size does."""
+    for instance in person.instances:
+        ascent, key = instance.ascent, instance.photo.key
+        generator = keyed_generator(person.settings.seed, key, "sign noise")
+        signs = torch.randint(0, 2, ascent.clean.shape, generator=generator) * 2 - 1
+        ascent.perturbation = project(
+            signs.to(ascent.clean) * ascent.epsilon, ascent.clean, ascent.epsilon
+        )
+
+
+def borrow(person: Person, donors: Sequence[Donor]) -> None:
+    """Our change of another person's photo, its face moved onto this one's, within the budget.
+
+    If that did as much, our method would not need to look at the person.
+    """
+    for number, instance in enumerate(person.instances):
+        ascent, photo = instance.ascent, instance.photo
+        donor = donors[number % len(donors)]
+        moved = warp(
+            donor.perturbation.to(ascent.clean), _donor_from_photo(donor, photo), *photo.size
+        )
+        ascent.perturbation = project(moved, ascent.clean, ascent.epsilon)
+
+
+def _donor_from_photo(donor: Donor, photo: InstancePhoto) -> np.ndarray:
+    """By the landmarks of the largest faces; the whole of one onto the other where one has none."""
+    if donor.faces and photo.faces:
+        return estimate_similarity(photo.faces[0].landmarks, donor.faces[0].landmarks)
+    height, width = photo.size
+    donor_height, donor_width = donor.perturbation.shape[-2:]
+    return pixel_rescaling(donor_width / width, donor_height / height)
