@@ -2,8 +2,7 @@
 
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from pipeline.errors import LockHeldError, StoreUnreachable
 from pipeline.output.lock import LockLostError, OutputLock
 from pipeline.storage.store import ObjectInfo, Skipped, Store
 from tests.pipeline.mortal_run import MortalStore
+from tests.waiting import until
 
 
 def later(store: Store, seconds: float) -> MortalStore:
@@ -97,14 +97,6 @@ def test_a_run_that_was_slow_to_take_a_stale_lock_does_not_get_an_old_epoch(
     assert holder.may_publish()
     holder.renew()
     holder.release()
-
-
-def until(true: Callable[[], object]) -> None:
-    """Waits for another thread."""
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_thread_gives_signs_of_life(local_store: Store) -> None:

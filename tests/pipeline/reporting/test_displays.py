@@ -3,7 +3,6 @@
 import io
 import logging
 import sys
-import time
 
 import pytest
 
@@ -11,6 +10,7 @@ from pipeline.options import PlanCounts, RunOutcome
 from pipeline.reporting.displays import open_display, plan_line, progress_line, summary_lines
 from pipeline.reporting.reporter import Reporter, Reporters
 from pipeline.reporting.tally import Tally
+from tests.waiting import until
 
 PLAN = PlanCounts(
     num_photos=12, num_sets=3, num_unchanged=5, num_gone=1, num_identities=2, num_bytes=3_000_000
@@ -42,16 +42,16 @@ def test_lines_elsewhere_than_on_a_terminal(capsys: pytest.CaptureFixture[str]) 
     tally = Tally()
     with open_display(tally, interval_s=0.02) as reporter:
         work_through(Reporters(tally, reporter))
-        time.sleep(0.1)
-    captured = capsys.readouterr()
+        captured = capsys.readouterr()
+        assert captured.out.splitlines() == summary_lines(OUTCOME)
+        progress = (
+            "9 of 12 photos, 2 of 3 sets, failed 1, protected 8, deferred (store_throttled) 1"
+        )
+        until(lambda: progress in capsys.readouterr().err)
     assert "12 photos of 2 identities in 3 sets, 3.0 MB to read; 5 up to date, 1 gone" in (
         captured.err
     )
     assert "protecting\n" in captured.err
-    assert "9 of 12 photos, 2 of 3 sets, failed 1, protected 8, deferred (store_throttled) 1" in (
-        captured.err
-    )
-    assert captured.out.splitlines() == summary_lines(OUTCOME)
 
 
 def test_a_terminal_gets_a_live_display(
@@ -67,8 +67,7 @@ def test_a_terminal_gets_a_live_display(
     tally = Tally()
     with open_display(tally) as reporter:
         work_through(Reporters(tally, reporter))
-        time.sleep(0.6)
-    assert "9 of 12 photos" in terminal.getvalue()
+        until(lambda: "9 of 12 photos" in terminal.getvalue())
     assert "━" in terminal.getvalue()
     assert "run r1" in capsys.readouterr().out
 
