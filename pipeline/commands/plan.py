@@ -1,5 +1,6 @@
 """``dladiff plan``: say what ``protect`` would do and what it would cost."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,6 +45,15 @@ def plan(
             "these settings, else a rough value of the preset.",
         ),
     ] = None,
+    prices_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--prices",
+            metavar="FILE",
+            help="YAML with worker_hour, requests_1000, gb and currency: show money as well.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -51,6 +61,7 @@ def plan(
     log_to_stderr(verbose)
     from pipeline.inspection.preview import preview_lines, preview_run
     from pipeline.options import RunOptions
+    from pipeline.planning.prices import read_prices
 
     config = configuration(
         preset, config_file, overrides, workers=workers, allow_prefixes=allow_prefixes or None
@@ -61,5 +72,6 @@ def plan(
         retry_failed=retry_failed,
         retry_quarantined=retry_quarantined,
     )
-    preview = preview_run(input_uri, output_uri, config, options, seconds_per_photo)
+    prices = None if prices_file is None else read_prices(prices_file)
+    preview = preview_run(input_uri, output_uri, config, options, seconds_per_photo, prices)
     show(preview, preview_lines, as_json)

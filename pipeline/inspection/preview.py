@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import islice
 
 from pipeline.catalog.folder import check_paths, read_catalog
 from pipeline.catalog.photos import CatalogReport
@@ -15,12 +16,16 @@ from pipeline.output.runs import unfinished_runs
 from pipeline.planning.against_output import plan_against_output
 from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.estimate import MEASURED_COLUMNS, estimate, measured_seconds_per_photo
+from pipeline.planning.prices import Prices, count_requests
 from pipeline.planning.selection import Condition
 from pipeline.reporting.words import format_bytes, format_count, format_duration
 from pipeline.storage.store import Store, open_store
 
 _SHOWN_TYPES = 5
 """Extensions that are named; the most frequent ones."""
+
+_SAMPLED_IMAGES = 1000
+"""Protected photos whose size is looked at: a page of a bucket's listing."""
 
 
 @dataclass
@@ -46,6 +51,13 @@ class Preview:
     wall_hours: float | None
     basis: str
     """Where the seconds per photo come from."""
+    num_bytes_written: int | None = None
+    """Of protected photos; None: nothing is known yet."""
+    num_requests: int = 0
+    """To INPUT and OUTPUT together."""
+    currency: str = ""
+    money: dict[str, float] | None = None
+    """By what it is for; None: no prices were given, or the work is not known."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -55,11 +67,13 @@ def preview_run(
     config: RunConfig,
     options: RunOptions,
     seconds_per_photo: float | None = None,
+    prices: Prices | None = None,
 ) -> Preview:
     """Plans as a run would, with the same refusals.
 
     Args:
         seconds_per_photo: Of one worker; None: as measured in OUTPUT, else the preset's default.
+        prices: For ``Preview.money``.
 
     Raises:
         ConfigurationError: As for a run.
@@ -81,6 +95,13 @@ def preview_run(
     threads = config.method.threads
     workers = config.operation.workers or max(1, (os.cpu_count() or 1) // threads)
     summary = plan.summary()
+    written = None if is_new else _mean_image_bytes(store)
+    written = None if written is None else round(written * summary.num_photos)
+    requests = count_requests(plan)
+    money = None
+    if prices is not None and expected.worker_hours is not None:
+        moved = summary.num_bytes + (written or 0)
+        money = prices.sums(expected.worker_hours, requests, moved)
     return Preview(
         num_photos=summary.num_photos,
         num_sets=summary.num_sets,
@@ -94,6 +115,10 @@ def preview_run(
         worker_hours=expected.worker_hours,
         wall_hours=expected.wall_hours(workers),
         basis=expected.basis if seconds_per_photo is None else "as given",
+        num_bytes_written=written,
+        num_requests=requests,
+        currency=prices.currency if prices is not None else "",
+        money=money,
         ignored_extensions=dict(plan.catalog_report.ignored_extensions),
         notes=_catalog_notes(plan.catalog_report) + ([] if is_new else _notes(store)),
     )
@@ -118,6 +143,12 @@ def preview_lines(preview: Preview) -> list[str]:
         f"{format_count(preview.num_identities, 'identity', 'identities')} in "
         f"{format_count(preview.num_sets, 'set')}, {format_bytes(preview.num_bytes)} to read"
     )
+    written = (
+        "an unknown amount to write before a first run"
+        if preview.num_bytes_written is None
+        else f"about {format_bytes(preview.num_bytes_written)} to write"
+    )
+    lines.append(f"traffic     {written}, about {preview.num_requests:,} requests to the stores")
     if preview.worker_hours is None or preview.wall_hours is None:
         return [*lines, f"cost        {preview.basis}"]
     lines.append(
@@ -126,7 +157,17 @@ def preview_lines(preview: Preview) -> list[str]:
         f"{format_count(preview.workers, 'worker')} "
         f"({preview.seconds_per_photo:.3g} s per photo: {preview.basis})"
     )
+    if preview.money is not None:
+        parts = ", ".join(f"{name} {amount:,.2f}" for name, amount in preview.money.items())
+        total = f"{sum(preview.money.values()):,.2f} {preview.currency}".strip()
+        lines.append(f"money       about {total} ({parts}) at the prices given")
     return lines
+
+
+def _mean_image_bytes(store: Store) -> float | None:
+    """Mean size of some protected photos, None if OUTPUT has none."""
+    sizes = [info.size for info in islice(store.list("images/"), _SAMPLED_IMAGES)]
+    return sum(sizes) / len(sizes) if sizes else None
 
 
 def _catalog_notes(report: CatalogReport) -> list[str]:

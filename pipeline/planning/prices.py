@@ -1,0 +1,75 @@
+"""What a plan costs in requests and money; prices come from a person's file, none from here.
+
+Knows how many requests a run makes. Knows no vendor.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, ValidationError
+
+from dladiff.config import Settings
+from pipeline.errors import ConfigurationError
+from pipeline.planning.plan import Plan
+
+Price = Annotated[float, Field(ge=0)]
+
+_PER_RUN, _PER_SET, _PER_PHOTO = 30, 7, 6
+"""Requests to OUTPUT, as counted on a bucket (a test counts again). A set: attempt, commit, looking
+both up, reading it back, tidying its folder. A photo: staging, copying, four looks at hashes."""
+_KEYS_PER_PAGE = 1000
+"""Of a listing."""
+
+
+class Prices(Settings):
+    """A price file: YAML with these keys, all in one currency."""
+
+    currency: str = ""
+    """Printed behind sums."""
+    worker_hour: Price = 0.0
+    """One worker for an hour: a GPU with its share of the machine, or CPUs where there is none."""
+    requests_1000: Price = 0.0
+    """A thousand requests to the object store, whatever they are."""
+    gb: Price = 0.0
+    """10^9 bytes moved between store and workers, read or written."""
+
+    def sums(self, worker_hours: float, num_requests: int, num_bytes: int) -> dict[str, float]:
+        """Money by what it is for."""
+        return {
+            "work": worker_hours * self.worker_hour,
+            "requests": num_requests / 1000 * self.requests_1000,
+            "traffic": num_bytes / 1e9 * self.gb,
+        }
+
+
+def read_prices(path: str | Path) -> Prices:
+    """Reads a price file.
+
+    Raises:
+        ConfigurationError: It cannot be read, has an unknown key, or no number for a price.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+        return Prices.model_validate(values or {})
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the prices in {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
+    except ValidationError as error:
+        trouble = error.errors()[0]
+        where = ".".join(map(str, trouble["loc"])) or "the file"
+        known = ", ".join(Prices.model_fields)
+        raise ConfigurationError(
+            f"prices in {path}, {where}: {trouble['msg']}; keys are {known}"
+        ) from None
+
+
+def count_requests(plan: Plan) -> int:
+    """Requests to INPUT and OUTPUT that a run of this plan makes, if nothing goes wrong."""
+    num_photos = sum(len(each.photos) for each in plan.photo_sets)
+    num_read = num_photos + sum(len(each.references) for each in plan.photo_sets)
+    num_pages = -(-(plan.counts.found + plan.counts.ignored) // _KEYS_PER_PAGE)
+    return (
+        num_pages + num_read + _PER_RUN + _PER_SET * len(plan.photo_sets) + _PER_PHOTO * num_photos
+    )
