@@ -13,7 +13,7 @@ PYTHON ?= $(shell for name in python3.11 python3; do \
 	2>/dev/null && { command -v $$name; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup format check bench manifests lock
+.PHONY: help demo test faults setup format check bench manifests lock
 
 help: ## List the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' \
@@ -24,6 +24,13 @@ demo: setup ## Protect a small album, or yours: make demo PHOTOS=folder; see dem
 
 test: setup ## Run the tests; more: make test ARGS="-k name"
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# Those of `make test` that try faults, and the ones that take too long for it.
+FAULTS := tests/faults tests/pipeline/output/test_killed_run.py tests/pipeline/test_run.py \
+	tests/pipeline/test_changing_input.py tests/pipeline/storage/test_s3_connection.py
+
+faults: setup ## Try faults for real: kills, a full disk, a dead store, a lost node
+	@$(BIN)/python -m pytest -m "" $(FAULTS) $(ARGS)
 
 setup: $(STAMP) ## Make .venv with everything in it; does nothing when up to date
 

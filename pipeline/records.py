@@ -17,7 +17,7 @@ MISSING_VERSION = ""
 """Version of a photo that a catalog file names and that is not there."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SourcePhoto:
     """One photo as the catalog found it; nothing of it has been read yet."""
 

@@ -32,3 +32,11 @@ def test_documents_that_the_code_cites_are_there() -> None:
     assert {"method.md", "pipeline.md"} <= cited
     for name in cited - {"README.md"}:
         assert (ROOT / "docs" / name).is_file(), name
+
+
+def test_every_test_that_the_table_of_faults_names_is_there() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", text))
+    assert len(named) >= 15
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert {name for name in named if f"def {name}(" not in tests} == set()

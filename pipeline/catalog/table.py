@@ -7,8 +7,10 @@ the file's columns; how a store is listed or opened it leaves to ``storage``.
 import csv
 import difflib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from sys import intern
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +26,8 @@ from pipeline.storage.uris import root_of
 _REQUIRED = ("identity", "uri")
 _COLUMNS = (*_REQUIRED, "output_key")
 _MAX_BYTES = 2 * 1024**3
+_BATCH = 64
+"""Photos that a thread looks up at a time: handing over costs more than a look at a local file."""
 
 
 def read_catalog_file(
@@ -74,6 +78,7 @@ def _photo(
     identity, text, key = (_text(row, column) for column in _COLUMNS)
     if not identity or not text:
         raise ConfigurationError("identity and uri must not be empty")
+    identity = intern(identity)  # many photos share it
     absolute = text.startswith(("/", "~")) or "://" in text
     uri = normalise_uri(text if absolute else f"{roots[0]}/{text}")
     root = root_of(uri, roots)
@@ -90,7 +95,7 @@ def _photo(
     return SourcePhoto(identity, uri, output_key(identity, path), 0, MISSING_VERSION), False
 
 
-def _look_up(photos: Iterable[SourcePhoto], roots: Sequence[str]) -> list[SourcePhoto]:
+def _look_up(photos: Collection[SourcePhoto], roots: Sequence[str]) -> list[SourcePhoto]:
     stores = {root: open_store(root) for root in roots}
 
     def look_up(photo: SourcePhoto) -> SourcePhoto:
@@ -102,8 +107,14 @@ def _look_up(photos: Iterable[SourcePhoto], roots: Sequence[str]) -> list[Source
             photo.identity, photo.uri, photo.output_key, info.size, info.version, info.modified
         )
 
+    def look_up_all(batch: Sequence[SourcePhoto]) -> list[SourcePhoto]:
+        return [look_up(photo) for photo in batch]
+
+    size = min(_BATCH, 1 + len(photos) // (4 * LOOK_UPS))
+    rest = iter(photos)
+    batches = iter(lambda: [*islice(rest, size)], [])
     with ThreadPoolExecutor(LOOK_UPS) as pool:
-        return list(pool.map(look_up, photos))
+        return [photo for found in pool.map(look_up_all, batches) for photo in found]
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:

@@ -43,6 +43,8 @@ class Attempt:
     """Ray's node id, or host and boot where there is none."""
     process: ProcessIdentity
     started_at: str
+    after_crashes: int = 0
+    """Earlier attempts at the set whose process ended without a word: crashed or lost."""
     closed: str | None = None
     """Cause for which it ended without deciding, e.g. ``store_throttled``; None: it did not."""
 
@@ -64,7 +66,7 @@ class Attempts:
         self._live_nodes = live_nodes
         self._to_close: list[tuple[Attempt, str]] = []
 
-    def open(self, photo_set: PhotoSet) -> Attempt:
+    def open(self, photo_set: PhotoSet, after_crashes: int = 0) -> Attempt:
         """Records that this process is about to work on a set."""
         attempt = Attempt(
             photo_set.key,
@@ -73,6 +75,7 @@ class Attempts:
             self._node,
             this_process(),  # not that of the constructor: there may have been a fork
             utc_now(),
+            after_crashes,
         )
         try:
             self._write(attempt, _RECORD, dataclasses.asdict(attempt))

@@ -76,7 +76,7 @@ class Ledger:
         for state, allowed in limits.items():
             if (count := states.count(state)) >= allowed:
                 return self._quarantine(photo_set, Reason(f"{state}_{count}_times"))
-        return self._attempts.open(photo_set)
+        return self._attempts.open(photo_set, states.count("crashed") + states.count("lost"))
 
     def close(self, attempt: Attempt, cause: str) -> None:
         """Ends an attempt that the environment stopped: it will not count against the set.

@@ -152,8 +152,9 @@ def make_plan(
         if decision == "refused" and state is not None:
             refused[state.run_id] += 1
         elif decision in _TO_DO:
-            previous = rules.previous_sha256(state) if decision == "changed" else None
-            to_do.append(dataclasses.replace(photo, previous_sha256=previous))
+            if decision == "changed":
+                photo = dataclasses.replace(photo, previous_sha256=rules.previous_sha256(state))
+            to_do.append(photo)
     refuse_another_method(refused, config, method_of_run)
     photo_sets = order_of_work(_form_sets(to_do, photos, states, config, rules.method_digest))
     return Plan(

@@ -20,6 +20,7 @@ from pipeline.records import CommitRecord, PhotoSet, ReadPhoto, StagedRow, Uncha
 from pipeline.storage.store import Store, open_store
 from pipeline.worker.code_digest import code_digest
 from pipeline.worker.compute_set import cost_of_both, decode_group, protect_group
+from pipeline.worker.decode_alone import DECODING_LIMIT_S, refuse_deadly_photos
 from pipeline.worker.describe_set import failed_rows, in_plan_order, refused_rows, stage_group
 from pipeline.worker.hang_watch import LOADING_LIMIT_S, HangWatch
 from pipeline.worker.preflight import protect_built_in_photo
@@ -134,6 +135,11 @@ class PhotoSetWorker:
         self, photo_set: PhotoSet, reads: Sequence[ReadPhoto], attempt: Attempt, started: float
     ) -> CommitRecord:
         """Computes and stages a set group after group: never more pixels than one group's."""
+        if attempt.after_crashes:
+            reads = refuse_deadly_photos(
+                reads, self._limits, DECODING_LIMIT_S, lambda: self._watch.arm(2 * DECODING_LIMIT_S)
+            )
+            self._watch.arm()
         inputs = sort_inputs(photo_set, reads, self._limits)
         record = CommitRecord(
             set_key=photo_set.key,
