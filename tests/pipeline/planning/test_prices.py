@@ -48,7 +48,7 @@ def test_the_count_is_that_of_a_real_run_on_a_bucket(s3_prefix: str, tmp_path: P
     catalog = read_catalog(source, operation)
     plan = plan_against_output(catalog, store, config, DecisionRules("d" * 64))
     backend = Counting(store._backend)
-    store._backend = backend  # type: ignore[assignment]
+    store._backend = backend
     run_protection(source, store, config, pool=OwnProcess(store))
     of_input = 1 + len(names)  # a listing, and each photo read: in a folder here
     assert count_requests(plan) - of_input == pytest.approx(backend.requests.total(), rel=0.03)
