@@ -71,7 +71,7 @@ def test_the_budgets_hold_inside_and_outside_of_the_face(
         assert 11 < change[top:bottom, left:right].max() <= 18
         change[top:bottom, left:right] = 0
         assert change.max() == config.layer1.likeness.surroundings_levels == 3
-        assert photo.max_change_levels_outside_faces == 4
+        assert photo.max_change_levels_outside_faces == 3
 
 
 def test_the_same_photos_give_the_same_bytes(

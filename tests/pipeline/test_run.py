@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import ClassVar, NoReturn
 
 import pytest
-import ray
 
 from dladiff.results import Photo, PhotoResult, SetResult
 from pipeline import ray_pool
@@ -31,6 +30,8 @@ from pipeline.storage.store import open_store
 from pipeline.worker.protector import Protector
 from pipeline.worker.settings import SetOutcome, WorkerSettings
 from tests.sample_photos import face_album, jpeg_bytes, write_album
+
+import ray  # isort: skip  # after the pool: Ray reads its environment when it is imported
 
 pytestmark = pytest.mark.slow
 
