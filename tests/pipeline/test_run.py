@@ -263,7 +263,7 @@ def test_sets_that_kill_or_hang_their_process_are_quarantined(tmp_path: Path, ou
             output,
             "workers=2",
             "max_crashed_attempts=2",
-            "set_time_limit_s=15",  # of computing: loading models has its own
+            "set_time_limit_s=10",  # of computing: loading models has its own
             "max_failed=0.1",
             pool=ray_pool.RayPool(load_sabotaged),
         )
@@ -288,6 +288,7 @@ def test_a_killed_driver_is_finished_by_another_run(tmp_path: Path, output: Path
         str(Path(sys.executable).with_name("dladiff")),
         *("protect", str(album), str(output), "--preset", "zero-shot", "--run-id", "killed"),
         *("--set", "layer2.num_steps=2", "--set", "threads=1", "--workers", "1"),
+        *("--set", "lock_ttl_s=20"),  # so long the next run waits for a sign of life
     ]
     with subprocess.Popen(command, start_new_session=True) as process:
         commits = output / "runs/killed/commits"
@@ -298,7 +299,7 @@ def test_a_killed_driver_is_finished_by_another_run(tmp_path: Path, output: Path
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
     decided = len(list(commits.glob("*.json")))
-    outcome = protect(album, output, "lock_ttl_s=20", options=RunOptions(wait=True))
+    outcome = protect(album, output, options=RunOptions(wait=True))
     assert outcome.exit_code == 0
     rows = read_manifest(open_store(str(output))).to_pylist()
     assert sorted(row["identity"] for row in rows) == list("abcdef")  # nothing lost, nothing twice
