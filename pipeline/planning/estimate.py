@@ -13,11 +13,10 @@ from pipeline.records import num_photos_of
 MEASURED_COLUMNS = ("status", "method_digest", "seconds")
 """Columns of the manifest that ``measured_seconds_per_photo`` reads."""
 
-_DEFAULT_SECONDS = {"zero-shot": 2.6}
-"""Seconds per photo of one worker, by preset: measured on 2 CPU cores (144 photos of 250 px, one
-face each) with SFace alone in the loss; dlib's network adds about a third. Presets with layer 1
-depend on the checkpoint and the device by a factor of a hundred, so there is no default for them:
-a first small run measures it."""
+_DEFAULT_SECONDS = {"zero-shot": 9.0}
+"""Seconds per photo of one worker, by preset: CPU seconds of one thread, 4 photos of 250 px, one
+face each, both encoders in the loss. Presets with layer 1 depend on the checkpoint and the device
+by a factor of a hundred, so there is no default for them: a first small run measures it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def estimate(plan: Plan, config: RunConfig, measured_s: float | None = None) -> 
     seconds, basis = measured_s, "measured on this OUTPUT with these settings"
     if seconds is None:
         seconds = _DEFAULT_SECONDS.get(config.method.preset)
-        basis = f"default of the preset {config.method.preset}, 2 CPU cores per worker"
+        basis = f"default of the preset {config.method.preset}, measured on one CPU core"
     if seconds is None:
         basis = "not known before a first run: protect a few photos to measure it"
     return Estimate(num_photos_of(plan.photo_sets), plan.num_bytes, seconds, basis)

@@ -36,7 +36,7 @@ def test_without_earlier_rows_the_cost_is_a_default_or_unknown() -> None:
     empty = MANIFEST_SCHEMA.empty_table()
     assert measured_seconds_per_photo(empty, METHOD) is None
     by_default = estimate(plan_of(26), load_config("zero-shot"))
-    assert by_default.seconds_per_photo == 2.6
+    assert by_default.seconds_per_photo == 9.0
     assert "default" in by_default.basis
     unknown = estimate(plan_of(26), load_config("balanced"))
     assert (unknown.worker_hours, unknown.wall_hours(3)) == (None, None)
