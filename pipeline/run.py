@@ -27,7 +27,6 @@ from pipeline.planning.against_output import plan_against_output
 from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.identity_keys import record_identity_keys
 from pipeline.planning.plan import Plan
-from pipeline.planning.selection import Condition
 from pipeline.pool import Pool
 from pipeline.reporting.metrics import RunMetrics
 from pipeline.reporting.reporter import Reporter, Reporters
@@ -134,11 +133,8 @@ def plan_run(
     weights = weights_sha256(config.method)
     digest = method_digest(config.method, weights)
     catalog = read_catalog(input_uri, config.operation, store.uri)
-    rules = DecisionRules(
-        digest, options.on_method_change, options.retry_failed, options.retry_quarantined
-    )
-    again = [Condition.parse(text) for text in options.reprotect]
-    plan = plan_against_output(catalog, store, config, rules, run_id, again)
+    rules = DecisionRules.asked_for(options, digest)
+    plan = plan_against_output(catalog, store, config, rules, run_id, options.reprotect)
     plan = plan.limited_to(options.max_sets)
     settings = WorkerSettings(
         output_uri=store.uri,

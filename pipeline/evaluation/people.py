@@ -5,7 +5,7 @@ OUTPUT of a run, whose manifest then says which file protects which photo.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -60,9 +60,7 @@ def find_people(
         ConfigurationError: If nobody is left.
     """
     photos = read_catalog(clean_uri, OperationSettings()).photos
-    by_identity: dict[str, list[SourcePhoto]] = {}
-    for photo in sorted(photos, key=lambda photo: (photo.identity, photo.uri)):
-        by_identity.setdefault(photo.identity, []).append(photo)
+    by_identity = photos_by_identity(photos)
     found = {name: protected_uris(photos, uri) for name, uri in trees.items()}
     people = []
     for identity, of_person in by_identity.items():
@@ -80,6 +78,14 @@ def find_people(
     return [
         _person(identity, of_person, attacked, found) for identity, of_person, attacked in chosen
     ]
+
+
+def photos_by_identity(photos: Iterable[SourcePhoto]) -> dict[str, list[SourcePhoto]]:
+    """Identities by name, each with its photos by URI: the order of every evaluation."""
+    by_identity: dict[str, list[SourcePhoto]] = {}
+    for photo in sorted(photos, key=lambda photo: (photo.identity, photo.uri)):
+        by_identity.setdefault(photo.identity, []).append(photo)
+    return by_identity
 
 
 def _person(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pipeline.errors import ConfigurationError, EnvironmentTrouble
 from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output.ledger import Ledger
-from pipeline.output.manifest import SourceState, newest_state, rows_of_source
+from pipeline.output.manifest import SourceState, newest_state, require_output, rows_of_source
 from pipeline.output.runs import is_finished, list_runs, read_plan
 from pipeline.output.tombstones import Tombstones
 from pipeline.reasons import Reason
@@ -26,8 +26,7 @@ def explain_photo(store: Store, photo: str) -> list[str]:
     Raises:
         ConfigurationError: If there is no OUTPUT, or several photos fit.
     """
-    if not store.root_exists():
-        raise ConfigurationError(f"there is no OUTPUT at {store.uri}")
+    require_output(store)
     states = newest_state(store)
     planned = _planned_photos(store)
     uri = _find(store, photo, states, planned)

@@ -17,7 +17,6 @@ from pipeline.planning.against_output import plan_against_output
 from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.estimate import MEASURED_COLUMNS, estimate, measured_seconds_per_photo
 from pipeline.planning.prices import Prices, count_requests
-from pipeline.planning.selection import Condition
 from pipeline.reporting.words import format_bytes, format_count, format_duration
 from pipeline.storage.store import Store, open_store
 
@@ -82,12 +81,9 @@ def preview_run(
     store = open_store(output_uri)
     digest = method_digest(config.method, weights_sha256(config.method))
     is_new = not store.root_exists()
-    rules = DecisionRules(
-        digest, options.on_method_change, options.retry_failed, options.retry_quarantined
-    )
+    rules = DecisionRules.asked_for(options, digest)
     catalog = read_catalog(input_uri, config.operation, output_uri)
-    again = [Condition.parse(text) for text in options.reprotect]
-    plan = plan_against_output(catalog, store, config, rules, reprotect=again)
+    plan = plan_against_output(catalog, store, config, rules, reprotect=options.reprotect)
     measured = seconds_per_photo
     if measured is None and not is_new:
         measured = measured_seconds_per_photo(read_manifest(store, MEASURED_COLUMNS), digest)

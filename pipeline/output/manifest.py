@@ -100,14 +100,23 @@ def _intern(text: str | None) -> str | None:
     return None if text is None else intern(text)
 
 
+def require_output(store: Store) -> None:
+    """Refuses a place where nothing was ever protected.
+
+    Raises:
+        ConfigurationError: If there is no OUTPUT here.
+    """
+    if not store.root_exists():
+        raise ConfigurationError(f"there is no OUTPUT at {store.uri}")
+
+
 def require_states(store: Store) -> dict[str, SourceState]:
     """``newest_state`` of an OUTPUT that has a manifest.
 
     Raises:
         ConfigurationError: If there is no OUTPUT here, or nothing was ever decided in it.
     """
-    if not store.root_exists():
-        raise ConfigurationError(f"there is no OUTPUT at {store.uri}")
+    require_output(store)
     states = newest_state(store)
     if not states:
         raise ConfigurationError(

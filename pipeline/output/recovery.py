@@ -5,7 +5,7 @@ from pipeline.output.lock import OutputLock
 from pipeline.output.runs import finish_run, unfinished_runs
 from pipeline.storage.store import Store
 
-_ABANDONED_S = 900.0
+ABANDONED_S = 900.0
 """A writer works on a temporary file for seconds; a worker of a dead run may still live."""
 
 
@@ -14,7 +14,7 @@ def recover(store: Store, run_id: str, lock: OutputLock) -> None:
 
     Temporary files of killed writers go first: a folder that holds one is not removed.
     """
-    store.sweep(_ABANDONED_S)
+    store.sweep(ABANDONED_S)
     for unfinished in unfinished_runs(store):
         Fold(store, unfinished, lock.may_publish)()
         if unfinished != run_id:

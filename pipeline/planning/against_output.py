@@ -26,7 +26,7 @@ def plan_against_output(
     config: RunConfig,
     rules: DecisionRules,
     run_id: str | None = None,
-    reprotect: Sequence[Condition] = (),
+    reprotect: Sequence[str] = (),
 ) -> Plan:
     """Compares INPUT with what OUTPUT remembers.
 
@@ -35,15 +35,16 @@ def plan_against_output(
         rules: What a person asked for, and the method of the run.
         run_id: Run that will work on the plan. Used again, e.g. by a RayJob's second try, it may
             hold decisions on the very same sets: these get their next generation. None: a new one.
-        reprotect: Photos that meet all of these are to do again.
+        reprotect: Conditions, see ``Condition.parse``; photos that meet all are to do again.
 
     Raises:
-        ConfigurationError: See ``make_plan`` and ``hide_identities``.
+        ConfigurationError: See ``make_plan``, ``hide_identities`` and ``Condition.parse``.
     """
     catalog = hide_identities(catalog, config.operation, store)
     exists = store.root_exists()
-    if exists and reprotect:
-        rules = dataclasses.replace(rules, reprotect=select_sources(store, reprotect))
+    conditions = [Condition.parse(text) for text in reprotect]
+    if exists and conditions:
+        rules = dataclasses.replace(rules, reprotect=select_sources(store, conditions))
     return make_plan(
         catalog,
         newest_state(store) if exists else {},

@@ -4,10 +4,11 @@ Knows the manifest's statuses. Knows nothing of sets, stores or pixels.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from pipeline.config import OnMethodChange
 from pipeline.manifest_row import PROTECTED_STATUSES
+from pipeline.options import RunOptions
 from pipeline.output.manifest import SourceState
 from pipeline.reasons import Reason
 from pipeline.records import MISSING_VERSION, SourcePhoto
@@ -30,6 +31,16 @@ class DecisionRules:
     retry_quarantined: bool = False
     reprotect: frozenset[str] = frozenset()
     """Source URIs of photos that are to do again whatever was decided on them."""
+
+    @classmethod
+    def asked_for(cls, options: RunOptions, method_digest: str) -> Self:
+        """What a command's options say; ``reprotect`` is for whoever knows OUTPUT to fill in."""
+        return cls(
+            method_digest,
+            options.on_method_change,
+            options.retry_failed,
+            options.retry_quarantined,
+        )
 
     def decide(self, photo: SourcePhoto, state: SourceState | None) -> Decision:
         """Decides for one photo of the catalog; ``state`` is its newest manifest row."""

@@ -177,8 +177,7 @@ class Store:
     def sweep(self, older_than_s: float) -> int:
         """Removes ``temporaries``; says how many."""
         keys = [info.key for info in self.temporaries(older_than_s)]
-        if keys:
-            self._do("tidying up", lambda: self._backend.remove(keys))
+        self.delete(keys)
         return len(keys)
 
     def copy_published(self, staged_key: str, final_key: str, sha256: str) -> None:

@@ -18,7 +18,7 @@ from pipeline.errors import ConfigurationError
 from pipeline.manifest_row import MANIFEST_SCHEMA
 from pipeline.output.ledger import Ledger
 from pipeline.output.lock import LockLostError, OutputLock
-from pipeline.output.manifest import newest_state
+from pipeline.output.manifest import newest_state, require_output
 from pipeline.output.manifest_parts import (
     drop_from_part,
     part_keys,
@@ -126,8 +126,7 @@ def forget_lines(report: ForgetReport) -> list[str]:
 
 
 def _checked(store: Store, identities: Collection[str]) -> frozenset[str]:
-    if not store.root_exists():
-        raise ConfigurationError(f"there is no OUTPUT at {store.uri}")
+    require_output(store)
     names = frozenset(identities)
     if not names or "" in names:
         raise ConfigurationError("no name given: use --identity NAME or --list FILE")

@@ -10,16 +10,14 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from pipeline.errors import ConfigurationError
 from pipeline.output.ledger import Ledger
 from pipeline.output.lock import LockLostError, OutputLock
+from pipeline.output.manifest import require_output
 from pipeline.output.manifest_parts import parts_so_far
+from pipeline.output.recovery import ABANDONED_S
 from pipeline.output.runs import list_runs, make_run_id, read_finished, run_key
 from pipeline.reporting.words import format_bytes, format_count
 from pipeline.storage.store import ObjectInfo, Store
-
-_LIVING_S = 900.0
-"""Younger temporary files and probes may have a living writer, whatever age a person allows."""
 
 _RECORDS = {"attempts/": "attempts", "commits/": "commits", "data/": "staged photos"}
 """What a finished run leaves that its manifest rows make needless, by its place in the run."""
@@ -55,8 +53,7 @@ def collect_garbage(store: Store, older_than_s: float, dry_run: bool = False) ->
         ConfigurationError: If there is no OUTPUT.
         LockHeldError: If a run works on OUTPUT.
     """
-    if not store.root_exists():
-        raise ConfigurationError(f"there is no OUTPUT at {store.uri}")
+    require_output(store)
     report = GarbageReport(dry_run)
     if dry_run:
         _collect(store, older_than_s, report, lambda _: None)
@@ -100,7 +97,8 @@ def _collect(store: Store, older_than_s: float, report: GarbageReport, delete: _
         for folder, kind in _RECORDS.items():
             _take(store.list(run_key(run_id, folder)), kind, report, delete)
         _take(store.list(run_key(run_id, "plan.parquet")), "plans", report, delete)
-    oldest = max(older_than_s, _LIVING_S)
+    # Younger ones may have a living writer, whatever age a person allows.
+    oldest = max(older_than_s, ABANDONED_S)
     leftovers = chain(store.temporaries(oldest), _forgotten_probes(store, oldest))
     _take(leftovers, "temporary files", report, delete)
 

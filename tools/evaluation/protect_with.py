@@ -33,7 +33,7 @@ from dladiff.results import Cost
 from pipeline.catalog.folder import read_catalog
 from pipeline.config import OperationSettings
 from pipeline.errors import ConfigurationError
-from pipeline.evaluation.people import protected_uris
+from pipeline.evaluation.people import photos_by_identity, protected_uris
 from pipeline.images.files import PhotoLimits, decode_photo, encode_png
 from pipeline.records import SourcePhoto
 from pipeline.storage.store import read_uri
@@ -202,10 +202,7 @@ def _protect(
 
 def _people(source: str, num_photos: int) -> list[list[SourcePhoto]]:
     """The first photos of each identity by name: those that an evaluation attacks."""
-    by_identity: dict[str, list[SourcePhoto]] = {}
-    catalog = read_catalog(source, OperationSettings())
-    for photo in sorted(catalog.photos, key=lambda photo: (photo.identity, photo.uri)):
-        by_identity.setdefault(photo.identity, []).append(photo)
+    by_identity = photos_by_identity(read_catalog(source, OperationSettings()).photos)
     if not by_identity:
         raise ConfigurationError(f"no photos in {source}; it needs <identity>/<photo>")
     return [photos[:num_photos] for photos in by_identity.values()]

@@ -80,7 +80,7 @@ def test_chosen_photos_are_planned_again_also_where_another_method_is_kept(
 ) -> None:
     catalog = read_catalog(str(album.input), OperationSettings())
     rules = DecisionRules("e" * 64, on_method_change="keep")
-    worst = [Condition.parse("target_met=false")]
+    worst = ["target_met=false"]
     plan = plan_against_output(
         catalog, album.store, load_config("zero-shot"), rules, reprotect=worst
     )
