@@ -21,7 +21,7 @@ from dladiff.instances import Instance, InstancePhoto, NativePhoto, instance_pho
 from dladiff.interplay import Interplay, reconcile
 from dladiff.layer1.adft import FinetuningDefense, Layer1Metrics, open_finetuning_defense
 from dladiff.layer1.likeness import AutoencoderLikeness
-from dladiff.layer2.face_canvas import FacePerturbation, place_face
+from dladiff.layer2.face_canvas import FacePerturbation, face_masks, place_face
 from dladiff.layer2.identity_defense import FacesOfPhoto, add_to_photo, defend_identity
 from dladiff.layer2.photo_likeness import PhotoLikeness
 from dladiff.likeness_defense import defend_likeness
@@ -123,12 +123,11 @@ def _protect_in_one_loop(
     known = []
     for subject, of_photo in zip(subjects, identities, strict=True):
         photo = _grid(subject, models)
-        placements = [place_face(photo.size, face, layer2) for face in photo.faces]
         budget = budget_map(
             photo.clean,
             min(likeness.surroundings_levels, layer1.epsilon_levels),
             face_levels,
-            [placed.whole_mask(photo.size, models.device) for placed in placements],
+            face_masks(photo.size, photo.faces, layer2, models.device),
             config.masking,
         )
         generator = keyed_generator(config.seed, photo.key, "likeness", "start")

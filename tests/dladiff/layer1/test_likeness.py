@@ -19,27 +19,12 @@ from dladiff.layer1.views import View, ViewKind, draw_view
 from dladiff.projected_gradient import GradientAscent
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost, Face
-from tests.layer1_scenes import a_face, in_float64, random_photo
+from tests.layer1_scenes import TinyEncoder, a_face, in_float64, random_photo
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STILL = LikenessSettings(mixtures_per_step=0, latent_noise=0, crop_jitter=0)
 NO_HANDLING = TransformSettings(enabled=False)
-
-
-class TinyEncoder(torch.nn.Module):
-    """Smooth and seeded: finite differences need no kinks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.look = torch.nn.Conv2d(3, 6, 8, stride=8)
-            self.say = torch.nn.Linear(6 * 14 * 14, 5)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        said: torch.Tensor = self.say(torch.tanh(self.look(images)).flatten(1))
-        return said
 
 
 @pytest.fixture(scope="module")

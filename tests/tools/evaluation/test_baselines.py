@@ -15,7 +15,7 @@ from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.instances import instance_photo
 from dladiff.layer1.likeness import PORTRAIT_TEMPLATE
 from dladiff.quality import load_learned_perceptual_distance
-from tests.layer1_scenes import a_face, random_photo
+from tests.layer1_scenes import TinyEncoder, a_face, random_photo
 from tests.tiny_models import write_checkpoint
 from tools.evaluation.baselines.controls import Donor
 from tools.evaluation.baselines.encoders import Mist, grey_image, striped_image
@@ -25,21 +25,6 @@ from tools.evaluation.baselines.person import BaselineSettings, Effort, Person, 
 from tools.evaluation.baselines.surrogates import AdvDm, Fsmg, MetaCloak
 
 NUM_STEPS = 7
-
-
-class TinyEncoder(torch.nn.Module):
-    """Smooth and seeded, on crops of 112 px."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.look = torch.nn.Conv2d(3, 6, 8, stride=8)
-            self.say = torch.nn.Linear(6 * 14 * 14, 5)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        said: torch.Tensor = self.say(torch.tanh(self.look(images)).flatten(1))
-        return said
 
 
 @pytest.fixture(scope="module")

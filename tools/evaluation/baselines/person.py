@@ -18,8 +18,8 @@ from dladiff.evaluation.settings import attack_settings
 from dladiff.image_values import levels_to_unit
 from dladiff.instances import InstancePhoto
 from dladiff.layer1.photo_latents import PhotoEncoder, ViewedInstance
-from dladiff.layer2.face_canvas import place_face
-from dladiff.projected_gradient import Budget, GradientAscent, project
+from dladiff.layer2.face_canvas import face_masks
+from dladiff.projected_gradient import Budget, GradientAscent
 from dladiff.quality import LearnedPerceptualDistance
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
@@ -128,8 +128,6 @@ class Person:
                 levels_to_unit(settings.step_size_levels),
                 keyed_generator(settings.seed, photo.key, "start"),
             )
-            # A small budget may be less than the start somewhere: no loss shall see that.
-            ascent.perturbation = project(ascent.perturbation, photo.clean, ascent.epsilon)
             instances.append(
                 ViewedInstance(photo, ascent, views, encoder.encode(photo.clean, views))
             )
@@ -153,12 +151,10 @@ def budget_of(photo: InstancePhoto, settings: BaselineSettings) -> Budget:
         return levels_to_unit(settings.face_levels)
     if not photo.faces:
         return levels_to_unit(settings.method.layer1.epsilon_levels)
-    placements = [place_face(photo.size, face, settings.method.layer2) for face in photo.faces]
-    device = photo.clean.device
     return budget_map(
         photo.clean,
         settings.surroundings_levels,
         settings.face_levels,
-        [placed.whole_mask(photo.size, device) for placed in placements],
+        face_masks(photo.size, photo.faces, settings.method.layer2, photo.clean.device),
         settings.method.masking,
     )
