@@ -4,19 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from dladiff.config import AutoencoderSettings, MethodSettings, SurrogateSettings
+from dladiff.config import MethodSettings
 from dladiff.diffusion.autoencoder import Autoencoder
-from dladiff.diffusion.checkpoint import (
-    DiffusionModel,
-    load_autoencoder,
-    load_diffusion_model,
-)
 from dladiff.encoders.identity_encoders import IdentityEncoder, load_identity_encoder
 from dladiff.face_detection import FaceDetector, load_face_detector
 from dladiff.quality import LearnedPerceptualDistance, load_learned_perceptual_distance
+
+if TYPE_CHECKING:
+    from dladiff.diffusion.checkpoint import DiffusionModel
 
 
 @dataclass
@@ -30,7 +29,7 @@ class ProtectionModels:
     autoencoders: list[Autoencoder]
     """The surrogate checkpoint's own, then ``config.layer1.autoencoders``; none where layer 1 is
     disabled."""
-    load_diffusion: Callable[[], DiffusionModel] | None
+    load_diffusion: "Callable[[], DiffusionModel] | None"
     """Loads the whole checkpoint at the first call; None where layer 1 is disabled. Photos with
     faces may never need it."""
     lpips: LearnedPerceptualDistance | None
@@ -51,21 +50,21 @@ def load_models(
         ModelError: If weights are missing, damaged or disagree with their reference runtime.
     """
     device = torch.device(device)
-    layer1 = config.layer1
-    sources: list[SurrogateSettings | AutoencoderSettings] = []
-    if layer1.enabled:
-        sources = [layer1.surrogate, *layer1.autoencoders]
+    autoencoders, load_diffusion = [], None
+    if config.layer1.enabled:
+        from dladiff.diffusion.checkpoint import load_autoencoder, load_diffusion_model
+
+        own, others = config.layer1.surrogate, config.layer1.autoencoders
+        autoencoders = [load_autoencoder(own, device, config.precision)]
+        autoencoders += [load_autoencoder(other, device, config.precision) for other in others]
+        load_diffusion = cache(partial(load_diffusion_model, own, device, config.precision))
     return ProtectionModels(
         device=device,
         detector=load_face_detector(config.detector),
         encoders=[
             load_identity_encoder(encoder, device, cache_dir) for encoder in config.layer2.encoders
         ],
-        autoencoders=[load_autoencoder(source, device, config.precision) for source in sources],
-        load_diffusion=(
-            cache(partial(load_diffusion_model, config.layer1.surrogate, device, config.precision))
-            if config.layer1.enabled
-            else None
-        ),
+        autoencoders=autoencoders,
+        load_diffusion=load_diffusion,
         lpips=load_learned_perceptual_distance(device),
     )

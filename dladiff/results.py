@@ -3,6 +3,7 @@
 Plain data on the CPU; the layers and the measurement fill it, the pipeline writes it down.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +13,9 @@ from dladiff.image_values import Image
 
 Status = Literal["protected", "layer1_only", "skipped"]
 """``layer1_only``: no face was found for a configured layer 2; ``skipped``: nothing was done."""
+
+OnProgress = Callable[[str, float], None]
+"""Called between steps with a stage name and the fraction done in [0, 1]."""
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ needed to see what it keeps of a face.
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,7 +24,9 @@ FaceTemplate = Float[Tensor, "5 2"]
 class Autoencoder:
     """A frozen E and D; sides of images are ``resolution``, in multiples of the scale factor."""
 
-    vae: AutoencoderKL | AutoencoderTiny = field(repr=False)
+    vae: Any = field(repr=False)
+    """``AutoencoderKL`` or ``AutoencoderTiny``; diffusers takes seconds to import, and runs without
+    layer 1 never need it."""
     resolution: int
     face_template: FaceTemplate | None = None
     """Only of checkpoints made for aligned faces: where the landmarks lie in their crops."""

@@ -1,10 +1,8 @@
 """A tiny checkpoint and a few tiny photos, shared by the tests of layer 1."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from dladiff.config import (
     Layer1Settings,
@@ -17,15 +15,6 @@ from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.instances import InstancePhoto, instance_photo
 from tests.layer1_scenes import a_face, random_photo
 from tests.tiny_models import write_checkpoint
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """For tiny tensors a second thread only waits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

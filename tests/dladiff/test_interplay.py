@@ -1,6 +1,5 @@
 """Layer 2 on top of layer 1: measured, and repaired where it takes too much."""
 
-import pytest
 import torch
 
 from dladiff.config import Layer1Settings
@@ -8,8 +7,6 @@ from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.instances import InstancePhoto
 from dladiff.interplay import reconcile
 from dladiff.layer1.adft import FinetuningDefense, open_finetuning_defense
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def perturbations(layer1: FinetuningDefense) -> list[torch.Tensor]:

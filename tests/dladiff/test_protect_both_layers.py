@@ -13,8 +13,6 @@ from dladiff.models import ProtectionModels
 from dladiff.protect import protect_photo_set
 from dladiff.results import Photo, SetResult
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def photos(astronaut: Image) -> list[Photo]:

@@ -12,8 +12,6 @@ from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.denoising_loss import add_noise
 from tests.layer1_scenes import in_float64
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def noisy() -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,8 +11,6 @@ from dladiff.config import SurrogateSettings
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.errors import ModelError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def load(folder: Path, **changes: object) -> DiffusionModel:
     return load_diffusion_model(

@@ -12,8 +12,6 @@ from dladiff.diffusion.denoising_loss import (
 )
 from tests.layer1_scenes import in_float64
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def rows(count: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(5)

@@ -10,8 +10,6 @@ from dladiff.diffusion.fine_tuning import FineTuner, learning_rate
 from dladiff.diffusion.surrogates import open_surrogates
 from dladiff.results import Cost
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def settings_of(adaptation: str, **changes: float) -> SurrogateSettings:
     values = {"adaptation": adaptation, "lora_rank": 4, "learning_rate": 1e-2, **changes}

@@ -9,8 +9,6 @@ from dladiff.config import SurrogateSettings
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.surrogates import Surrogate, Surrogates, open_surrogates
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 NAMES = ("static", "dynamic", "probe")
 KINDS = pytest.mark.parametrize("adaptation", ["lora", "full"])
 

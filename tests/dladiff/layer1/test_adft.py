@@ -20,8 +20,6 @@ from dladiff.layer1.adft import (
 )
 from tests.layer1_scenes import a_face, random_photo
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def defense(

@@ -18,8 +18,6 @@ from dladiff.layer1.photo_latents import PhotoEncoder, ViewedInstance
 from dladiff.results import Cost
 from tests.layer1_scenes import in_float64
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @dataclasses.dataclass
 class Scene:

@@ -21,8 +21,6 @@ from dladiff.randomness import keyed_generator
 from dladiff.results import Cost, Face
 from tests.layer1_scenes import TinyEncoder, a_face, in_float64, random_photo
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 STILL = LikenessSettings(mixtures_per_step=0, latent_noise=0, crop_jitter=0)
 NO_HANDLING = TransformSettings(enabled=False)
 

@@ -12,8 +12,6 @@ from dladiff.diffusion.surrogates import open_surrogates
 from dladiff.layer1.probe import Probe, StopRule
 from dladiff.results import Cost
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def probe(diffusion: DiffusionModel) -> Iterator[Probe]:

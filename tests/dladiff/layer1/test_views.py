@@ -10,8 +10,6 @@ from dladiff.instances import InstancePhoto, carry_to_native, instance_photo
 from dladiff.layer1.views import View, attackers_views, training_views
 from tests.layer1_scenes import a_face, random_photo
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TEMPLATE = torch.tensor([[0.355, 0.45], [0.645, 0.45], [0.5, 0.61], [0.38, 0.755], [0.62, 0.755]])
 SHARES = (0.4, 0.4, 0.2)
 

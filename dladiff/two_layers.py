@@ -1,0 +1,118 @@
+"""Layer 1 by surrogates, then layer 2 on top, as the paper has it: for what no one loop serves.
+
+Surrogates are imported where they work: that takes seconds, and many runs need none.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dladiff.config import MethodSettings
+from dladiff.instances import NativePhoto
+from dladiff.layer2.identity_defense import FacesOfPhoto, defend_identity
+from dladiff.models import ProtectionModels
+from dladiff.results import Cost, OnProgress, Photo
+from dladiff.stopwatch import timed
+from dladiff.subject import Subject
+
+if TYPE_CHECKING:
+    from dladiff.interplay import Interplay
+    from dladiff.layer1.adft import FinetuningDefense, Layer1Metrics
+
+
+@dataclass(frozen=True)
+class Layer1Outcome:
+    """What surrogates measured of layer 1, of the set as a whole."""
+
+    metrics: "Layer1Metrics | None" = None
+    interplay: "Interplay | None" = None
+
+
+def protect_in_two_layers(
+    subjects: Sequence[Subject],
+    references: Sequence[Photo],
+    models: ProtectionModels,
+    config: MethodSettings,
+    cost: Cost,
+    report: OnProgress,
+) -> Layer1Outcome:
+    """DSUR and ADFT on whole photos, then layer 2 on top of them, as the paper has it."""
+    if not subjects:
+        return Layer1Outcome()
+    from dladiff.interplay import reconcile
+
+    metrics, interplay = None, None
+    with _layer1(subjects, references, models, config, cost) as layer1:
+        if layer1 is not None:
+            metrics = layer1.run(report)
+            for subject, instance in zip(subjects, layer1.instances, strict=True):
+                subject.instance, subject.by_surrogates = instance, True
+        if config.layer2.enabled:
+            with timed(cost, "layer2", models.device):
+                _add_layer2(subjects, models, config, cost, report)
+            if layer1 is not None and metrics is not None:
+                for subject, instance in zip(subjects, layer1.instances, strict=True):
+                    instance.bear(_delta_zs(subject, models, config))
+                interplay = reconcile(layer1, metrics)
+    return Layer1Outcome(metrics, interplay)
+
+
+@contextmanager
+def _layer1(
+    subjects: Sequence[Subject],
+    references: Sequence[Photo],
+    models: ProtectionModels,
+    config: MethodSettings,
+    cost: Cost,
+) -> Iterator["FinetuningDefense | None"]:
+    """Layer 1 with its surrogates, which live as long as the context; None where disabled."""
+    if models.load_diffusion is None or not config.layer1.enabled:
+        yield None
+        return
+    from dladiff.layer1.adft import open_finetuning_defense
+
+    missing = max(0, config.max_reference_photos - len(subjects))
+    others = [Subject(photo, models.detector.detect(photo.image)) for photo in references]
+    with open_finetuning_defense(
+        photos=[subject.grid(models) for subject in subjects],
+        references=[subject.grid(models) for subject in others[:missing]],
+        diffusion=models.load_diffusion(),
+        settings=config.layer1,
+        seed=config.seed,
+        micro_batch=config.micro_batch,
+        cost=cost,
+    ) as layer1:
+        yield layer1
+
+
+def _add_layer2(
+    subjects: Sequence[Subject],
+    models: ProtectionModels,
+    config: MethodSettings,
+    cost: Cost,
+    report: OnProgress,
+) -> None:
+    """Layer 2's perturbations on top of what each photo has."""
+    defense = defend_identity(
+        [
+            FacesOfPhoto(subject.photo.key, subject.photo.image, subject.faces, subject.instance)
+            for subject in subjects
+        ],
+        models.encoders,
+        config.layer2,
+        seed=config.seed,
+        micro_batch=config.micro_batch,
+        device=models.device,
+        on_progress=lambda fraction: report("layer2", fraction),
+    )
+    cost.encoder_passes += defense.encoder_passes
+    found = zip(subjects, defense.faces, defense.perturbations, defense.stop_reasons, strict=True)
+    for subject, faces, added, stop_reason in found:
+        subject.faces, subject.added, subject.stop_reason = faces, added, stop_reason
+
+
+def _delta_zs(subject: Subject, models: ProtectionModels, config: MethodSettings) -> NativePhoto:
+    """Layer 2's part of a photo, as it acts on top of layer 1's."""
+    base = subject.base(models)
+    return subject.with_layer2(base, config) - base
