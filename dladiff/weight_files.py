@@ -26,6 +26,8 @@ PUBLISHED_SHA256 = {
 REFERENCE_MODELS = Path(__file__).parent / "reference_models"
 """Weights that are installed with the package: trained by this project, or converted."""
 EMBEDDED_CHECKPOINT = REFERENCE_MODELS / "faces-128"
+ATTACKERS_CHECKPOINT = REFERENCE_MODELS / "attacker-128"
+"""Of another build: what holds against it does not hold by kinship. Nothing is tuned on it."""
 STUDENTS = REFERENCE_MODELS / "students"
 """One ``<name>.safetensors`` per student encoder, fp16."""
 DLIB_RESNET = REFERENCE_MODELS / "dlib_resnet.safetensors"
@@ -104,6 +106,13 @@ def checkpoint_folder(settings: SurrogateSettings) -> Path | None:
                 "layer1.surrogate.checkpoint, or switch layer 1 off (--preset zero-shot)"
             )
         return EMBEDDED_CHECKPOINT
+    if name == "attacker":
+        if not (ATTACKERS_CHECKPOINT / "model_index.json").is_file():
+            raise ModelError(
+                "the attacker's diffusion checkpoint is not installed: name a folder in diffusers "
+                "format or a hub id, or train it (dladiff/reference_models/README.md)"
+            )
+        return ATTACKERS_CHECKPOINT
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():

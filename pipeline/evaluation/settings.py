@@ -40,7 +40,7 @@ class EvaluationSettings(Settings):
     num_images: Annotated[int, Field(ge=1)] = 16
     """Generated images per stop of an attack."""
     checkpoint: str = "embedded"
-    """``embedded``, a folder in diffusers format, or a hub id with ``revision``."""
+    """``embedded``, ``attacker``, a folder in diffusers format, or a hub id with ``revision``."""
     revision: str | None = None
     view: ViewName | None = None
     """How the attacker crops; None: the checkpoint's face template if it has one, else

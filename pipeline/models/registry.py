@@ -13,6 +13,7 @@ from typing import Literal
 from dladiff.config import EncoderSettings, MethodSettings, SurrogateSettings
 from dladiff.errors import ModelError
 from dladiff.weight_files import (
+    ATTACKERS_CHECKPOINT,
     EMBEDDED_CHECKPOINT,
     LPIPS,
     PUBLISHED_SHA256,
@@ -75,7 +76,8 @@ def list_models(method: MethodSettings | None = None) -> list[ModelFile]:
     surrogate = method.layer1.surrogate
     if method.layer1.enabled and surrogate.revision is None:
         known = {model.path for model in models}
-        if surrogate.checkpoint != "embedded" or EMBEDDED_CHECKPOINT not in known:
+        embedded = {"embedded": EMBEDDED_CHECKPOINT, "attacker": ATTACKERS_CHECKPOINT}
+        if embedded.get(surrogate.checkpoint) not in known:
             find = partial(_checkpoint_files, surrogate)
             models.append(_given("checkpoint", "diffusion checkpoint", find))
     return models

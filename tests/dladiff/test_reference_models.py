@@ -21,10 +21,16 @@ from dladiff.encoders.students import (
 from dladiff.evaluation.attackers_view import warp_photo
 from dladiff.face_detection import load_face_detector
 from dladiff.faces import estimate_similarity
-from dladiff.weight_files import EMBEDDED_CHECKPOINT, REFERENCE_MODELS, STUDENTS
+from dladiff.weight_files import (
+    ATTACKERS_CHECKPOINT,
+    EMBEDDED_CHECKPOINT,
+    REFERENCE_MODELS,
+    STUDENTS,
+)
 from tools.evaluation.face_alignment import FACES_128, find_face, recognition_crop
 from tools.evaluation.face_data import is_held_out, to_images
 from tools.training.cache_latents import training_rows
+from tools.training.export_reference_models import LARGEST_ATTACKER_BYTES, LARGEST_FOLDER_BYTES
 
 CHECKPOINT = EMBEDDED_CHECKPOINT
 ADAPTER = REFERENCE_MODELS / "adapters" / "sface-ip-adapter.safetensors"
@@ -46,8 +52,24 @@ def pipeline() -> StableDiffusionPipeline:
 
 def test_folder_is_small_and_holds_neither_pickles_nor_pictures() -> None:
     files = [path for path in REFERENCE_MODELS.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 60_000_000
+    attackers = [path for path in files if ATTACKERS_CHECKPOINT in path.parents]
+    others = set(files) - set(attackers)
+    assert sum(path.stat().st_size for path in others) <= LARGEST_FOLDER_BYTES
+    assert sum(path.stat().st_size for path in attackers) <= LARGEST_ATTACKER_BYTES
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".md"}
+
+
+@pytest.mark.skipif(
+    not (ATTACKERS_CHECKPOINT / "model_index.json").is_file(), reason="no attacker's checkpoint"
+)
+def test_the_attackers_model_is_of_another_build_and_sees_the_same_faces() -> None:
+    attacker = StableDiffusionPipeline.from_pretrained(ATTACKERS_CHECKPOINT)
+    assert attacker.vae.config.latent_channels == attacker.unet.config.in_channels == 4
+    templates = [
+        json.loads((folder / "face_template.json").read_text())["landmarks"]
+        for folder in (ATTACKERS_CHECKPOINT, CHECKPOINT)
+    ]
+    assert templates[0] == templates[1]
 
 
 @needs_checkpoint

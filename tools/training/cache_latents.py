@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tools.evaluation.face_data import is_held_out, to_images
+from tools.training.builds import BUILDS, BuildName, check_build
 from tools.training.captions import TEMPLATES
 from tools.training.train_autoencoder import build_autoencoder
 
@@ -84,10 +85,11 @@ def training_rows(people: NDArray[np.str_]) -> NDArray[np.int64]:
     return np.flatnonzero([not is_held_out(str(identity)) for identity in people])
 
 
-def load_trained_autoencoder(work: Path) -> AutoencoderKL:
-    """Returns the averaged weights of the autoencoder's checkpoint."""
-    vae = build_autoencoder()
-    state = torch.load(work / "autoencoder.pt", map_location="cpu", weights_only=True)
+def load_trained_autoencoder(path: Path, build: BuildName) -> AutoencoderKL:
+    """Returns the averaged weights of the autoencoder's checkpoint, frozen."""
+    vae = build_autoencoder(BUILDS[build])
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    check_build(state, path, build)
     vae.load_state_dict(state["averaged"])
     return vae.eval().requires_grad_(False)
 
@@ -100,6 +102,7 @@ def main() -> None:
     """Runs the stage from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--build", choices=sorted(BUILDS), default="faces-128", help="which model")
     parser.add_argument("--both-mirrors", action="store_true", help="more varied, twice the time")
     parser.add_argument("--template-share", type=float, default=0.25, help="shown differently too")
     parser.add_argument("--threads", type=int, default=2)
@@ -111,7 +114,7 @@ def main() -> None:
     table = np.load(arguments.work / "portraits.npz")
     keep = training_rows(table["identity"])
     images = table["images"][keep]
-    vae = load_trained_autoencoder(arguments.work).to(device)
+    vae = load_trained_autoencoder(arguments.work / "autoencoder.pt", arguments.build).to(device)
 
     random = np.random.default_rng(0)
     mirrored = random.random(len(keep)) < 0.5

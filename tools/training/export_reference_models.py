@@ -2,7 +2,7 @@
 
 ``python -m tools.training.export_reference_models --work ../work`` fills
 ``dladiff/reference_models``; parts whose checkpoint is missing (students, adapter) are left as they
-are.
+are. ``--build attacker-128`` adds the attacker's model as a folder of its own, without an adapter.
 """
 
 import argparse
@@ -10,35 +10,38 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 
 from dladiff.encoders.students import STUDENT_NAMES
 from tools.evaluation.face_data import TEMPLATE_128
+from tools.training.builds import BUILDS, BuildName, check_build
 from tools.training.distill_encoders import Students
 from tools.training.export_lpips import export_lpips
 from tools.training.identity_adapter import adapter_modules, adapter_state_dict
-from tools.training.train_unet import assemble_pipeline, load_trained_denoiser
+from tools.training.train_unet import Denoiser, assemble_pipeline, load_trained_denoiser
 
 ADAPTER_FILE = "sface-ip-adapter.safetensors"
 LARGEST_FOLDER_BYTES = 60_000_000
+LARGEST_ATTACKER_BYTES = 30_000_000
 
 
-def export_pipeline(work: Path, folder: Path) -> None:
-    """Writes the pipeline, its face template and the adapter that was trained along or after."""
+def export_model(work: Path, folder: Path, build: BuildName) -> None:
+    """Writes a build's pipeline, and of the one that protects also its identity adapter."""
     vae = AutoencoderKL.from_pretrained(work / "vae")
-    denoiser = load_trained_denoiser(work / "denoiser.pt")
-    if (work / "adapter.pt").is_file():
-        state = torch.load(work / "adapter.pt", map_location="cpu", weights_only=True)
-        adapter_modules(denoiser.unet).load_state_dict(state["averaged"])
-    adapter = {"format": "pt", "encoder": "SFace 2021dec, unit embedding of 128"}
-    (folder / "adapters").mkdir(parents=True, exist_ok=True)
-    state = adapter_state_dict(denoiser.unet)
-    save_file(_halved(state), folder / "adapters" / ADAPTER_FILE, metadata=adapter)
+    denoiser = load_trained_denoiser(work / "denoiser.pt", build)
+    export_pipeline(assemble_pipeline(vae, denoiser), folder / build)
+    if build == "faces-128":
+        if (work / "adapter.pt").is_file():
+            state = torch.load(work / "adapter.pt", map_location="cpu", weights_only=True)
+            check_build(state, work / "adapter.pt", build)
+            adapter_modules(denoiser.unet).load_state_dict(state["averaged"])
+        export_adapter(denoiser, folder / "adapters")
 
-    target = folder / "faces-128"
-    pipeline = assemble_pipeline(vae, denoiser)
+
+def export_pipeline(pipeline: StableDiffusionPipeline, target: Path) -> None:
+    """Writes a pipeline in fp16 with the template of its face crops; ``pipeline`` is halved."""
     pipeline.to(dtype=torch.float16)
     pipeline.save_pretrained(target, safe_serialization=True)
     _write_bpe_files(target / "tokenizer")
@@ -54,6 +57,14 @@ def export_pipeline(work: Path, folder: Path) -> None:
         "fit": "least-squares similarity",
     }
     (target / "face_template.json").write_text(json.dumps(template, indent=2) + "\n")
+
+
+def export_adapter(denoiser: Denoiser, folder: Path) -> None:
+    """Writes the adapter that was trained along with the UNet or after it."""
+    metadata = {"format": "pt", "encoder": "SFace 2021dec, unit embedding of 128"}
+    folder.mkdir(parents=True, exist_ok=True)
+    state = adapter_state_dict(denoiser.unet)
+    save_file(_halved(state), folder / ADAPTER_FILE, metadata=metadata)
 
 
 def _halved(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -95,19 +106,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=Path("dladiff/reference_models"))
+    parser.add_argument("--build", choices=sorted(BUILDS), default="faces-128", help="which model")
     arguments = parser.parse_args()
-    export_lpips(arguments.output, half=True)
+    if arguments.build == "faces-128":
+        export_lpips(arguments.output, half=True)
     if (arguments.work / "denoiser.pt").is_file():
-        export_pipeline(arguments.work, arguments.output)
+        export_model(arguments.work, arguments.output, arguments.build)
     if (arguments.work / "students.pt").is_file():
         export_students(arguments.work, arguments.output)
-    files = sorted(path for path in arguments.output.rglob("*") if path.is_file())
-    for path in files:
-        print(f"{path.stat().st_size / 1e6:7.2f} MB  {path.relative_to(arguments.output)}")
-    total = sum(path.stat().st_size for path in files)
-    print(f"{total / 1e6:7.2f} MB in all")
-    if total > LARGEST_FOLDER_BYTES:
-        raise SystemExit("the folder is larger than 60 MB")
+    list_files(arguments.output)
+
+
+def list_files(folder: Path) -> None:
+    """Prints what lies in the package's folder.
+
+    Raises:
+        SystemExit: If the attacker's model, or all that is beside it, is larger than it may be.
+    """
+    sizes = {True: 0, False: 0}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        size = path.stat().st_size
+        print(f"{size / 1e6:7.2f} MB  {path.relative_to(folder)}")
+        sizes["attacker-128" in path.relative_to(folder).parts] += size
+    print(f"{sizes[False] / 1e6:7.2f} MB and {sizes[True] / 1e6:.2f} MB of the attacker's model")
+    if sizes[False] > LARGEST_FOLDER_BYTES:
+        raise SystemExit("what is beside the attacker's model is larger than 60 MB")
+    if sizes[True] > LARGEST_ATTACKER_BYTES:
+        raise SystemExit("the attacker's model is larger than 30 MB")
 
 
 if __name__ == "__main__":

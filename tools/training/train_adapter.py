@@ -40,13 +40,13 @@ def sample_latents(
 
     Args:
         denoiser: UNet with adapter.
-        noise: Initial latents (batch, 8, 16, 16).
+        noise: Initial latents (batch, latent_channels, 16, 16).
         input_ids: Captions (batch, MAX_TOKENS).
         identity_embeds: Face embeddings (batch, 128).
         num_steps: Sampling steps.
 
     Returns:
-        Clean latents (batch, 8, 16, 16).
+        Clean latents (batch, latent_channels, 16, 16).
     """
     scheduler = sampling_scheduler()
     scheduler.set_timesteps(num_steps)
@@ -109,7 +109,7 @@ def main() -> None:
 
     vae = AutoencoderKL.from_pretrained(arguments.work / "vae").to(device)
     vae.eval().requires_grad_(False)
-    denoiser = load_trained_denoiser(arguments.work / "denoiser.pt").to(device)
+    denoiser = load_trained_denoiser(arguments.work / "denoiser.pt", arguments.build).to(device)
     adapter = adapter_modules(denoiser.unet).requires_grad_(True)
     recognisers = {"sface": load_sface(device).embed}
     recognisers |= {name: load_student(name).to(device) for name in STUDENT_NAMES}

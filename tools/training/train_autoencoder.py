@@ -1,4 +1,4 @@
-"""Trains the reference autoencoder: 128x128 faces to 16x16 latents of 8 channels and back.
+"""Trains a reference autoencoder: 128x128 faces to 16x16 latents and back.
 
 ``python -m tools.training.train_autoencoder --work ../work --minutes 40 --cooldown 0.3``; with
 ``--identity-weight 0.1`` it also keeps SFace's embedding of the face, which is slower.
@@ -16,6 +16,7 @@ from dladiff.quality import LearnedPerceptualDistance
 from tools.evaluation.face_alignment import recognition_crop
 from tools.evaluation.face_data import FaceSet, load_faces, save_sheet, to_images
 from tools.evaluation.recognition import load_sface
+from tools.training.builds import BUILDS, Build
 from tools.training.lpips_alex import load_lpips_alex
 from tools.training.training_stage import TrainingStage, begin_stage, stage_arguments
 
@@ -23,17 +24,17 @@ LPIPS_WEIGHT = 0.4
 KL_WEIGHT = 1e-6
 
 
-def build_autoencoder() -> AutoencoderKL:
-    """Returns the untrained autoencoder (2.8 M parameters, 8x down, 8 latent channels)."""
+def build_autoencoder(build: Build) -> AutoencoderKL:
+    """Returns the untrained autoencoder, 8x down."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(32, 32, 64, 128),
+        block_out_channels=build.autoencoder_widths,
         layers_per_block=1,
-        latent_channels=8,
-        norm_num_groups=16,
+        latent_channels=build.latent_channels,
+        norm_num_groups=build.autoencoder_groups,
         sample_size=128,
         scaling_factor=0.18215,
     )
@@ -112,7 +113,7 @@ def main() -> None:
     unseen = unseen_portraits(faces).to(device)
     lpips = load_lpips_alex().to(device)
     recogniser = load_sface(device)
-    model = build_autoencoder().to(device)
+    model = build_autoencoder(BUILDS[arguments.build]).to(device)
     stage = TrainingStage("autoencoder", model, arguments, learning_rate=arguments.learning_rate)
     batches = training_batches(
         faces, arguments.batch_size, arguments.grey_share, arguments.seed, stage.step

@@ -1,4 +1,4 @@
-"""Trains the reference UNet, its text encoder and an identity adapter on cached latents.
+"""Trains a reference UNet, its text encoder and an identity adapter on cached latents.
 
 A share of every batch is also told the face embedding of the person (the same photo or another
 portrait) through the adapter; the rest never sees the adapter, so that the UNet stands alone.
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from tools.evaluation.face_data import save_sheet
+from tools.training.builds import BUILDS, Build, BuildName, check_build
 from tools.training.captions import (
     MAX_TOKENS,
     TEMPLATES,
@@ -53,19 +54,19 @@ SHEET_PROMPTS = (
 class Denoiser(nn.Module):
     """UNet with an identity adapter, and text encoder, trained together."""
 
-    def __init__(self) -> None:
+    def __init__(self, build: Build) -> None:
         super().__init__()
         self.unet = UNet2DConditionModel(
             sample_size=16,
-            in_channels=8,
-            out_channels=8,
+            in_channels=build.latent_channels,
+            out_channels=build.latent_channels,
             down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
             mid_block_type="UNetMidBlock2DCrossAttn",
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-            block_out_channels=(64, 128, 256),
+            block_out_channels=build.unet_widths,
             layers_per_block=1,
             cross_attention_dim=TEXT_WIDTH,
-            attention_head_dim=(2, 4, 8),
+            attention_head_dim=build.attention_heads,
             norm_num_groups=32,
         )
         attach_adapter(self.unet)
@@ -94,7 +95,7 @@ class Denoiser(nn.Module):
         """Predicts the noise in latents.
 
         Args:
-            noisy_latents: (batch, 8, 16, 16).
+            noisy_latents: (batch, latent_channels, 16, 16).
             timesteps: (batch,).
             input_ids: (batch, MAX_TOKENS).
             identity_embeds: Unit face embeddings (batch, 128), zero for "nobody"; None leaves
@@ -153,10 +154,11 @@ def assemble_pipeline(vae: AutoencoderKL, denoiser: Denoiser) -> StableDiffusion
     )
 
 
-def load_trained_denoiser(path: Path) -> Denoiser:
+def load_trained_denoiser(path: Path, build: BuildName) -> Denoiser:
     """Returns the averaged weights of the UNet's checkpoint, frozen."""
-    denoiser = Denoiser()
+    denoiser = Denoiser(BUILDS[build])
     state = torch.load(path, map_location="cpu", weights_only=True)
+    check_build(state, path, build)
     denoiser.load_state_dict(state["averaged"])
     return denoiser.eval().requires_grad_(False)
 
@@ -301,7 +303,7 @@ def main() -> None:
     arguments, device = begin_stage(parser)
 
     vae = AutoencoderKL.from_pretrained(arguments.work / "vae").eval().requires_grad_(False)
-    denoiser = Denoiser().to(device)
+    denoiser = Denoiser(BUILDS[arguments.build]).to(device)
     counts = {k: sum(p.numel() for p in m.parameters()) for k, m in denoiser.named_children()}
     stage = TrainingStage(
         "denoiser",

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from tools.training.builds import BUILDS, check_build
+
 
 def stage_arguments(description: str) -> argparse.ArgumentParser:
     """Returns a parser with the options that every stage understands."""
@@ -22,6 +24,7 @@ def stage_arguments(description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="data folder")
     parser.add_argument("--work", type=Path, required=True, help="checkpoints, logs, sheets")
+    parser.add_argument("--build", choices=sorted(BUILDS), default="faces-128", help="which model")
     parser.add_argument("--minutes", type=float, default=60.0, help="wall-clock time of this run")
     parser.add_argument(
         "--cooldown", type=float, default=0.0, help="last part of the run with falling rate, 0..1"
@@ -161,6 +164,7 @@ class TrainingStage:
         temporary = self.path.with_suffix(".partial")
         torch.save(
             {
+                "build": self.arguments.build,
                 "step": self.step,
                 "minutes": self.trained_minutes + self.elapsed_minutes,
                 "model": self.model.state_dict(),
@@ -175,6 +179,7 @@ class TrainingStage:
         if not self.path.exists():
             return
         state = torch.load(self.path, map_location=self.arguments.device, weights_only=True)
+        check_build(state, self.path, self.arguments.build)
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])

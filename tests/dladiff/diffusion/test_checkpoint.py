@@ -116,6 +116,17 @@ def test_an_absent_embedded_checkpoint_is_refused_with_the_remedy(
         load_diffusion_model(SurrogateSettings(), "cpu")
 
 
+def test_the_attackers_checkpoint_goes_by_its_short_name(
+    monkeypatch: pytest.MonkeyPatch, checkpoint: Path, tmp_path: Path
+) -> None:
+    settings = SurrogateSettings(checkpoint="attacker")
+    monkeypatch.setattr("dladiff.weight_files.ATTACKERS_CHECKPOINT", checkpoint)
+    assert load_diffusion_model(settings, "cpu").resolution == load(checkpoint).resolution
+    monkeypatch.setattr("dladiff.weight_files.ATTACKERS_CHECKPOINT", tmp_path)
+    with pytest.raises(ModelError, match="attacker's diffusion checkpoint is not installed"):
+        load_diffusion_model(settings, "cpu")
+
+
 def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no model_index\.json"):
         load(tmp_path)

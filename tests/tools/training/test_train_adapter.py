@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tools.training.builds import BUILDS
 from tools.training.captions import MAX_TOKENS
 from tools.training.train_adapter import identity_loss, sample_latents, varied_crops
 from tools.training.train_unet import Denoiser, sampling_scheduler
@@ -55,7 +56,7 @@ def test_varied_crops_keep_the_face_in_place() -> None:
 @pytest.mark.slow
 def test_the_adapter_is_silent_at_scale_zero_and_heard_otherwise() -> None:
     torch.manual_seed(0)
-    denoiser = Denoiser().eval()
+    denoiser = Denoiser(BUILDS["faces-128"]).eval()
     batch = SimpleNamespace(
         noisy=torch.randn(1, 8, 16, 16),
         timesteps=torch.tensor([500]),

@@ -57,3 +57,10 @@ def test_a_gradient_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
     before = model.weight.detach().clone()
     stage.update(model(torch.full((1, 3), float("nan"))).sum())
     assert torch.equal(model.weight, before)
+
+
+def test_the_checkpoint_of_another_build_is_refused(tmp_path: Path) -> None:
+    stage, _ = stage_in(tmp_path, "--build", "attacker-128")
+    stage.save()
+    with pytest.raises(ValueError, match="of build attacker-128: give --build attacker-128"):
+        stage_in(tmp_path)
