@@ -29,8 +29,8 @@ from dladiff.models import ProtectionModels
 from dladiff.quality import psnr_db, ssim
 from dladiff.results import Face, IdentityCosine
 
-CropsOf = Callable[[Image, Sequence[Face], IdentityEncoder, torch.device], Crops]
-"""An encoder's crops of the faces of a photo."""
+CropsOf = Callable[[IdentityEncoder], Crops]
+"""The faces of one copy of a photo as an encoder reads them."""
 
 HANDLING_JPEG_QUALITY = 75
 HANDLING_SCALE = 0.5
@@ -79,12 +79,14 @@ def measure_photo(
     cosines, seen_by_model, target_met = list[IdentityCosine](), list[IdentityCosine](), None
     if faces and models.encoders:
         looks = _looks(clean, protected, faces, models.detector)
-        cosines = _identity_cosines(looks, clean, faces, models.encoders, _crops)
+        own = partial(_crops, clean, faces, models.device)
+        plain = [partial(_crops, look.image, look.faces, models.device) for look in looks.copies]
+        cosines = _identity_cosines(own, plain, models.encoders)
         white_box = [item.after for item in cosines if not item.held_out]
         target_met = looks.all_found and max(white_box, default=1.0) <= target_cosine
         if models.autoencoders:
-            shown = partial(_crops_shown, autoencoder=models.autoencoders[0])
-            seen_by_model = _identity_cosines(looks, clean, faces, models.encoders, shown)
+            shown = [_crops_shown(look, models.autoencoders[0]) for look in looks.copies]
+            seen_by_model = _identity_cosines(own, shown, models.encoders)
     return Measured(
         max_change_levels=int(change.max()),
         max_change_levels_outside_faces=int(change[outside].max(initial=0)),
@@ -124,6 +126,11 @@ class _Looks:
     all_found: bool
     """Whether every face is found on the protected photo."""
 
+    @property
+    def copies(self) -> tuple[_Look, _Look, _Look]:
+        """Before, after, and after handling."""
+        return self.recoded, self.protected, self.handled
+
 
 def _looks(clean: Image, protected: Image, faces: Sequence[Face], detector: FaceDetector) -> _Looks:
     recoded, handled = _jpeg(clean, HANDLING_JPEG_QUALITY), handle(protected)
@@ -140,22 +147,16 @@ def _looks(clean: Image, protected: Image, faces: Sequence[Face], detector: Face
 
 @torch.no_grad()
 def _identity_cosines(
-    looks: _Looks,
-    clean: Image,
-    faces: Sequence[Face],
-    encoders: Sequence[IdentityEncoder],
-    crops_of: "CropsOf",
+    own: CropsOf, copies: Sequence[CropsOf], encoders: Sequence[IdentityEncoder]
 ) -> list[IdentityCosine]:
-    """Each encoder's cosines to the clean face, through whatever ``crops_of`` shows of a photo."""
+    """Each encoder's cosines of three copies of a photo to the clean faces, ``own``."""
     cosines = []
     for encoder in encoders:
-        device = next(encoder.network.parameters()).device
-        reference = encoder.embed(_crops(clean, faces, encoder, device))
-        values = []
-        for look in (looks.recoded, looks.protected, looks.handled):
-            seen = encoder.embed(crops_of(look.image, look.faces, encoder, device))
-            values.append(float((seen * reference).sum(dim=1).max()))
-        before, after, after_handling = values
+        reference = encoder.embed(own(encoder))
+        before, after, after_handling = (
+            float((encoder.embed(crops_of(encoder)) * reference).sum(dim=1).max())
+            for crops_of in copies
+        )
         cosines.append(
             IdentityCosine(encoder.name, encoder.held_out, before, after, after_handling)
         )
@@ -198,7 +199,7 @@ def _find(detector: FaceDetector, image: Image, face: Face, scale: float) -> tup
 
 
 def _crops(
-    image: Image, faces: Sequence[Face], encoder: IdentityEncoder, device: torch.device
+    image: Image, faces: Sequence[Face], device: torch.device, encoder: IdentityEncoder
 ) -> Crops:
     """The aligned crops of these faces as a plain pipeline takes them."""
     images = image_to_tensor(image, device)
@@ -209,23 +210,25 @@ def _crops(
     return torch.cat(crops)
 
 
-def _crops_shown(
-    image: Image,
-    faces: Sequence[Face],
-    encoder: IdentityEncoder,
-    device: torch.device,
-    autoencoder: Autoencoder,
-) -> Crops:
-    """The same crops of what the autoencoder shows of each face: what a model learns from."""
+@torch.no_grad()
+def _crops_shown(look: _Look, autoencoder: Autoencoder) -> CropsOf:
+    """The same crops of what the autoencoder shows of each face: what a model learns from.
+
+    Decoded once for all encoders.
+    """
     template = autoencoder.face_template
     template = PORTRAIT_TEMPLATE if template is None else template
     side = autoencoder.resolution
     points = template.numpy().astype(np.float64) * side
-    images = image_to_tensor(image, device)
+    images = image_to_tensor(look.image, autoencoder.device)
     views = [
         warp_prefiltered(images, np.linalg.inv(crop_from_photo(face, points)), side)
-        for face in faces
+        for face in look.faces
     ]
     shown = torch.cat([autoencoder.decode(autoencoder.encode(view)) for view in views])
-    to_crop = np.linalg.inv(estimate_similarity(points, encoder.template))
-    return warp_prefiltered(shown, to_crop, encoder.side)
+
+    def crops_of(encoder: IdentityEncoder) -> Crops:
+        to_crop = np.linalg.inv(estimate_similarity(points, encoder.template))
+        return warp_prefiltered(shown, to_crop, encoder.side)
+
+    return crops_of
