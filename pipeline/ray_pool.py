@@ -39,6 +39,7 @@ from ray.util.metrics import Counter, Histogram
 
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigurationError, EnvironmentTrouble, PipelineError
+from pipeline.interruption import RunInterrupted
 from pipeline.pool import PoolSize
 from pipeline.records import PhotoSet
 from pipeline.reporting.logs import set_up_logging
@@ -233,8 +234,8 @@ def run_tasks(
             while waiting and len(running) < size.workers:
                 task = waiting.pop()
                 running[remote.remote(task)] = task
-            done, _ = ray.wait(list(running), num_returns=1)
-            yield running.pop(done[0]), ray.get(done[0])
+            for reference in _done_so_far(list(running)):
+                yield running.pop(reference), ray.get(reference)
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, PipelineError):
@@ -250,6 +251,20 @@ def live_nodes() -> set[str]:
     """Ids of the cluster's nodes that live now, as ``WorkerSettings.node`` names them."""
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     return {node["NodeID"] for node in nodes if node["Alive"]}
+
+
+def _done_so_far(references: list[Any]) -> Sequence[Any]:
+    """Those that are done, waiting a second for one at most.
+
+    A signal's handler runs inside Ray's wait, which goes on waiting and then breaks on what the
+    handler raised: so the waits are short, and ``RunInterrupted`` is taken out again.
+    """
+    try:
+        return cast(Sequence[Any], ray.wait(references, num_returns=1, timeout=1.0)[0])
+    except SystemError as error:
+        if isinstance(error.__cause__, RunInterrupted):
+            raise error.__cause__ from None
+        raise
 
 
 def _connect() -> None:
