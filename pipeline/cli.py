@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.commands import config
+from pipeline.commands.audit import audit
 from pipeline.commands.check import check
 from pipeline.commands.evaluate import evaluate
 from pipeline.commands.explain import explain
@@ -110,6 +111,7 @@ for _command in (
     explain,
     report,
     evaluate,
+    audit,
     check,
     models,
     gc,

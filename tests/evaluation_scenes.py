@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from pipeline.evaluation.cells import AttackCell, Cell
+from pipeline.evaluation.cells import AttackCell
 from pipeline.evaluation.settings import EvaluationSettings, evaluation_settings
-from pipeline.evaluation.worker import CellOutcome
 from pipeline.evaluation.workers import Workers
 from tests.sample_photos import encode, face_album
 
@@ -54,25 +54,23 @@ def few_images(checkpoint: Path | None = None, **given: object) -> EvaluationSet
 
 
 class InProcess:
-    """Does cells here, one after the other; may end after some, as a killed evaluation does."""
+    """Does tasks here, one after the other; may end after some, as a killed evaluation does."""
 
     def __init__(self, at_most: int = 10**9) -> None:
-        self.done: list[Cell] = []
+        self.done: list[Any] = []
         self.at_most = at_most
 
     @contextmanager
     def __call__(self, num_cells: int) -> Iterator[Workers]:
         yield Workers(device="cpu", threads=1, do_all=self._do_all)
 
-    def _do_all(
-        self, do_cell: Callable[[Cell], CellOutcome], cells: Sequence[Cell]
-    ) -> Iterator[tuple[Cell, CellOutcome]]:
-        for cell in cells:
+    def _do_all(self, do: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        for task in tasks:
             if len(self.done) >= self.at_most:
                 raise SystemExit("killed")
-            outcome = do_cell(cell)
-            self.done.append(cell)
-            yield cell, outcome
+            outcome = do(task)
+            self.done.append(task)
+            yield task, outcome
 
     @property
     def attacks(self) -> list[AttackCell]:

@@ -146,14 +146,20 @@ def write_album(folder: Path, photos: dict[str, bytes]) -> Path:
 
 
 def face_album(folder: Path, photos_of: dict[str, int], side: int = 200) -> Path:
-    """``<identity>/<i>.png`` with a real face each: crops of scikit-image's astronaut (NASA)."""
-    from skimage.data import astronaut
-
-    image = astronaut()
+    """``<identity>/<i>.png`` with a real face each, see ``face_images``."""
     for person, (identity, number) in enumerate(photos_of.items()):
         (folder / identity).mkdir(parents=True, exist_ok=True)
-        for index in range(number):
-            top, left = 4 + 3 * index, 110 + 5 * index + 2 * person
-            crop = np.ascontiguousarray(image[top : top + side, left : left + side])
-            (folder / identity / f"{index}.png").write_bytes(encode(crop, "PNG"))
+        for index, image in enumerate(face_images(number, person, side)):
+            (folder / identity / f"{index}.png").write_bytes(encode(image, "PNG"))
     return folder
+
+
+def face_images(number: int, person: int = 0, side: int = 200) -> list[NDArray[np.uint8]]:
+    """Crops of scikit-image's astronaut (NASA), each moved a little."""
+    from skimage.data import astronaut
+
+    image, crops = astronaut(), []
+    for index in range(number):
+        top, left = 4 + 3 * index, 110 + 5 * index + 2 * person
+        crops.append(np.ascontiguousarray(image[top : top + side, left : left + side]))
+    return crops

@@ -1,6 +1,7 @@
 """``dladiff protect``: do the work."""
 
-from typing import Annotated
+import logging
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +21,10 @@ from pipeline.commands.arguments import (
     configuration,
     log_to_stderr,
 )
+
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
+    from pipeline.reporting.reporter import Reporter
 
 GpusPerWorker = Annotated[
     float | None,
@@ -117,6 +122,16 @@ def protect(
             rich_help_panel="Limits",
         ),
     ] = None,
+    audit: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Afterwards attack N photo sets as a customiser would, and put what still shows "
+            "into the run's record: minutes a set. See `dladiff status` and `report`.",
+            rich_help_panel="Run",
+        ),
+    ] = 0,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -177,4 +192,39 @@ def protect(
         from pipeline.run import run_protection  # seconds: ray and torch
 
         outcome = run_protection(input_uri, output_uri, config, options, reporter, tally)
+        if audit:
+            reporter.stage("audit")
+            _audit(output_uri, outcome.run_id, audit, config, ray_address, reporter)
     raise typer.Exit(outcome.exit_code)
+
+
+def _audit(
+    output_uri: str,
+    run_id: str,
+    num_sets: int,
+    config: "RunConfig",
+    ray_address: str | None,
+    reporter: "Reporter",
+) -> None:
+    """The run is over: whatever happens to its audit is said, and changes nothing of it."""
+    from dladiff.errors import DladiffError
+    from pipeline.commands.audit import do_audit
+    from pipeline.errors import PipelineError
+    from pipeline.interruption import RunInterrupted
+    from pipeline.reporting.audit_words import audit_table
+    from pipeline.storage.store import open_store
+
+    later = f"`dladiff audit OUTPUT --run {run_id} --sets {num_sets}` does it"
+    try:
+        store = open_store(output_uri)
+        found = do_audit(store, run_id, num_sets, config, ray_address, reporter.message)
+    except RunInterrupted:
+        reporter.message(f"audit: interrupted; {later}")
+    except (DladiffError, PipelineError) as error:
+        reporter.message(f"audit: not done: {error}; {later}")
+    except Exception as error:  # a bug in the audit is no reason to call the run failed
+        logging.getLogger("dladiff.audit").debug("audit", exc_info=error)
+        reporter.message(f"audit: not done: unexpected {type(error).__name__}; {later}")
+    else:
+        for name, value in audit_table(found):
+            reporter.message(f"{name}: {value}")

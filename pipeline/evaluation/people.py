@@ -94,13 +94,13 @@ def _person(
     attacked: Sequence[SourcePhoto],
     found: Mapping[str, Mapping[str, str]],
 ) -> Person:
-    clean = tuple(_photo_file(photo.uri) for photo in attacked)
+    clean = tuple(photo_file(photo.uri) for photo in attacked)
     others = [photo for photo in photos if photo not in attacked]
     own = len(others) < MIN_REFERENCE
     conditions = {CLEAN: clean}
     for name, uris in found.items():
-        conditions[name] = tuple(_photo_file(uris[photo.uri]) for photo in attacked)
-    reference = clean if own else tuple(_photo_file(photo.uri) for photo in others)
+        conditions[name] = tuple(photo_file(uris[photo.uri]) for photo in attacked)
+    reference = clean if own else tuple(photo_file(photo.uri) for photo in others)
     return Person(identity, conditions, reference, own)
 
 
@@ -146,5 +146,6 @@ def _stem(key: str) -> str:
     return path.as_posix()
 
 
-def _photo_file(uri: str) -> PhotoFile:
+def photo_file(uri: str) -> PhotoFile:
+    """Reads a photo to know its content; raises what ``read_uri`` does."""
     return PhotoFile(uri, hashlib.sha256(read_uri(uri)).hexdigest())

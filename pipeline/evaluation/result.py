@@ -5,12 +5,15 @@ Reads OUT and the clean photos. People are numbers here.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.evaluation.curves import CurvePoint
+from pipeline.evaluation.families import Standing
 from pipeline.evaluation.page import PageContent, Sheet, make_page
 from pipeline.evaluation.people import CLEAN, PhotoFile
 from pipeline.evaluation.plan import EvaluationPlan, PlannedRow
@@ -29,12 +32,21 @@ Visibility = dict[str, dict[str, float | None]]
 
 
 def facts(
-    plan: EvaluationPlan, settings: EvaluationSettings, in_loss: frozenset[str], tables: Tables
+    plan: EvaluationPlan,
+    settings: EvaluationSettings,
+    standings: Mapping[str, Standing],
+    tables: Tables,
 ) -> list[tuple[str, str]]:
     """What was evaluated, in words and numbers."""
     trained = sorted({len(person.conditions[CLEAN]) for person in plan.people})
     own = sum(person.own_reference for person in plan.people)
-    judges = [judge.name for judge in settings.judges]
+    told = {
+        "outside every loss": [n for n, of in standings.items() if not of.kin_of_loss],
+        "in no loss, but kin of one": [
+            n for n, of in standings.items() if of.kin_of_loss and not of.in_loss
+        ],
+        "in a loss": [n for n, of in standings.items() if of.in_loss],
+    }
     reasons = Counter(
         row["reason"].partition(":")[0] for row in tables.attacks if row["status"] == "failed"
     )
@@ -50,9 +62,8 @@ def facts(
         ),
         ("checkpoint", settings.checkpoint),
         ("generated images per stop", str(settings.num_images)),
-        ("judges in no loss", ", ".join(n for n in judges if n not in in_loss) or "none"),
-        ("judges in a loss", ", ".join(n for n in judges if n in in_loss) or "none known"),
     ]
+    rows += [(f"judges {where}", ", ".join(names) or "none") for where, names in told.items()]
     if settings.changes:
         rows.append(("attack settings changed", str(settings.changes)))
     if "zero_shot" in settings.attacks and len(plan.people) == 1:
@@ -62,7 +73,7 @@ def facts(
 
 
 def visibility_of(out: Store, plan: EvaluationPlan) -> Visibility:
-    """Mean PSNR, SSIM and LPIPS and the largest change, by condition."""
+    """Means of PSNR, SSIM and LPIPS, medians of two, and the largest change, by condition."""
     visibility: Visibility = {}
     for condition in plan.conditions:
         cells = [cell for (_, name), of in plan.changes.items() if name == condition for cell in of]
@@ -72,6 +83,9 @@ def visibility_of(out: Store, plan: EvaluationPlan) -> Visibility:
                 name: _mean([record[name] for record in records])
                 for name in ("psnr_db", "ssim", "lpips")
             }
+            for name in ("psnr_db", "lpips"):
+                known = [record[name] for record in records if record[name] is not None]
+                visibility[condition][f"{name}_median"] = median(known) if known else None
             largest = max(record["max_change_levels"] for record in records)
             visibility[condition]["max_change_levels"] = float(largest)
     return visibility
@@ -89,6 +103,7 @@ def evaluation_page(
     lines: Sequence[Line],
     visibility: Visibility,
     notes: Sequence[tuple[str, str]],
+    curves: Sequence[CurvePoint],
 ) -> str:
     """The page, with faces of the first people."""
     shown = plan.people[:MAX_PEOPLE_SHOWN]
@@ -98,6 +113,7 @@ def evaluation_page(
             facts=notes,
             visibility=list(visibility.items()),
             lines=lines,
+            curves=curves,
             sheets=[
                 (f"person {number}", _sheets(out, plan, tables, person.identity))
                 for number, person in enumerate(shown, 1)

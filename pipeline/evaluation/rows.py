@@ -5,7 +5,7 @@ that leaks most by the mean of the judges that were in no loss (of all, where al
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dladiff.evaluation.scores import face_detection_rate, identity_score, leak
+from pipeline.evaluation.families import Standing
 from pipeline.evaluation.plan import EvaluationPlan, PlannedRow
-from pipeline.evaluation.records import read_record
-from pipeline.storage.store import Store
+from pipeline.evaluation.records import Shelf, read_record
 
 SCORE_FIELDS = [
     ("judge", pa.string()),
+    ("family", pa.string()),
     ("in_loss", pa.bool_()),
+    ("kin_of_loss", pa.bool_()),
     ("leak", pa.float64()),
     ("identity_score", pa.float64()),
     ("leak_smoothed", pa.float64()),
@@ -83,14 +85,17 @@ class Tables:
 
 
 def make_tables(
-    out: Store, plan: EvaluationPlan, in_loss: frozenset[str], reasons: Mapping[str, str]
+    out: Shelf,
+    plan: EvaluationPlan,
+    standings: Mapping[str, Standing],
+    reasons: Mapping[str, str],
 ) -> Tables:
     """Reads what the cells left.
 
     Args:
-        out: OUT.
+        out: Where they lie.
         plan: Whose rows.
-        in_loss: Names of judges that were in a loss.
+        standings: Of every judge, by name.
         reasons: By cell key, why it could not be done.
     """
     tables = Tables()
@@ -102,8 +107,8 @@ def make_tables(
             tables.attacks.append(_named(row) | {"status": "failed", "reason": reason})
             continue
         attack, measure, floor = (part or {} for part in parts)
-        best = _best_stop(measure["stops"], in_loss)
-        tables.attacks.append(_attack_row(row, attack, measure["stops"][best], floor, in_loss))
+        best = _best_stop(measure["stops"], standings)
+        tables.attacks.append(_attack_row(row, attack, measure["stops"][best], floor, standings))
         for index, stop in enumerate(measure["stops"]):
             tables.images += _image_rows(row, stop, index == best)
     return tables
@@ -119,10 +124,10 @@ def _named(row: PlannedRow) -> dict[str, Any]:
     }
 
 
-def _best_stop(stops: Sequence[dict[str, Any]], in_loss: frozenset[str]) -> int:
+def _best_stop(stops: Sequence[dict[str, Any]], standings: Mapping[str, Standing]) -> int:
     def mean_leak(stop: dict[str, Any]) -> float:
         cosines = stop["as_made"]["cosines"]
-        judges = [name for name in cosines if name not in in_loss] or list(cosines)
+        judges = [name for name in cosines if not standings[name].in_loss] or list(cosines)
         return float(np.mean([np.mean(cosines[name]) for name in judges]))
 
     return max(range(len(stops)), key=lambda index: mean_leak(stops[index]))
@@ -133,7 +138,7 @@ def _attack_row(
     attack: dict[str, Any],
     stop: dict[str, Any],
     floor: dict[str, Any],
-    in_loss: frozenset[str],
+    standings: Mapping[str, Standing],
 ) -> dict[str, Any]:
     made, smooth = stop["as_made"], stop["smoothed"]
     of_floor = floor["stops"][-1]
@@ -141,7 +146,7 @@ def _attack_row(
     scores = [
         {
             "judge": judge,
-            "in_loss": judge in in_loss,
+            **asdict(standings[judge]),
             "leak": leak(_array(cosines)),
             "identity_score": identity_score(_array(cosines), found),
             "leak_smoothed": leak(_array(smooth["cosines"][judge])),

@@ -5,8 +5,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,26 @@ import pyarrow.parquet as pq
 
 from pipeline.catalog.folder import check_paths
 from pipeline.evaluation.cells import Cell
+from pipeline.evaluation.curves import curve_points
+from pipeline.evaluation.families import Standing, standings
 from pipeline.evaluation.people import PROTECTED, find_people
 from pipeline.evaluation.plan import EvaluationPlan, make_plan
-from pipeline.evaluation.protection import checkpoint_has_template, encoders_in_loss
+from pipeline.evaluation.protection import (
+    checkpoint_has_template,
+    cpu_seconds_of,
+    encoders_in_loss,
+)
 from pipeline.evaluation.records import read_record
 from pipeline.evaluation.result import evaluation_page, facts, visibility_of
 from pipeline.evaluation.rows import ATTACKS_SCHEMA, IMAGES_SCHEMA, Tables, make_tables
 from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.evaluation.summary import Line, ResultLines, summary_json
 from pipeline.evaluation.worker import CellOutcome, Workplace, do_cell
-from pipeline.evaluation.workers import Workers
+from pipeline.evaluation.workers import OpenWorkers
 from pipeline.interruption import RunInterrupted, interruptible
 from pipeline.options import EXIT_DONE, EXIT_FAILURES, EXIT_UNFINISHED
 from pipeline.reporting.words import format_count, format_duration
 from pipeline.storage.store import Store, open_store
-
-OpenWorkers = Callable[[int], AbstractContextManager[Workers]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +75,14 @@ def run_evaluation(
     check_paths(protected_uri, out_uri)
     out = open_store(out_uri)
     trees = {PROTECTED: protected_uri, **(also or {})}
-    in_loss = frozenset(settings.in_loss) | encoders_in_loss(trees.values())
+    in_loss = dict.fromkeys(settings.in_loss, "") | encoders_in_loss(trees.values())
+    standing = standings(settings.judges, in_loss)
     people = find_people(clean_uri, trees, settings)
     plan = make_plan(people, settings, checkpoint_has_template(settings))
     reasons, interrupted = _do_cells(out, plan, settings, open_workers)
-    tables = make_tables(out, plan, in_loss, reasons)
+    tables = make_tables(out, plan, standing, reasons)
     lines = ResultLines(tables.attacks).lines()
-    _write(out, plan, settings, in_loss, tables, lines, trees)
+    _write(out, plan, settings, standing, tables, lines, trees)
     num_failed = sum(row["status"] != "done" for row in tables.attacks)
     code = EXIT_UNFINISHED if interrupted else EXIT_FAILURES if num_failed else EXIT_DONE
     return EvaluationOutcome(
@@ -156,7 +160,7 @@ def _write(
     out: Store,
     plan: EvaluationPlan,
     settings: EvaluationSettings,
-    in_loss: frozenset[str],
+    standing: Mapping[str, Standing],
     tables: Tables,
     lines: Sequence[Line],
     trees: Mapping[str, str],
@@ -165,17 +169,20 @@ def _write(
     out.write("attacks.parquet", _parquet(tables.attacks, ATTACKS_SCHEMA))
     out.write("images.parquet", _parquet(tables.images, IMAGES_SCHEMA))
     visibility = visibility_of(out, plan)
-    notes = facts(plan, settings, in_loss, tables)
+    notes = facts(plan, settings, standing, tables)
+    curves = curve_points(lines, visibility, cpu_seconds_of(trees))
     summary = summary_json(
         lines,
         visibility,
         facts=dict(notes),
         settings=settings.model_dump(mode="json"),
-        in_loss=sorted(in_loss),
+        judges={name: dataclasses.asdict(of) for name, of in standing.items()},
         trees=dict(trees),
+        curves=[dataclasses.asdict(point) for point in curves],
     )
     out.write("summary.json", json.dumps(summary, indent=1).encode())
-    out.write("page.html", evaluation_page(out, plan, tables, lines, visibility, notes).encode())
+    page = evaluation_page(out, plan, tables, lines, visibility, notes, curves)
+    out.write("page.html", page.encode())
 
 
 def _parquet(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> bytes:

@@ -5,7 +5,7 @@ Numbers over people only; names nobody.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 from dladiff.evaluation.scores import Score, bootstrap, effect, effect_difference, retained
 from pipeline.evaluation.people import CLEAN, PROTECTED
 
-NO_LOSS = "mean of judges in no loss"
-"""The headline judge: leaks averaged over the judges that no protection saw."""
+WORST = "worst family outside every loss"
+"""The headline: of the families of which no member was in a loss, the one that sees most of the
+person; leaks are averaged over a family's judges first."""
+OUTSIDE = "mean of families outside every loss"
+NO_LOSS = "mean of judges in no loss, all kin of one"
+"""The headline where no family is outside every loss: judges that share the view of one inside."""
 
 PerPerson = NDArray[np.float64]
 
@@ -28,7 +32,11 @@ class Line:
     handling: str
     condition: str
     judge: str
+    family: str
+    """Of the judge; empty for a mean over families."""
     in_loss: bool
+    kin_of_loss: bool
+    """A member of the judge's family was in a loss."""
     num_people: int
     leak_clean: float
     leak: float
@@ -42,6 +50,8 @@ class Line:
     """Share of the effect without handling that is left under this one."""
     behind_protected: Score | None
     """How much more effect ``protected`` has than this condition, paired; None for itself."""
+    headline: bool = False
+    """The first to be read of its attack, handling and condition."""
 
 
 class ResultLines:
@@ -49,27 +59,37 @@ class ResultLines:
 
     def __init__(self, attacks: Sequence[Mapping[str, Any]]) -> None:
         self._rows = {
-            (row["attack"], row["handling"], row["condition"], row["identity"]): _with_mean(row)
+            (row["attack"], row["handling"], row["condition"], row["identity"]): _with_means(row)
             for row in attacks
             if row["status"] == "done"
         }
 
     def lines(self) -> list[Line]:
-        """All lines: attacks and handlings as they came, the headline judge first."""
+        """All lines: attacks and handlings as they came, the headline first."""
         keys = dict.fromkeys((key[:3]) for key in self._rows if key[2] != CLEAN)
-        lines = [
-            line
-            for attack, handling, condition in keys
-            for judge in self._judges(attack, handling, condition)
-            if (line := self._line(attack, handling, condition, judge)) is not None
-        ]
-        return lines
+        return [line for key in keys for line in self._group(*key)]
 
-    def _judges(self, attack: str, handling: str, condition: str) -> list[str]:
-        row = next(
-            row for key, row in self._rows.items() if key[:3] == (attack, handling, condition)
-        )
-        return list(row["scores"])
+    def _group(self, attack: str, handling: str, condition: str) -> list[Line]:
+        """The headline, the mean beside it, then single judges."""
+        scores = self._rows[
+            next(key for key in self._rows if key[:3] == (attack, handling, condition))
+        ]["scores"]
+        lines = {
+            judge: line
+            for judge in scores
+            if (line := self._line(attack, handling, condition, judge)) is not None
+        }
+        singles = [line for judge, line in lines.items() if not judge.startswith(_FAMILY)]
+        # Where a family has several judges, its line is that of their mean, which comes first.
+        families = {
+            line.family: line
+            for line in reversed(lines.values())
+            if line.family and not line.kin_of_loss
+        }
+        if families:
+            worst = min(families.values(), key=lambda line: _first_number(line.effect.value))
+            singles.insert(0, replace(worst, judge=WORST))
+        return [replace(line, headline=not index) for index, line in enumerate(singles)]
 
     def _line(self, attack: str, handling: str, condition: str, judge: str) -> Line | None:
         people = self._people(attack, handling, condition)
@@ -88,6 +108,7 @@ class ResultLines:
             )
 
         rows = [self._rows[attack, handling, condition, person] for person in people]
+        score = rows[0]["scores"][judge]
         clean, leaks, floors = triple(condition)
         kept = None
         if handling != "none" and set(people) <= set(self._people(attack, "none", condition)):
@@ -100,7 +121,9 @@ class ResultLines:
             handling=handling,
             condition=condition,
             judge=judge,
-            in_loss=rows[0]["scores"][judge]["in_loss"],
+            family=score["family"],
+            in_loss=score["in_loss"],
+            kin_of_loss=score["kin_of_loss"],
             num_people=len(people),
             leak_clean=float(clean.mean()),
             leak=float(leaks.mean()),
@@ -123,15 +146,46 @@ class ResultLines:
         ]
 
 
-def _with_mean(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row with its scores by judge, and the mean of the judges in no loss before them."""
-    scores = {score["judge"]: score for score in row["scores"]}
-    in_no_loss = [score for score in scores.values() if not score["in_loss"]]
-    if in_no_loss:
-        names = [name for name in in_no_loss[0] if name not in ("judge", "in_loss")]
-        mean = {name: float(np.mean([score[name] for score in in_no_loss])) for name in names}
-        scores = {NO_LOSS: {"judge": NO_LOSS, "in_loss": False, **mean}, **scores}
-    return {**row, "scores": scores}
+_FAMILY = "family "
+_NO_NUMBERS = ("judge", "family", "in_loss", "kin_of_loss")
+
+
+def _with_means(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with its scores by judge, and before them means: of each family of several judges
+    outside every loss, over families, or of judges in no loss where no family is outside."""
+    singles = {score["judge"]: score for score in row["scores"]}
+    outside: dict[str, list[Mapping[str, Any]]] = {}
+    for score in singles.values():
+        if not score["kin_of_loss"]:
+            outside.setdefault(score["family"], []).append(score)
+    families = {
+        f"{_FAMILY}{family}": _mean(scores, f"{_FAMILY}{family}", family)
+        for family, scores in outside.items()
+    }
+    means = {name: of for name, of in families.items() if len(outside[of["family"]]) > 1}
+    in_no_loss = [score for score in singles.values() if not score["in_loss"]]
+    if len(families) > 1:
+        means[OUTSIDE] = _mean(list(families.values()), OUTSIDE)
+    elif in_no_loss and not families:
+        means[NO_LOSS] = _mean(in_no_loss, NO_LOSS)
+    return {**row, "scores": {**means, **singles}}
+
+
+def _mean(scores: Sequence[Mapping[str, Any]], judge: str, family: str = "") -> dict[str, Any]:
+    """Numbers averaged; none of these judges was in a loss."""
+    numbers = [name for name in scores[0] if name not in _NO_NUMBERS]
+    return {
+        "judge": judge,
+        "family": family,
+        "in_loss": False,
+        "kin_of_loss": any(score["kin_of_loss"] for score in scores),
+        **{name: float(np.mean([score[name] for score in scores])) for name in numbers},
+    }
+
+
+def _first_number(value: float) -> float:
+    """Sorts numbers before what is none."""
+    return value if math.isfinite(value) else math.inf
 
 
 def summary_json(

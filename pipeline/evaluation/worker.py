@@ -34,7 +34,14 @@ from dladiff.quality import load_learned_perceptual_distance, psnr_db, ssim
 from dladiff.results import Face
 from pipeline.evaluation.cells import AttackCell, Cell, ChangeCell, MeasureCell
 from pipeline.evaluation.people import PhotoFile
-from pipeline.evaluation.records import read_images, read_record, write_images, write_record
+from pipeline.evaluation.records import (
+    MemoryShelf,
+    Shelf,
+    read_images,
+    read_record,
+    write_images,
+    write_record,
+)
 from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.images.files import PhotoLimits, decode_photo
 from pipeline.storage.store import open_store, read_uri
@@ -68,15 +75,36 @@ class CellOutcome:
 
 def do_cell(workplace: Workplace, cell: Cell) -> CellOutcome:
     """Does a cell unless it is done; a cell that cannot be done says why and harms no other."""
+    return _do_on(open_store(workplace.out_uri), workplace, cell)
+
+
+def do_in_memory(workplace: Workplace, cells: Sequence[Cell]) -> dict[str, dict[str, Any] | str]:
+    """Does cells one after the other and leaves nothing: images are dropped, numbers come back.
+
+    Args:
+        workplace: ``out_uri`` is not used.
+        cells: Each after those that it needs.
+
+    Returns:
+        By cell key its record, or why it could not be done.
+    """
+    shelf = MemoryShelf()
+    found: dict[str, dict[str, Any] | str] = {}
+    for cell in cells:
+        outcome = _do_on(shelf, workplace, cell)
+        found[cell.key] = read_record(shelf, cell) or outcome.reason or "not_done: no record"
+    return found
+
+
+def _do_on(out: Shelf, workplace: Workplace, cell: Cell) -> CellOutcome:
     started = time.monotonic()
     torch.set_num_threads(workplace.threads)
-    out = open_store(workplace.out_uri)
     try:
         if read_record(out, cell) is None:
             if isinstance(cell, AttackCell):
-                record = _attack(workplace, cell)
+                record = _attack(out, workplace, cell)
             elif isinstance(cell, MeasureCell):
-                record = _measure(workplace, cell)
+                record = _measure(out, workplace, cell)
             else:
                 record = _change(workplace, cell)
             write_record(out, cell, record)
@@ -134,7 +162,7 @@ def _models(workplace: Workplace) -> _Models:
     return _Models(workplace)
 
 
-def _attack(workplace: Workplace, cell: AttackCell) -> dict[str, Any]:
+def _attack(out: Shelf, workplace: Workplace, cell: AttackCell) -> dict[str, Any]:
     """Handles, crops, customises, generates; keeps the images."""
     models = _models(workplace)
     diffusion = models.diffusion
@@ -154,7 +182,7 @@ def _attack(workplace: Workplace, cell: AttackCell) -> dict[str, Any]:
         else:
             stops = list(fine_tuning_attack(diffusion, crops, cell.attack))
     images = [[tensor_to_image(image[None]) for image in made] for _, made in stops]
-    write_images(open_store(workplace.out_uri), cell, images)
+    write_images(out, cell, images)
     return {
         "stops": [num_steps for num_steps, _ in stops],
         "num_images": cell.attack.num_images,
@@ -225,14 +253,13 @@ def _told(
     return torch.from_numpy(np.stack(embeddings)).to(models.diffusion.device)
 
 
-def _measure(workplace: Workplace, cell: MeasureCell) -> dict[str, Any]:
+def _measure(out: Shelf, workplace: Workplace, cell: MeasureCell) -> dict[str, Any]:
     """Cosines of an attack's images to the person's reference, as made and smoothed.
 
     Raises:
         ValueError: If the attack is not done, or the reference shows no face.
     """
     panel = _models(workplace).panel
-    out = open_store(workplace.out_uri)
     attack = read_record(out, cell.attack)
     if attack is None:
         raise ValueError("no_images: the attack itself could not be done")

@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from dladiff.config import MethodSettings
 from pipeline.config import OperationSettings, RunConfig
-from pipeline.evaluation.cells import Cell
-from pipeline.evaluation.worker import CellOutcome
 
-DoCell = Callable[[Cell], CellOutcome]
+DoTask = Callable[[Any], Any]
+OpenWorkers = Callable[[int], AbstractContextManager["Workers"]]
+"""Opens workers for so many tasks."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Workers:
 
     device: str
     threads: int
-    do_all: Callable[[DoCell, Sequence[Cell]], Iterator[tuple[Cell, CellOutcome]]]
-    """Does cells in any order; yields each when it is done."""
+    do_all: Callable[[DoTask, Sequence[Any]], Iterator[tuple[Any, Any]]]
+    """Does tasks (cells, say) in any order; yields each with its result when it is done."""
 
 
 @contextmanager
@@ -61,5 +62,5 @@ def ray_workers(options: WorkerOptions, num_cells: int) -> Iterator[Workers]:
         yield Workers(
             device=size.device,
             threads=options.threads,
-            do_all=lambda do_cell, cells: run_tasks(do_cell, cells, size),
+            do_all=lambda do, tasks: run_tasks(do, tasks, size),
         )

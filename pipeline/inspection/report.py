@@ -14,7 +14,9 @@ from pipeline.images.files import PhotoLimits, decode_photo, decode_png
 from pipeline.inspection.before_after import BeforeAfter, before_after_png
 from pipeline.inspection.summary import SUMMARY_COLUMNS, summary_table
 from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
+from pipeline.output.audits import newest_audit
 from pipeline.output.manifest import newest_rows, require_states
+from pipeline.reporting.audit_words import audit_table
 from pipeline.storage.store import Store, lies_below, normalise_uri, open_store, read_uri
 
 _PROMISE = (
@@ -60,7 +62,9 @@ def write_report(output_uri: str, target: Path, num_photos: int = 4) -> Path:
     if target.suffix.lower() == ".png":
         target.write_bytes(picture)
     else:
-        target.write_text(_page(summary_table(rows), picture), encoding="utf-8")
+        audit = newest_audit(store)
+        table = summary_table(rows) + (audit_table(audit) if audit else [])
+        target.write_text(_page(table, picture), encoding="utf-8")
     return target
 
 

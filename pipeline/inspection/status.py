@@ -9,10 +9,12 @@ from typing import Any, Literal
 import pyarrow.compute as pc
 
 from pipeline.errors import ConfigurationError
+from pipeline.output.audits import Audit, read_audit
 from pipeline.output.ledger import Ledger
 from pipeline.output.lock import LockHolder, read_lock
 from pipeline.output.manifest import newest_state, read_manifest
 from pipeline.output.runs import list_runs, read_finished, read_plan, read_run
+from pipeline.reporting.audit_words import audit_table
 from pipeline.reporting.words import format_count, format_duration
 from pipeline.storage.store import Store
 
@@ -48,6 +50,8 @@ class RunStatus:
     output_counts: dict[str, int] = field(default_factory=dict)
     """Newest decisions on all photos that OUTPUT knows, by status, of every run."""
     num_runs: int = 1
+    audit: Audit | None = None
+    """What a quick attack on a few of the run's photo sets found; None: there was none."""
 
 
 def read_status(store: Store, run_id: str | None = None) -> RunStatus:
@@ -78,6 +82,7 @@ def read_status(store: Store, run_id: str | None = None) -> RunStatus:
         lock=lock,
         output_counts=dict(Counter(state.status for state in newest_state(store).values())),
         num_runs=len(runs),
+        audit=read_audit(store, run_id),
     )
     _add_plan(status, store)
     if finished is None:
@@ -160,6 +165,8 @@ def status_lines(status: RunStatus) -> list[str]:
     lines.append(
         f"OUTPUT      {total or 'no photo decided'}, {format_count(status.num_runs, 'run')}"
     )
+    if status.audit is not None:
+        lines += [f"{name}: {value}" for name, value in audit_table(status.audit)]
     return lines
 
 

@@ -33,6 +33,7 @@ _STAGES = {
     "protect": "protecting",
     "fold": "writing the manifest",
     "finished": "finished",
+    "audit": "attacking a few photo sets, the audit",
 }
 """Stages of ``run`` for a person; another one is shown by its name."""
 

@@ -1,6 +1,7 @@
 """An OUTPUT as a run leaves it, made with the real ledger and fold but without any model."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,27 @@ LIMITS = PhotoLimits.of(OperationSettings())
 class ProtectedAlbum:
     """INPUT with two people of two photos, and an OUTPUT in which a run protected them."""
 
-    def __init__(self, folder: Path, finish: bool = True, output_uri: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        finish: bool = True,
+        output_uri: str | None = None,
+        photos: Mapping[str, bytes] | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            folder: Where both lie.
+            finish: Whether the run came to its end.
+            output_uri: Of OUTPUT, where it is no folder beside INPUT.
+            photos: Other JPEG files of INPUT, by path.
+            record: More of ``run.json``.
+        """
+        self.record = record or {}
         self.input = write_album(
             folder / "in",
-            {
+            dict(photos or {})
+            or {
                 f"{identity}/{number}.jpg": jpeg_bytes(seed=10 * index + number)
                 for index, identity in enumerate(("ann", "ben"))
                 for number in (1, 2)
@@ -45,7 +63,7 @@ class ProtectedAlbum:
         self.photos = [self.source(path) for path in sorted(self.input.rglob("*.jpg"))]
         self.sets = [
             self.photo_set([photo for photo in self.photos if photo.identity == identity])
-            for identity in ("ann", "ben")
+            for identity in sorted({photo.identity for photo in self.photos})
         ]
         self.run("run-1", self.sets, finish)
 
@@ -72,7 +90,7 @@ class ProtectedAlbum:
             finish_run(self.store, run_id, {"exit_code": 0})
 
     def begin(self, run_id: str, sets: list[PhotoSet]) -> None:
-        start_run(self.store, run_id, {"input": f"file://{self.input}"})
+        start_run(self.store, run_id, {"input": f"file://{self.input}", **self.record})
         write_plan(self.store, run_id, sets)
 
     def commit(

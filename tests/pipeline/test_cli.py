@@ -17,8 +17,10 @@ from pipeline.cli import app
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import StoreThrottled
 from pipeline.options import RunOptions, RunOutcome
+from pipeline.output.audits import Audit
 from pipeline.reporting.reporter import Reporter
 from pipeline.reporting.tally import Tally
+from pipeline.storage.store import Store
 from tests.pipeline.protected_album import ProtectedAlbum
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
@@ -31,6 +33,8 @@ COMMANDS = (
     "verify",
     "explain",
     "report",
+    "evaluate",
+    "audit",
     "check",
     "models",
     "gc",
@@ -80,6 +84,25 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     fake = Run(RunOutcome(run_id="r1", exit_code=0, counts={"protected": 3}, seconds=4))
     monkeypatch.setattr("pipeline.run.run_protection", fake)
     return fake
+
+
+def test_protect_audits_afterwards_and_keeps_the_runs_exit_code(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def audited(store: Store, run_id: str, num_sets: int, *_: object) -> Audit:
+        asked.append((run_id, num_sets))
+        return Audit(run_id, num_sets, 0, 0, "dreambooth", "embedded", 4, 1.0, 1.0, ())
+
+    monkeypatch.setattr("pipeline.commands.audit.do_audit", audited)
+    run.answer = RunOutcome(run_id="r1", exit_code=2)
+    done = dladiff("protect", str(tmp_path / "in"), str(tmp_path / "out"), "--audit", "3")
+    assert asked == [("r1", 3)]
+    assert "nobody to attack" in done.stderr
+    assert done.exit_code == 2
+    assert dladiff("protect", str(tmp_path / "in"), str(tmp_path / "out")).exit_code == 2
+    assert len(asked) == 1
 
 
 def modules_after(code: str) -> set[str]:

@@ -108,8 +108,10 @@ def rank_correlation(found: Sequence[Observation], proxy: str) -> Score | None:
 
 
 def _headline(row: Mapping[str, Any], name: str) -> float:
-    """A score averaged over the judges in no loss, or over all where all were in one."""
-    scores = [score for score in row["scores"] if not score["in_loss"]] or row["scores"]
+    """A score averaged over the judges outside every loss, else in no loss, else over all."""
+    in_no_loss = [score for score in row["scores"] if not score["in_loss"]]
+    outside = [score for score in in_no_loss if not score.get("kin_of_loss", False)]
+    scores = outside or in_no_loss or row["scores"]
     return fmean(score[name] for score in scores)
 
 

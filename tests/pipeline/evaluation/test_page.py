@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 
 from dladiff.evaluation.scores import Score
+from pipeline.evaluation.curve_plots import curve_plots
+from pipeline.evaluation.curves import CurvePoint
 from pipeline.evaluation.page import PageContent, Sheet, make_page
 from pipeline.evaluation.plots import PlotRow, interval_plot
-from pipeline.evaluation.summary import NO_LOSS, Line
+from pipeline.evaluation.summary import WORST, Line
 
 LINE = Line(
     attack="lora",
     handling="none",
     condition="protected",
-    judge=NO_LOSS,
+    judge=WORST,
+    family="dlib",
     in_loss=False,
+    kin_of_loss=False,
     num_people=8,
     leak_clean=0.5,
     leak=0.25,
@@ -27,7 +31,14 @@ LINE = Line(
     effect_smoothed=Score(0.45, 0.3, 0.55, 8),
     retained=None,
     behind_protected=None,
+    headline=True,
 )
+POINTS = [
+    CurvePoint("lora", "none", "ours", "ours@12", 0.25, 0.5, WORST, 0.02, 36.0, None),
+    CurvePoint("lora", "none", "ours", "ours@18", 0.5, 0.75, WORST, 0.04, 33.0, 19.0),
+    CurvePoint("lora", "none", "a < b", "a < b@18", 0.0, None, WORST, 0.03, 34.0, 19.0),
+]
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture
@@ -38,6 +49,7 @@ def page() -> str:
             facts=[("people", "8")],
             visibility=[("protected", {"psnr_db": 34.3, "ssim": 0.98, "lpips": 0.03})],
             lines=[LINE],
+            curves=POINTS,
             sheets=[("person 1", [Sheet("clean <reference>", [face, face])])],
             notes=[],
         )
@@ -49,6 +61,8 @@ def test_the_page_shows_effects_with_intervals_faces_and_a_warning(page: str) ->
     assert "Keep this page private" in page
     assert "data:image/jpeg;base64," in page
     assert "34.3" in page
+    assert f"{WORST} (dlib)" in page
+    assert "students distilled from SFace" in page
 
 
 def test_the_page_loads_nothing_and_runs_nothing(page: str) -> None:
@@ -77,3 +91,25 @@ def test_a_plot_is_wellformed_and_places_values_on_one_scale() -> None:
     assert float(interval.get("x1", "nan")) == ticks["0.5"]
     # What lies beyond the axis ends at its end.
     assert float(interval.get("x2", "nan")) < 1020
+
+
+def test_curves_join_the_trees_of_a_method_and_show_each_where_it_is_known(page: str) -> None:
+    lpips, psnr, seconds = [ElementTree.fromstring(text) for text in curve_plots(POINTS)]
+    for svg, points_of_ours in ((lpips, 2), (psnr, 2), (seconds, 1)):
+        corners = [line.get("points", "").split() for line in svg.iter(f"{SVG}polyline")]
+        assert [len(of_method) for of_method in corners] == [points_of_ours, 1]
+    x12, x18 = (float(corner.split(",")[0]) for corner in first_line(lpips))
+    assert x12 < x18
+    # PSNR falls where LPIPS rises: the stronger tree comes first.
+    y18, y12 = (float(corner.split(",")[1]) for corner in first_line(psnr))
+    assert y18 < y12
+    assert "ours@18" in page
+    assert "a &lt; b" in page
+
+
+def first_line(svg: ElementTree.Element) -> list[str]:
+    return next(svg.iter(f"{SVG}polyline")).get("points", "").split()
+
+
+def test_one_tree_alone_is_no_curve() -> None:
+    assert curve_plots(POINTS[:1]) == []

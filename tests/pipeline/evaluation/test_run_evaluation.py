@@ -7,10 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.commands.evaluate import evaluate
+from pipeline.evaluation.families import Standing, standings
 from pipeline.evaluation.protection import encoders_in_loss
 from pipeline.evaluation.rows import ATTACKS_SCHEMA, IMAGES_SCHEMA
 from pipeline.evaluation.run import EvaluationOutcome, run_evaluation
-from pipeline.evaluation.settings import EvaluationSettings
+from pipeline.evaluation.settings import EvaluationSettings, default_judges
 from pipeline.storage.store import open_store
 from tests.evaluation_scenes import FEW_STEPS, InProcess, few_images, write_trees
 from tests.tiny_models import write_checkpoint
@@ -113,15 +114,44 @@ def test_a_person_without_any_face_fails_alone_and_says_why(
 
 def test_encoders_in_a_loss_are_known_from_the_run_that_protected(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "out"))
-    encoders = [{"name": "sface"}, {"name": "judge", "held_out": True}]
+    encoders = [{"name": "mine", "kind": "student"}, {"name": "judge", "held_out": True}]
     method = {
         "layer1": {"enabled": False, "encoders": [{"name": "other"}]},
         "layer2": {"enabled": True, "encoders": encoders},
     }
     store.write("runs/a/run.json", json.dumps({"config": {"method": method}}).encode())
-    assert encoders_in_loss([str(tmp_path / "out")]) == frozenset()  # no manifest: no OUTPUT
+    assert encoders_in_loss([str(tmp_path / "out")]) == {}  # no manifest: no OUTPUT
     store.write("manifest/run=a/part-000000.parquet", b"")
-    assert encoders_in_loss([str(tmp_path / "out")]) == {"sface"}
+    in_loss = encoders_in_loss([str(tmp_path / "out")])
+    assert in_loss == {"mine": "SFace"}
+    judges = standings(default_judges(), in_loss)
+    assert judges["sface"] == Standing("SFace", in_loss=False, kin_of_loss=True)
+    assert not judges["dlib"].kin_of_loss
+
+
+def test_each_tree_is_a_point_of_a_curve_with_what_it_shows_and_costs(
+    trees: tuple[Path, Path], tmp_path: Path, checkpoint: Path
+) -> None:
+    _, stronger = write_trees(tmp_path / "stronger", {"ann": 6, "ben": 6}, levels=12)
+    cost = {"per_photo": {"cpu_seconds": 7.0}, "encoders_in_loss": {"sface": "SFace"}}
+    (stronger / "cost.json").write_text(json.dumps(cost))
+    clean, protected = trees
+    out = tmp_path / "out"
+    run_evaluation(
+        str(clean),
+        str(protected),
+        str(out),
+        few_images(checkpoint),
+        InProcess(),
+        {"noise@12": str(stronger)},
+    )
+    summary = json.loads((out / "summary.json").read_text())
+    first, second = summary["curves"]
+    assert (first["method"], second["method"]) == ("protected", "noise")
+    assert second["cpu_seconds"] == 7.0
+    assert second["lpips"] > first["lpips"] > 0
+    assert second["psnr_db"] < first["psnr_db"]
+    assert summary["judges"]["sface"]["in_loss"]
 
 
 @pytest.mark.slow
@@ -146,7 +176,7 @@ def test_the_command_attacks_the_embedded_model_on_ray(
         )
     assert ended.value.exit_code == 0
     said = capsys.readouterr()
-    assert "dreambooth, none, protected: leak" in said.out
+    assert "dreambooth, none, protected (" in said.out
     assert "ann" not in said.out + said.err
     rows = pq.read_table(tmp_path / "out" / "attacks.parquet").to_pylist()
     assert {row["attack"] for row in rows} == {"dreambooth", "zero_shot"}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.evaluation.summary import NO_LOSS, ResultLines, summary_json
+from pipeline.evaluation.summary import NO_LOSS, OUTSIDE, WORST, ResultLines, summary_json
 
 
 def row(
@@ -23,7 +23,9 @@ def row(
     def score(judge: str, is_in: bool, value: float) -> dict[str, Any]:
         return {
             "judge": judge,
+            "family": judge,
             "in_loss": is_in,
+            "kin_of_loss": is_in,
             "leak": value,
             "identity_score": value,
             "leak_smoothed": smooth,
@@ -56,7 +58,7 @@ ROWS = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lines() -> dict[tuple[str, str, str], Any]:
     found = ResultLines(ROWS).lines()
     return {(line.handling, line.condition, line.judge): line for line in found}
@@ -70,9 +72,53 @@ def test_effect_is_computed_over_people_by_each_judge(lines: dict[Any, Any]) -> 
 
 
 def test_the_headline_leaves_out_judges_that_were_in_a_loss(lines: dict[Any, Any]) -> None:
-    headline = lines["none", "protected", NO_LOSS]
+    headline = lines["none", "protected", WORST]
     assert headline.leak == pytest.approx(lines["none", "protected", "unseen"].leak)
+    assert (headline.headline, headline.family) == (True, "unseen")
     assert lines["none", "protected", "seen"].in_loss
+    assert not lines["none", "protected", "seen"].headline
+
+
+def with_judges(**effects: tuple[str, bool, bool, float]) -> list[dict[str, Any]]:
+    """One person; of each judge family, in a loss, kin of a loss, and its leak where clean is 1."""
+    rows = []
+    for condition in ("clean", "protected"):
+        base = row("ann", condition, 0.0)
+        template = base["scores"][0]
+        base["scores"] = [
+            template
+            | {"judge": judge, "family": family, "in_loss": is_in, "kin_of_loss": is_kin}
+            | {"leak": 1.0 if condition == "clean" else leak}
+            for judge, (family, is_in, is_kin, leak) in effects.items()
+        ]
+        rows.append(base)
+    return rows
+
+
+def test_the_worst_family_leads_each_by_the_mean_of_its_judges_and_kin_stay_visible() -> None:
+    rows = with_judges(
+        sface=("SFace", True, True, 0.0),
+        student=("SFace", False, True, 0.9),
+        dlib=("dlib", False, False, 0.1),
+        one=("ArcFace", False, False, 0.2),
+        two=("ArcFace", False, False, 0.4),
+    )
+    found = ResultLines(rows).lines()
+    assert [line.judge for line in found[:2]] == [WORST, OUTSIDE]
+    assert found[0].family == "ArcFace"
+    assert found[0].effect.value == pytest.approx(1 - 0.3)
+    assert found[1].effect.value == pytest.approx(1 - (0.3 + 0.1) / 2)
+    student = next(line for line in found if line.judge == "student")
+    assert student.kin_of_loss
+    assert student.effect.value == pytest.approx(0.1)
+    assert sum(line.headline for line in found) == 1
+
+
+def test_where_every_family_is_kin_of_a_loss_the_headline_says_so() -> None:
+    rows = with_judges(sface=("SFace", True, True, 0.0), student=("SFace", False, True, 0.6))
+    first = ResultLines(rows).lines()[0]
+    assert (first.judge, first.headline, first.kin_of_loss) == (NO_LOSS, True, True)
+    assert first.effect.value == pytest.approx(0.4)
 
 
 def test_retained_is_the_share_of_the_effect_that_handling_leaves(lines: dict[Any, Any]) -> None:
@@ -89,7 +135,7 @@ def test_other_conditions_say_how_far_they_are_behind(lines: dict[Any, Any]) -> 
 
 
 def test_people_without_a_clean_attack_are_left_out_of_the_comparison() -> None:
-    rows = [*ROWS, row("cid", "protected", 0.0)]
+    rows = [*ROWS[:4], row("cid", "protected", 0.0)]
     line = next(line for line in ResultLines(rows).lines() if line.judge == "unseen")
     assert line.num_people == 2
 
