@@ -35,6 +35,11 @@ class ProtectionModels:
     lpips: LearnedPerceptualDistance | None
     """None where its weights are not installed."""
 
+    @property
+    def white_boxes(self) -> list[IdentityEncoder]:
+        """The encoders of the losses."""
+        return [encoder for encoder in self.encoders if not encoder.held_out]
+
 
 def load_models(
     config: MethodSettings, device: torch.device | str, cache_dir: Path | None = None

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from dladiff.budget import budget_map
 from dladiff.config import MethodSettings
-from dladiff.identities import KnownPhoto, clean_identities
+from dladiff.identities import FaceIdentity, KnownPhoto, clean_identities
 from dladiff.image_values import levels_to_unit, tensor_to_image
 from dladiff.instances import Instance
 from dladiff.layer1.likeness import AutoencoderLikeness
@@ -77,16 +77,36 @@ def _protect_in_one_loop(
     cost: Cost,
     report: OnProgress,
 ) -> None:
-    """L_id and layer 2's loss on one perturbation per photo, within one budget map."""
-    layer1, layer2, likeness = config.layer1, config.layer2, config.layer1.likeness
-    face_levels = layer1.epsilon_levels + (layer2.epsilon_levels if layer2.enabled else 0.0)
-    encoders = [encoder for encoder in models.encoders if not encoder.held_out]
+    """Takes away the likeness of the person, and of bystanders, whom the clean photos show."""
     identities = clean_identities(
         [subject.photo for subject in subjects],
         [subject.faces for subject in subjects],
-        encoders,
+        models.white_boxes,
         models.device,
     )
+    take_likeness_away(subjects, identities, models, config, cost, report)
+
+
+def take_likeness_away(
+    subjects: Sequence[Subject],
+    identities: Sequence[Sequence[FaceIdentity]],
+    models: ProtectionModels,
+    config: MethodSettings,
+    cost: Cost,
+    report: OnProgress,
+) -> None:
+    """L_id and layer 2's loss on one perturbation per photo, within one budget map.
+
+    Args:
+        subjects: Photos with faces; they get their ``instance``.
+        identities: By photo and face, whom these must not look like.
+        models: As of ``protect_photo_set``, like the others.
+        config: The method, with layer 1's likeness enabled.
+        cost: Where passes are counted.
+        report: Called with the fraction done.
+    """
+    layer1, layer2, likeness = config.layer1, config.layer2, config.layer1.likeness
+    face_levels = layer1.epsilon_levels + (layer2.epsilon_levels if layer2.enabled else 0.0)
     known = []
     for subject, of_photo in zip(subjects, identities, strict=True):
         photo = subject.grid(models)
@@ -112,7 +132,7 @@ def _protect_in_one_loop(
         known.append(KnownPhoto(subject.instance, of_photo))
     through_model = AutoencoderLikeness(
         models.autoencoders,
-        encoders,
+        models.white_boxes,
         likeness,
         layer1.transforms,
         config.seed,
@@ -120,7 +140,12 @@ def _protect_in_one_loop(
         cost,
     )
     on_photo = PhotoLikeness(
-        encoders, layer2, likeness.photo_target_cosine, config.seed, config.micro_batch, cost
+        models.white_boxes,
+        layer2,
+        likeness.photo_target_cosine,
+        config.seed,
+        config.micro_batch,
+        cost,
     )
     defend_likeness(
         known,

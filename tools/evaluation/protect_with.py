@@ -24,15 +24,17 @@ from dladiff.errors import GradientError
 from dladiff.face_detection import FaceDetector, load_face_detector
 from dladiff.image_values import Image, image_to_tensor, tensor_to_image
 from dladiff.instances import instance_photo
+from dladiff.models import ProtectionModels, load_models
 from dladiff.quality import (
     LearnedPerceptualDistance,
     load_learned_perceptual_distance,
     psnr_db,
 )
-from dladiff.results import Cost
+from dladiff.results import Cost, Photo
 from pipeline.catalog.folder import read_catalog
 from pipeline.config import OperationSettings
 from pipeline.errors import ConfigurationError
+from pipeline.evaluation.families import family_of
 from pipeline.evaluation.people import photos_by_identity, protected_uris
 from pipeline.images.files import PhotoLimits, decode_photo, encode_png
 from pipeline.records import SourcePhoto
@@ -40,6 +42,11 @@ from pipeline.storage.store import read_uri
 from tools.evaluation.baselines.controls import Donor
 from tools.evaluation.baselines.methods import BORROWED, FACELOCK, METHODS, perturb
 from tools.evaluation.baselines.person import BaselineSettings, Effort, Person
+from tools.evaluation.baselines.sampled_face import (
+    SAMPLED_FACE,
+    sampled_face_method,
+    take_stranger_away,
+)
 
 DEFAULT_STEPS = 100
 """As Mist and FaceLock have it."""
@@ -54,10 +61,18 @@ class Models:
     identity_encoder: IdentityEncoder | None
     """SFace, for FaceLock only."""
     lpips: LearnedPerceptualDistance | None
+    protection: ProtectionModels | None
+    """Our method's own, for ``sampled_face`` only."""
+    in_loss: dict[str, str]
+    """Family by name of the encoders that are in a loss; an evaluation reads it."""
 
     @classmethod
     def load(cls, method: str, settings: MethodSettings) -> "Models":
         recogniser = EncoderSettings(name="sface", kind="sface")
+        of_losses = {
+            FACELOCK: (recogniser,),
+            SAMPLED_FACE: [one for one in settings.layer2.encoders if not one.held_out],
+        }.get(method, ())
         return cls(
             detector=load_face_detector(settings.detector),
             diffusion=load_diffusion_model(settings.layer1.surrogate, "cpu"),
@@ -65,6 +80,8 @@ class Models:
                 load_identity_encoder(recogniser, "cpu") if method == FACELOCK else None
             ),
             lpips=load_learned_perceptual_distance("cpu"),
+            protection=load_models(settings, "cpu") if method == SAMPLED_FACE else None,
+            in_loss={one.name: family_of(one.kind) for one in of_losses},
         )
 
 
@@ -79,10 +96,10 @@ class Tally:
     lpips: list[float] = field(default_factory=list)
     max_change_levels: list[int] = field(default_factory=list)
 
-    def add(self, person: Person, spent_s: float) -> None:
+    def add(self, cost: Cost, num_steps: int, spent_s: float) -> None:
         """One person's work, before any measurement."""
-        self.costs.append(person.cost)
-        self.num_steps.append(person.effort.num_taken)
+        self.costs.append(cost)
+        self.num_steps.append(num_steps)
         self.cpu_seconds.append(spent_s)
 
     def measure(self, clean: Image, protected: Image, models: Models) -> None:
@@ -123,6 +140,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.method == BORROWED and options.ours is None:
         parser.error("borrowed needs --ours, the tree of our protected photos of IN")
+    if options.method == SAMPLED_FACE and (options.flat or options.cpu_seconds):
+        parser.error("sampled_face follows our recipe: --steps, but no --cpu-seconds and no --flat")
     if options.output.exists() and any(options.output.iterdir()):
         parser.error(
             f"{options.output} is not empty: its costs would be another run's; name a new one"
@@ -150,9 +169,11 @@ def protect_tree(options: argparse.Namespace) -> None:
         donors = []
         if options.method == BORROWED:
             donors = _donors(people, number, options.ours, models)
-        protected = _protect(
-            options, settings, [p.output_key for p in photos], images, models, donors, tally
-        )
+        keys = [photo.output_key for photo in photos]
+        if models.protection is not None:
+            protected = _away_from_stranger(options, settings, number, keys, images, models, tally)
+        else:
+            protected = _protect(options, settings, keys, images, models, donors, tally)
         print(f"{number + 1} of {len(people)} people", file=sys.stderr)
         for photo, clean, result in zip(photos, images, protected, strict=True):
             tally.measure(clean, result, models)
@@ -166,6 +187,7 @@ def protect_tree(options: argparse.Namespace) -> None:
         "steps": options.steps,
         "cpu_seconds": options.cpu_seconds,
         "threads": options.threads,
+        "encoders_in_loss": models.in_loss,
         **tally.summary(),
     }
     (options.output / "cost.json").write_text(json.dumps(record, indent=2) + "\n")
@@ -193,11 +215,32 @@ def _protect(
         photos, models.diffusion, settings, effort, models.identity_encoder, models.lpips
     )
     perturb(options.method, person, donors)
-    tally.add(person, effort.cpu_seconds_spent)
+    tally.add(person.cost, effort.num_taken, effort.cpu_seconds_spent)
     return [
         tensor_to_image(image_to_tensor(image) + instance.native_perturbation())
         for image, instance in zip(images, person.instances, strict=True)
     ]
+
+
+def _away_from_stranger(
+    options: argparse.Namespace,
+    settings: BaselineSettings,
+    number: int,
+    keys: list[str],
+    images: list[Image],
+    models: Models,
+    tally: Tally,
+) -> list[Image]:
+    """The photos of one person by our own recipe, aimed at another sampled face for each."""
+    assert models.protection is not None
+    effort = Effort()
+    method = sampled_face_method(settings, options.steps)
+    photos = [Photo(key, image) for key, image in zip(keys, images, strict=True)]
+    aimed = take_stranger_away(
+        photos, models.protection, models.diffusion, method, 1000 * settings.seed + number
+    )
+    tally.add(aimed.cost, method.layer1.likeness.num_steps, effort.cpu_seconds_spent)
+    return aimed.images
 
 
 def _people(source: str, num_photos: int) -> list[list[SourcePhoto]]:
@@ -233,7 +276,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("method", choices=METHODS)
+    parser.add_argument("method", choices=(*METHODS, SAMPLED_FACE))
     parser.add_argument("input", help="folder with <identity>/<photo>")
     parser.add_argument("output", type=Path, help="new folder")
     parser.add_argument("--face-levels", type=float, default=18.0, help="budget inside face masks")
@@ -242,7 +285,9 @@ def _parser() -> argparse.ArgumentParser:
         "--flat", action="store_true", help="no budget map: --face-levels everywhere"
     )
     effort = parser.add_mutually_exclusive_group()
-    effort.add_argument("--steps", type=_positive(int), help="signed steps (default: 100)")
+    effort.add_argument(
+        "--steps", type=_positive(int), help="signed steps (default: 100; sampled_face: ours)"
+    )
     effort.add_argument(
         "--cpu-seconds", type=_positive(float), help="CPU seconds per photo, training included"
     )

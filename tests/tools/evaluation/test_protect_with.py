@@ -2,14 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from dladiff.config import preset_settings
+from dladiff.identities import FaceIdentity
+from dladiff.protect import take_likeness_away
 from pipeline.catalog.folder import read_catalog
 from pipeline.config import OperationSettings
 from pipeline.evaluation.people import protected_uris
+from tools.evaluation.baselines.person import BaselineSettings
+from tools.evaluation.baselines.sampled_face import sampled_face_method
 from tools.evaluation.protect_with import main
 
 
@@ -81,3 +88,47 @@ def test_borrowed_asks_for_the_tree_that_it_borrows_from(
     with pytest.raises(SystemExit):
         main(["borrowed", str(album), str(tmp_path / "new")])
     assert "--ours" in capsys.readouterr().err
+
+
+def test_our_recipe_is_aimed_at_another_stranger_for_each_person_within_our_budgets(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets: list[torch.Tensor] = []
+
+    def spy(subjects: object, identities: list[list[FaceIdentity]], *more: Any) -> None:
+        assert [[face.is_person for face in faces] for faces in identities] == [[True]]
+        targets.append(identities[0][0].target["sface"])
+        take_likeness_away(subjects, identities, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("tools.evaluation.baselines.sampled_face.take_likeness_away", spy)
+    output = tmp_path / "stranger"
+    main(["sampled_face", str(album), str(output), "--steps", "3", "--photos", "1"])
+    # Ann and ben are the same astronaut, one of them mirrored: their own faces are alike.
+    assert float((targets[0] * targets[1]).sum()) < 0.6
+    for name in ("ann", "ben"):
+        clean = pixels(album / name / "1.jpg")
+        change = np.abs(pixels(next((output / name).iterdir())) - clean)
+        assert 1 <= change.max() <= 18
+        assert change[:8, :8].max() <= 3
+    cost = json.loads((output / "cost.json").read_text())
+    assert (cost["method"], cost["steps_mean"]) == ("sampled_face", 3)
+    assert cost["encoders_in_loss"] == {"sface": "SFace", "dlib": "dlib"}
+    assert cost["per_photo"]["vae_passes"] > 0
+
+
+def test_a_sampled_face_takes_our_steps_and_no_budget_of_seconds(
+    album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["sampled_face", str(album), str(tmp_path / "x"), "--cpu-seconds", "3"])
+    assert "follows our recipe" in capsys.readouterr().err
+
+
+def test_its_method_differs_from_ours_in_nothing_but_what_is_asked_for() -> None:
+    ours = preset_settings("balanced")
+    same = sampled_face_method(BaselineSettings(), None)
+    assert same == ours.model_copy(update={"seed": 0})
+    weaker = sampled_face_method(BaselineSettings(face_levels=12, surroundings_levels=2), 5)
+    assert weaker.layer1.epsilon_levels + weaker.layer2.epsilon_levels == 12
+    assert weaker.layer1.likeness.surroundings_levels == 2
+    assert weaker.layer1.likeness.num_steps == 5

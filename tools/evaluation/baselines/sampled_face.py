@@ -1,0 +1,112 @@
+"""A control: our own recipe, but whose likeness it takes away is a face that nobody has.
+
+That face is sampled from the checkpoint. If such a tree protected as ours does, what counts would
+be the damage, not whom it is aimed at.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dladiff.config import MethodSettings
+from dladiff.diffusion.checkpoint import DiffusionModel
+from dladiff.evaluation.attacks.attack import untouched_images
+from dladiff.evaluation.settings import attack_settings
+from dladiff.identities import FaceIdentity, clean_identities
+from dladiff.image_values import Image, tensor_to_image
+from dladiff.models import ProtectionModels
+from dladiff.protect import take_likeness_away
+from dladiff.results import Cost, Photo
+from dladiff.subject import Subject
+from dladiff.two_layers import protect_in_two_layers
+from tools.evaluation.baselines.person import BaselineSettings
+
+SAMPLED_FACE = "sampled_face"
+_TRIES = 8
+
+
+@dataclass(frozen=True)
+class Aimed:
+    """One person's photos, and what was spent on them."""
+
+    images: list[Image]
+    cost: Cost
+
+
+def sampled_face_method(settings: BaselineSettings, num_steps: int | None) -> MethodSettings:
+    """Our method within the baselines' budgets.
+
+    Args:
+        settings: Budgets, seed and the preset.
+        num_steps: Of the likeness loop; None: as many as the preset takes.
+    """
+    method = settings.method
+    # Only the sum counts inside faces; outside, the smaller of layer 1's and the surroundings'.
+    layer1_levels = min(method.layer1.epsilon_levels, settings.face_levels)
+    changes = {"surroundings_levels": settings.surroundings_levels}
+    likeness = method.layer1.likeness.model_copy(
+        update=changes if num_steps is None else changes | {"num_steps": num_steps}
+    )
+    layer1 = method.layer1.model_copy(
+        update={"epsilon_levels": layer1_levels, "likeness": likeness}
+    )
+    layer2 = method.layer2.model_copy(
+        update={"epsilon_levels": settings.face_levels - layer1_levels}
+    )
+    return method.model_copy(update={"layer1": layer1, "layer2": layer2, "seed": settings.seed})
+
+
+def take_stranger_away(
+    photos: Sequence[Photo],
+    models: ProtectionModels,
+    diffusion: DiffusionModel,
+    method: MethodSettings,
+    stranger_seed: int,
+) -> Aimed:
+    """Changes one person's photos as our method does, but away from a sampled face.
+
+    Args:
+        photos: Of the person.
+        models: Of ``method``.
+        diffusion: The checkpoint that samples the face.
+        method: See ``sampled_face_method``.
+        stranger_seed: Which face.
+
+    Raises:
+        ValueError: If the checkpoint shows no face.
+    """
+    cost = Cost()
+    subjects = [Subject(photo, models.detector.detect(photo.image)) for photo in photos]
+    with_faces = [subject for subject in subjects if subject.faces]
+    if with_faces:
+        stranger = sampled_identity(models, diffusion, stranger_seed)
+        own = clean_identities(
+            [subject.photo for subject in with_faces],
+            [subject.faces for subject in with_faces],
+            models.white_boxes,
+            models.device,
+        )
+        # Which face is the person's is still known, so that the loop looks where ours does.
+        aimed = [[replace(stranger, is_person=face.is_person) for face in faces] for faces in own]
+        take_likeness_away(with_faces, aimed, models, method, cost, lambda stage, fraction: None)
+    faceless = [subject for subject in subjects if not subject.faces]
+    protect_in_two_layers(faceless, [], models, method, cost, lambda stage, fraction: None)
+    images = [tensor_to_image(one.with_layer2(one.base(models), method)) for one in subjects]
+    return Aimed(images, cost)
+
+
+def sampled_identity(
+    models: ProtectionModels, diffusion: DiffusionModel, seed: int
+) -> FaceIdentity:
+    """What the encoders of the losses see in the first sample that shows a face.
+
+    Raises:
+        ValueError: If none of a few samples does.
+    """
+    attack = attack_settings("untouched", diffusion.face_template is not None)
+    for number in range(_TRIES):
+        one = attack.model_copy(update={"num_images": 1, "seed": _TRIES * seed + number})
+        photo = Photo(f"sample {number}", tensor_to_image(untouched_images(diffusion, one)))
+        faces = models.detector.detect(photo.image)
+        if faces:
+            return clean_identities([photo], [faces[:1]], models.white_boxes, models.device)[0][0]
+    raise ValueError(f"the checkpoint shows no face in {_TRIES} samples: give another --seed")
