@@ -4,8 +4,6 @@ Layer 2 is added on top of layer 1 (section 3 of the paper). Knows layer 1 at wo
 knows no identity encoder.
 """
 
-from dataclasses import dataclass
-
 from dladiff.layer1.adft import FinetuningDefense, Layer1Metrics
 from dladiff.layer1.losses import Layer1Losses
 from dladiff.stopwatch import timed
@@ -15,15 +13,7 @@ MAX_LOST_GAIN = 0.1
 REPAIR_EPOCHS = 2
 
 
-@dataclass(frozen=True)
-class Interplay:
-    """L_att and L_den of the final photos, and whether layer 1 had to be repaired."""
-
-    losses: Layer1Losses
-    repaired: bool
-
-
-def reconcile(layer1: FinetuningDefense, metrics: Layer1Metrics) -> Interplay:
+def reconcile(layer1: FinetuningDefense, metrics: Layer1Metrics) -> Layer1Losses:
     """Measures layer 1 under layer 2; one short ADFT round if over 10 % of a gain is gone.
 
     What the instances bear stays as it is, in the repair too, and so does theta_d, or the losses
@@ -32,14 +22,17 @@ def reconcile(layer1: FinetuningDefense, metrics: Layer1Metrics) -> Interplay:
     Args:
         layer1: Still open, with its surrogates; its instances bear layer 2's perturbations.
         metrics: Its losses on the clean photos and on those with delta_ft alone.
+
+    Returns:
+        The losses of the photos as they end up.
     """
     with timed(layer1.cost, "interplay", layer1.diffusion.device):
         losses = layer1.measure(perturbed=True)
         if not _lost_too_much(metrics.losses_before, metrics.losses_after, losses):
-            return Interplay(losses, repaired=False)
+            return losses
         for _ in range(REPAIR_EPOCHS):
             layer1.alternate(train=False)
-        return Interplay(layer1.measure(perturbed=True), repaired=True)
+        return layer1.measure(perturbed=True)
 
 
 def _lost_too_much(before: Layer1Losses, alone: Layer1Losses, both: Layer1Losses) -> bool:

@@ -178,7 +178,7 @@ def _result(subject: Subject, models: ProtectionModels, config: MethodSettings) 
 
 
 def _set_result(results: list[PhotoResult], outcome: Layer1Outcome, cost: Cost) -> SetResult:
-    metrics, interplay = outcome.metrics, outcome.interplay
+    metrics, final = outcome.metrics, outcome.losses_after_layer2
     if metrics is None:
         return SetResult(photos=results, cost=cost)
     return SetResult(
@@ -190,6 +190,6 @@ def _set_result(results: list[PhotoResult], outcome: Layer1Outcome, cost: Cost) 
         attention_loss_after=metrics.losses_after.attention,
         denoising_loss_before=metrics.losses_before.denoising,
         denoising_loss_after=metrics.losses_after.denoising,
-        attention_loss_after_layer2=interplay.losses.attention if interplay else None,
-        denoising_loss_after_layer2=interplay.losses.denoising if interplay else None,
+        attention_loss_after_layer2=final.attention if final else None,
+        denoising_loss_after_layer2=final.denoising if final else None,
     )

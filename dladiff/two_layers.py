@@ -17,8 +17,8 @@ from dladiff.stopwatch import timed
 from dladiff.subject import Subject
 
 if TYPE_CHECKING:
-    from dladiff.interplay import Interplay
     from dladiff.layer1.adft import FinetuningDefense, Layer1Metrics
+    from dladiff.layer1.losses import Layer1Losses
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Layer1Outcome:
     """What surrogates measured of layer 1, of the set as a whole."""
 
     metrics: "Layer1Metrics | None" = None
-    interplay: "Interplay | None" = None
+    losses_after_layer2: "Layer1Losses | None" = None
+    """Of the photos as they are served; None without layer 2."""
 
 
 def protect_in_two_layers(
@@ -40,9 +41,7 @@ def protect_in_two_layers(
     """DSUR and ADFT on whole photos, then layer 2 on top of them, as the paper has it."""
     if not subjects:
         return Layer1Outcome()
-    from dladiff.interplay import reconcile
-
-    metrics, interplay = None, None
+    metrics, losses = None, None
     with _layer1(subjects, references, models, config, cost) as layer1:
         if layer1 is not None:
             metrics = layer1.run(report)
@@ -52,10 +51,12 @@ def protect_in_two_layers(
             with timed(cost, "layer2", models.device):
                 _add_layer2(subjects, models, config, cost, report)
             if layer1 is not None and metrics is not None:
+                from dladiff.interplay import reconcile
+
                 for subject, instance in zip(subjects, layer1.instances, strict=True):
                     instance.bear(_delta_zs(subject, models, config))
-                interplay = reconcile(layer1, metrics)
-    return Layer1Outcome(metrics, interplay)
+                losses = reconcile(layer1, metrics)
+    return Layer1Outcome(metrics, losses)
 
 
 @contextmanager

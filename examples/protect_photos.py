@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 
 import dladiff
@@ -31,6 +32,7 @@ def protect_folder(
     """
     files = sorted(file for file in source.iterdir() if file.suffix in (".jpg", ".jpeg", ".png"))
     photos = [dladiff.Photo(file.name, read_photo(file)) for file in files]
+    torch.set_num_threads(method.threads)  # part of the method: sums round otherwise
     models = dladiff.load_models(method, device)
     result = dladiff.protect_photo_set(photos, [], models, method)
     target.mkdir(parents=True, exist_ok=True)
@@ -51,7 +53,9 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="a folder with photos of one person")
     parser.add_argument("target", type=Path)
     parser.add_argument(
-        "--preset", choices=("zero-shot", "fast", "balanced", "paper"), default="zero-shot"
+        "--preset",
+        choices=("zero-shot", "fast", "balanced", "discreet", "strong", "paper"),
+        default="zero-shot",
     )
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 # Ray reads its environment when it is imported, RAY_ADDRESS too: `run.py` sets that one before.
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
@@ -43,13 +43,9 @@ from pipeline.interruption import RunInterrupted
 from pipeline.pool import PoolSize
 from pipeline.records import PhotoSet
 from pipeline.reporting.logs import set_up_logging
+from pipeline.worker.protector import LoadProtector, load_protector
 from pipeline.worker.read_photos import photos_of_row, read_row
 from pipeline.worker.settings import SetOutcome, WorkerSettings
-
-if TYPE_CHECKING:
-    from pipeline.worker.protector import Protector
-
-LoadProtector = Callable[[WorkerSettings], "Protector"]
 
 _STDERR = 2
 _STARTS = 3
@@ -65,11 +61,11 @@ Result = TypeVar("Result")
 class RayPool:
     """A pool of Ray actors, on the cluster at ``RAY_ADDRESS`` or on one started here."""
 
-    def __init__(self, load: LoadProtector | None = None) -> None:
+    def __init__(self, load: LoadProtector = load_protector) -> None:
         """Starts nothing yet.
 
         Args:
-            load: Loads, in each worker, what computes a set; None: the method.
+            load: Loads, in each process, what computes a set.
         """
         self._load = load
 
@@ -103,7 +99,7 @@ class RayPool:
         )(_Preflight)
         actor = remote.remote()
         try:
-            ray.get(actor.run.remote(settings))
+            ray.get(actor.run.remote(settings, self._load))
         except ray.exceptions.RayTaskError as error:
             cause = error.cause if error.cause is not None else error
             raise ConfigurationError(f"preflight failed: {cause}") from error
@@ -160,24 +156,23 @@ def _read(settings: WorkerSettings, row: dict[str, Any]) -> dict[str, Any]:
 class _Preflight:
     """A process of its own for ``preflight``, so that it can be ended and frees what it held."""
 
-    def run(self, settings: WorkerSettings) -> None:
+    def run(self, settings: WorkerSettings, load: LoadProtector) -> None:
         set_up_logging(as_json=settings.log_json, verbose=settings.verbose)
         from pipeline.worker.preflight import preflight
 
-        preflight(settings)
+        preflight(settings, load)
 
 
 class ProtectPhotoSets:
     """A worker as Ray Data wants it: batches of one row in, batches of one row out."""
 
-    def __init__(self, settings: WorkerSettings, load: LoadProtector | None = None) -> None:
+    def __init__(self, settings: WorkerSettings, load: LoadProtector) -> None:
         set_up_logging(as_json=settings.log_json, verbose=settings.verbose)
         from pipeline.worker.protect_photos import PhotoSetWorker
-        from pipeline.worker.protector import load_protector
 
         node = ray.get_runtime_context().get_node_id()
         self._worker = PhotoSetWorker(
-            dataclasses.replace(settings, node=node), live_nodes, load=load or load_protector
+            dataclasses.replace(settings, node=node), live_nodes, load=load
         )
         self._photos = Counter("dladiff_photos", "Photos decided.", tag_keys=("status",))
         self._deferred = Counter("dladiff_sets_deferred", "Sets deferred.", tag_keys=("cause",))

@@ -4,17 +4,17 @@ from dladiff.config import MethodSettings
 from dladiff.image_values import Image
 from dladiff.results import Photo
 from pipeline.errors import ConfigurationError
-from pipeline.worker.protector import Protector, load_protector
+from pipeline.worker.protector import LoadProtector, Protector, load_protector
 from pipeline.worker.settings import WorkerSettings
 
 
-def preflight(settings: WorkerSettings) -> None:
+def preflight(settings: WorkerSettings, load: LoadProtector = load_protector) -> None:
     """Loads the models and protects a built-in photo, so that a broken setup shows at once.
 
     Raises:
         ConfigurationError: With what failed.
     """
-    protect_built_in_photo(load_protector(settings), settings.config.method)
+    protect_built_in_photo(load(settings), settings.config.method)
 
 
 def protect_built_in_photo(protect: Protector, method: MethodSettings) -> None:

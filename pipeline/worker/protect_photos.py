@@ -24,7 +24,7 @@ from pipeline.worker.decode_alone import DECODING_LIMIT_S, refuse_deadly_photos
 from pipeline.worker.describe_set import failed_rows, in_plan_order, refused_rows, stage_group
 from pipeline.worker.hang_watch import LOADING_LIMIT_S, HangWatch
 from pipeline.worker.preflight import protect_built_in_photo
-from pipeline.worker.protector import Protector, load_protector
+from pipeline.worker.protector import LoadProtector, load_protector
 from pipeline.worker.set_inputs import PhotoGroup, RefusedPhoto, groups_within, sort_inputs
 from pipeline.worker.settings import SetOutcome, WorkerSettings
 from pipeline.worker.troubles import environment_trouble
@@ -40,7 +40,7 @@ class PhotoSetWorker:
         settings: WorkerSettings,
         live_nodes: Callable[[], Collection[str]] = tuple,
         *,
-        load: Callable[[WorkerSettings], Protector] = load_protector,
+        load: LoadProtector = load_protector,
         store: Store | None = None,
     ) -> None:
         """Loads all models.

@@ -1,16 +1,18 @@
-"""The method with its models loaded: what a worker computes with."""
+"""The method with its models loaded: what a worker computes with.
+
+Imports torch and the models only where they are loaded: a worker that computes with something else
+starts in a fraction of the time.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from dladiff.config import MethodSettings
-from dladiff.models import load_models
-from dladiff.protect import protect_photo_set
-from dladiff.results import Photo, SetResult
 from pipeline.worker.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from dladiff.results import Photo, SetResult
 
 
 class Protector(Protocol):
@@ -18,12 +20,16 @@ class Protector(Protocol):
 
     def __call__(
         self,
-        photos: Sequence[Photo],
-        references: Sequence[Photo],
+        photos: "Sequence[Photo]",
+        references: "Sequence[Photo]",
         method: MethodSettings,
         on_progress: Callable[[str, float], None],
         /,
-    ) -> SetResult: ...
+    ) -> "SetResult": ...
+
+
+LoadProtector = Callable[[WorkerSettings], Protector]
+"""Loads what computes a set, once per process."""
 
 
 def load_protector(settings: WorkerSettings) -> Protector:
@@ -32,6 +38,11 @@ def load_protector(settings: WorkerSettings) -> Protector:
     Raises:
         ModelError: If weights are missing or damaged.
     """
+    import torch
+
+    from dladiff.models import load_models
+    from dladiff.protect import protect_photo_set
+
     # Ray sets OMP_NUM_THREADS to the actor's CPUs, which may differ from one cluster to another.
     torch.set_num_threads(settings.config.method.threads)
     cache = settings.config.operation.weights_cache
@@ -39,12 +50,12 @@ def load_protector(settings: WorkerSettings) -> Protector:
     models = load_models(settings.config.method, settings.device, folder)
 
     def protect(
-        photos: Sequence[Photo],
-        references: Sequence[Photo],
+        photos: "Sequence[Photo]",
+        references: "Sequence[Photo]",
         method: MethodSettings,
         on_progress: Callable[[str, float], None],
         /,
-    ) -> SetResult:
+    ) -> "SetResult":
         return protect_photo_set(photos, references, models, method, on_progress)
 
     return protect

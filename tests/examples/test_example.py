@@ -19,7 +19,7 @@ def test_the_example_protects_a_real_photo_within_the_budget(
     Image.fromarray(astronaut[:300, 100:400]).save(source / "1.png")
     method = dladiff.preset_settings("zero-shot")
     layer2 = method.layer2.model_copy(update={"num_steps": 8, "step_size_levels": 3.0})
-    method = method.model_copy(update={"layer2": layer2})
+    method = method.model_copy(update={"layer2": layer2, "threads": 1})
     (result,) = protect_folder(source, tmp_path / "protected", method)
     assert result.status == "protected"
     with Image.open(tmp_path / "protected" / "1.png.png") as saved:

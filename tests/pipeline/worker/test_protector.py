@@ -1,0 +1,48 @@
+"""The method as a worker loads it: equal bytes in every process, no import that it spares."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import pytest
+from skimage.data import astronaut
+
+from dladiff.results import Photo
+from pipeline.config import load_config
+from pipeline.worker.protector import load_protector
+from pipeline.worker.settings import WorkerSettings
+
+METHOD = load_config(
+    "zero-shot",
+    overrides=[
+        "threads=1",
+        "layer2.num_steps=6",
+        "layer2.encoders=[{name: sface, kind: sface}]",
+    ],
+)
+
+
+def protected_photo() -> str:
+    """Digest of the protected bytes of a real photo, and what was measured of them, to the bit."""
+    protect = load_protector(WorkerSettings("", "", METHOD, "", "", ""))
+    photo = Photo("1", astronaut()[0:400, 60:460].copy())
+    (result,) = protect([photo], [], METHOD.method, lambda *_: None).photos
+    assert result.image is not None
+    cosines = [(cosine.before, cosine.after) for cosine in result.identity_cosines]
+    return f"{hashlib.sha256(result.image.tobytes()).hexdigest()} {cosines}"
+
+
+@pytest.mark.slow
+def test_threads_that_the_environment_offers_change_nothing_and_no_diffusion_is_imported() -> None:
+    """With ``threads=1``, and layer 1 disabled: another process, told to use four threads."""
+    program = f"import sys; from {__name__} import protected_photo; print(protected_photo()); "
+    child = subprocess.Popen(
+        [sys.executable, "-c", program + "print('diffusers' in sys.modules)"],
+        env={**os.environ, "OMP_NUM_THREADS": "4", "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    here = protected_photo()
+    said, _ = child.communicate()
+    assert said.splitlines() == [here, "False"]
