@@ -14,7 +14,6 @@ Perturbation = Float[Tensor, "batch 3 height width"]
 """A difference of images on the [0, 1] scale: 1/255 is one 8-bit level."""
 Crops = Float[Tensor, "crops 3 crop_height crop_width"]
 """Images cut, warped or resized out of others: same values, sizes of their own."""
-Scalar = Float[Tensor, ""]
 Image = UInt8[np.ndarray, "height width 3"]
 """One photo at the edges of the package: RGB, HWC, uint8."""
 
@@ -51,14 +50,3 @@ def tensor_to_image(images: Images) -> Image:
 def to_pixel_values(images: Images) -> Float[Tensor, "batch 3 height width"]:
     """Maps [0, 1] to [-1, 1], the range at the door of a VAE."""
     return images * 2.0 - 1.0
-
-
-def require_unit_range(images: Images) -> None:
-    """Refuses images outside [0, 1]; synchronises with the device, so call it at edges only.
-
-    Raises:
-        ValueError: With the range that was found.
-    """
-    low, high = float(images.min()), float(images.max())
-    if not (low >= 0.0 and high <= 1.0):
-        raise ValueError(f"expected image values in [0, 1], got [{low:.3g}, {high:.3g}]")

@@ -1,4 +1,4 @@
-"""The errors of the pipeline, and the one place that tells the kinds of trouble apart.
+"""The errors of the pipeline, as a tree.
 
     PipelineError
     ├── ConfigurationError     refused before work begins; exit 1

@@ -87,6 +87,7 @@ class ManifestRow:
     stop_reason: str | None = _null("Why the iterations ended.")
     width: int | None = _null("Of original and output, upright, in pixels.")
     height: int | None = _null("Of original and output, upright, in pixels.")
+    source_notes: list[str] | None = _null("What of the file was changed or ignored on reading.")
     num_faces: int | None = _null("Faces found on the original.")
     faces: list[FaceColumn] | None = _null(
         "Box (left, top, right, bottom), 5 landmarks, mask extent, px."
@@ -106,8 +107,10 @@ class ManifestRow:
     )
     attention_loss_before: float | None = _null("L_att at the random start.")
     attention_loss_after: float | None = _null("L_att of the set after layer 1.")
+    attention_loss_after_layer2: float | None = _null("L_att of the set as it is served.")
     denoising_loss_before: float | None = _null("L_den of the clean photos.")
     denoising_loss_after: float | None = _null("L_den of the set after layer 1.")
+    denoising_loss_after_layer2: float | None = _null("L_den of the set as it is served.")
     seed: Int64 | None = _null("Of the method.")
     method_digest: str | None = _null("Digest of all that changes bytes.")
     models_digest: str | None = _null("Digest of the weight files alone.")

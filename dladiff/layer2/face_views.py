@@ -24,7 +24,7 @@ from dladiff.transforms import PhotometricTransform, draw_photometric
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class FaceView:
     """One draw of M' = M + jitter [P], of the resampling and of the photo's handling."""
 
     jitter: Matrix
@@ -51,7 +51,7 @@ class View:
         return sample(image, np.linalg.inv(to_crop), encoder.side)
 
 
-def draw_view(settings: Layer2Settings, generator: torch.Generator) -> View:
+def draw_view(settings: Layer2Settings, generator: torch.Generator) -> FaceView:
     """Draws one view; takes the same number of draws whatever the outcome."""
     scale, x, y, flip, prefilter = (float(u) for u in torch.rand(5, generator=generator))
     low, high = settings.scale_range
@@ -66,9 +66,9 @@ def draw_view(settings: Layer2Settings, generator: torch.Generator) -> View:
             [0, 0, 1.0],
         ]
     )
-    return View(jitter, prefilter < 0.5, draw_photometric(settings.transforms, generator))
+    return FaceView(jitter, prefilter < 0.5, draw_photometric(settings.transforms, generator))
 
 
 def still_view(canvas: FaceCanvas, perturbation: Perturbation, encoder: IdentityEncoder) -> Crops:
     """The crop as a plain pipeline takes it: no jitter, no filter, no handling."""
-    return View(np.eye(3), False, PhotometricTransform()).crop(canvas, perturbation, encoder)
+    return FaceView(np.eye(3), False, PhotometricTransform()).crop(canvas, perturbation, encoder)

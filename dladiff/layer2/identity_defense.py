@@ -17,7 +17,7 @@ from dladiff.encoders.identity_encoders import IdentityEncoder, UnitEmbeddings
 from dladiff.image_values import Crops, Image, Images, Perturbation, levels_to_unit
 from dladiff.instances import Instance
 from dladiff.layer2.face_canvas import FaceCanvas, FacePerturbation, crop_canvas, image_canvas
-from dladiff.layer2.face_views import View, draw_view, still_view
+from dladiff.layer2.face_views import FaceView, draw_view, still_view
 from dladiff.projected_gradient import GradientAscent, project
 from dladiff.randomness import keyed_generator
 from dladiff.results import Face
@@ -230,7 +230,7 @@ def _away_from(
     return gradient / length, cosines.detach()
 
 
-def _views(attack: FaceAttack, settings: Layer2Settings, seed: int, step: int) -> list[View]:
+def _views(attack: FaceAttack, settings: Layer2Settings, seed: int, step: int) -> list[FaceView]:
     """The crops of a face at one step; their draws depend on nothing else."""
     return [
         draw_view(

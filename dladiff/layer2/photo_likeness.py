@@ -26,7 +26,7 @@ from dladiff.identities import FaceIdentity, KnownPhoto
 from dladiff.image_values import Crops, Images
 from dladiff.instances import NativePhoto
 from dladiff.layer2.face_canvas import shift, visible_extent
-from dladiff.layer2.face_views import View, draw_view
+from dladiff.layer2.face_views import FaceView, draw_view
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
 
@@ -38,7 +38,7 @@ class _Seen:
     images: Images
     template_from_images: Matrix
     """To the 112 px ArcFace template, jitter included."""
-    view: View
+    view: FaceView
     identity: FaceIdentity
 
     def crop(self, encoder: IdentityEncoder) -> Crops:

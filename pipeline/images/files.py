@@ -30,18 +30,8 @@ T = TypeVar("T")
 Image = NDArray[np.uint8]
 """RGB, HWC, uint8 (``dladiff.image_values.Image``, without importing torch)."""
 
-_FORMATS = {
-    "JPEG": "jpeg",
-    "MPO": "jpeg",  # what several phones write: a JPEG with more pictures behind the first
-    "PNG": "png",
-    "WEBP": "webp",
-    "HEIF": "heif",
-    "AVIF": "avif",
-    "BMP": "bmp",
-    "TIFF": "tiff",
-    "GIF": "gif",
-}
-_OPENERS = tuple(name for name in _FORMATS if name != "MPO")  # Pillow opens MPO as JPEG first
+# A JPEG with more pictures behind the first, as several phones write it (MPO), opens as JPEG.
+_OPENERS = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "BMP", "TIFF", "GIF")
 _ANIMATED_FORMATS = {"PNG", "WEBP", "AVIF", "TIFF", "GIF"}
 _SIGNATURE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|....ftyp(?:hei|hev|mif|msf|avi)|BM"
@@ -74,13 +64,12 @@ class DecodedPhoto:
 
     image: Image
     """RGB, HWC, uint8, upright, sRGB."""
-    format: str
-    """``jpeg``, ``png``, ``webp``, ``heif``, ``avif``, ``bmp``, ``tiff`` or ``gif``."""
     copyright: str | None = None
     """Copyright notice of the file, one line; None: it has none."""
     notes: tuple[str, ...] = ()
-    """What was changed or ignored: ``first_frame``, ``alpha_flattened``, ``converted_to_srgb``,
-    ``colour_profile_ignored``, ``sixteen_bits_rounded``, ``exif_ignored``."""
+    """What was changed or ignored, for the manifest: ``first_frame``, ``exif_ignored``,
+    ``alpha_flattened``, ``converted_to_srgb``, ``colour_profile_ignored``,
+    ``sixteen_bits_rounded``."""
 
 
 def decode_photo(content: bytes, limits: PhotoLimits) -> DecodedPhoto:
@@ -191,9 +180,8 @@ def _require_size_limits(size: tuple[int, int], limits: PhotoLimits) -> None:
 
 
 def _decode(picture: PillowImage.Image) -> DecodedPhoto:
-    file_format = str(picture.format)
     notes = []
-    if file_format in _ANIMATED_FORMATS and getattr(picture, "n_frames", 1) > 1:
+    if picture.format in _ANIMATED_FORMATS and getattr(picture, "n_frames", 1) > 1:
         notes.append("first_frame")
         picture.seek(0)
     picture.load()
@@ -203,7 +191,6 @@ def _decode(picture: PillowImage.Image) -> DecodedPhoto:
     rgb, colour_notes = to_srgb(picture)
     return DecodedPhoto(
         image=np.array(upright(rgb, metadata.orientation)),
-        format=_FORMATS[file_format],
         copyright=metadata.copyright,
         notes=(*notes, *colour_notes),
     )

@@ -13,6 +13,15 @@ from pipeline.records import PhotoSet
 from pipeline.storage.store import Store, normalise_uri, open_store
 
 _MAX_CANDIDATES = 10
+_NOTES = {
+    "first_frame": "It is an animation: only its first frame is protected and served.",
+    "alpha_flattened": "It was transparent: it was laid on white.",
+    "converted_to_srgb": "Its colours were converted from its own profile to sRGB.",
+    "colour_profile_ignored": "Its colour profile is damaged: it was taken for sRGB.",
+    "sixteen_bits_rounded": "Its 16 bits per value were rounded to 8.",
+    "exif_ignored": "Its EXIF is damaged: it was taken as upright.",
+}
+"""``ManifestRow.source_notes`` in sentences."""
 
 
 def explain_photo(store: Store, photo: str) -> list[str]:
@@ -176,6 +185,7 @@ def _explain_measures(row: ManifestRow) -> list[str]:
         f"{row.max_change_levels_outside_faces} outside faces; "
         f"PSNR {_number(row.psnr_db, 1)} dB."
     ]
+    lines += [_NOTES.get(note, note) for note in row.source_notes or ()]
     for cosine in row.identity_cosines or ():
         kind = "held out" if cosine.held_out else "attacked"
         lines.append(

@@ -35,8 +35,7 @@ def stage_group(
 
     def staged(computed: ComputedPhoto) -> StagedRow:
         photo, pixels = computed.photo, computed.decoded
-        height, width = pixels.image.shape[:2]
-        row = result_row(photo_set, photo, (width, height), computed.result, group.result, method)
+        row = result_row(photo_set, photo, pixels, computed.result, group.result, method)
         if computed.result.image is None:
             return StagedRow(row, photo.source.output_key)
         kept = pixels.copyright if method.keep_metadata == "copyright" else None

@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 
 from dladiff.config import MethodSettings
 from dladiff.results import Face, PhotoResult, SetResult
+from pipeline.images.files import DecodedPhoto
 from pipeline.manifest_row import CosineColumn, FaceColumn, ManifestRow
 from pipeline.reasons import Reason
 from pipeline.records import PhotoSet, photo_row
@@ -13,20 +14,21 @@ from pipeline.worker.set_inputs import WholePhoto
 def result_row(
     photo_set: PhotoSet,
     photo: WholePhoto,
-    size: tuple[int, int],
+    decoded: DecodedPhoto,
     result: PhotoResult,
     of_set: SetResult,
     method: MethodSettings,
 ) -> ManifestRow:
-    """The row of a photo that the method has seen; ``size`` is (width, height) upright."""
+    """The row of a photo that the method has seen."""
     reason = None if result.reason is None else Reason(result.reason)
     row = replace(
         photo_row(photo.source, result.status, photo_set, reason),
         source_sha256=photo.sha256,
         target_met=result.target_met,
         stop_reason=result.stop_reason or of_set.layer1_stop_reason,
-        width=size[0],
-        height=size[1],
+        width=decoded.image.shape[1],
+        height=decoded.image.shape[0],
+        source_notes=[*decoded.notes],
         num_faces=len(result.faces),
         faces=[_face(face) for face in result.faces],
         max_change_levels=result.max_change_levels,
@@ -59,8 +61,10 @@ def _with_losses(row: ManifestRow, of_set: SetResult) -> ManifestRow:
         learned_fraction=of_set.learned_fraction,
         attention_loss_before=of_set.attention_loss_before,
         attention_loss_after=of_set.attention_loss_after,
+        attention_loss_after_layer2=of_set.attention_loss_after_layer2,
         denoising_loss_before=of_set.denoising_loss_before,
         denoising_loss_after=of_set.denoising_loss_after,
+        denoising_loss_after_layer2=of_set.denoising_loss_after_layer2,
     )
 
 

@@ -1,4 +1,4 @@
-"""Tells the three kinds of trouble apart: photo, set, environment (pipeline.md). One place.
+"""Tells the three kinds of trouble apart: photo, set, environment (pipeline.md).
 
 A trouble of the environment is never committed, since another machine or another hour may do
 better; whatever else a set's computation raises is the set's own.

@@ -46,11 +46,6 @@ class FaceSet:
     images: NDArray[np.uint8]
     records: tuple[FaceRecord, ...]
 
-    def subset(self, keep: NDArray[np.bool_]) -> "FaceSet":
-        """Returns the faces whose flag is set, in the same order."""
-        records = tuple(r for r, flag in zip(self.records, keep, strict=True) if flag)
-        return FaceSet(self.images[keep], records)
-
     @property
     def held_out(self) -> NDArray[np.bool_]:
         """One flag per face: its identity is excluded from all training."""

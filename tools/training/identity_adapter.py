@@ -56,11 +56,6 @@ def set_adapter_scale(unet: UNet2DConditionModel, scale: float) -> None:
             processor.scale = [scale]
 
 
-def adapter_parameters(unet: UNet2DConditionModel) -> list[nn.Parameter]:
-    """Returns the adapter's own parameters and none of the UNet's."""
-    return [value for name, value in unet.named_parameters() if _is_adapter(name)]
-
-
 def _is_adapter(name: str) -> bool:
     return name.startswith("encoder_hid_proj.") or ".processor." in name
 

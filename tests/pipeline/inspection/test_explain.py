@@ -42,6 +42,16 @@ def test_a_protected_photo_is_explained_with_its_numbers(album: ProtectedAlbum) 
     assert "Likeness to the original for sface (attacked): 0.05" in text
 
 
+def test_what_reading_changed_of_a_photo_is_said(album: ProtectedAlbum) -> None:
+    photo_set = album.photo_set([album.photos[0]])
+    album.begin("run-2", [photo_set])
+    album.commit("run-2", photo_set, source_notes=["first_frame", "alpha_flattened"])
+    Fold(album.store, "run-2")()
+    text = explained(album, album.photos[0].uri)
+    assert "only its first frame is protected and served." in text
+    assert "It was transparent: it was laid on white." in text
+
+
 @pytest.mark.parametrize(
     "name",
     [

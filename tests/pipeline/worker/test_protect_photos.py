@@ -312,7 +312,7 @@ def test_pixels_of_other_groups_are_not_held(
 
     def watched(content: bytes, limits: PhotoLimits) -> DecodedPhoto:
         plain = decode_photo(content, limits)
-        found = Watched(plain.image, plain.format)
+        found = Watched(plain.image)
         alive.add(found)
         gc.collect()
         most.append(len(alive))
