@@ -44,6 +44,8 @@ class Measured:
 
     max_change_levels: int
     max_change_levels_outside_faces: int
+    changed_pixels: float
+    """Share of pixels with any change, 0..1; 0 means that nothing was protected."""
     psnr_db: float
     ssim: float
     lpips: float | None
@@ -90,6 +92,7 @@ def measure_photo(
     return Measured(
         max_change_levels=int(change.max()),
         max_change_levels_outside_faces=int(change[outside].max(initial=0)),
+        changed_pixels=float((change > 0).mean()),
         psnr_db=psnr_db(clean, protected),
         ssim=ssim(clean, protected),
         lpips=None if models.lpips is None else models.lpips.between(clean, protected),

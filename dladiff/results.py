@@ -85,6 +85,8 @@ class PhotoResult:
     faces: list[Face] = field(default_factory=list)
     max_change_levels: int | None = None
     max_change_levels_outside_faces: int | None = None
+    changed_pixels: float | None = None
+    """Share of pixels with any change, 0..1."""
     psnr_db: float | None = None
     ssim: float | None = None
     lpips: float | None = None

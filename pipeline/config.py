@@ -19,6 +19,27 @@ from dladiff.config import MethodSettings, PresetName, Settings, preset_settings
 from pipeline.errors import ConfigurationError
 
 
+class CanarySettings(Settings):
+    """How a method that is new to OUTPUT is judged before anything of it is published.
+
+    The thresholds are far below what any preset reaches: they find what is broken, not what is
+    weak. A figure that no photo has, such as a target without layer 2, is not judged.
+    """
+
+    num_sets: Annotated[int, Field(ge=0)] = 50
+    """The first photo sets with protected photos, which wait until they are judged together; a run
+    of fewer is judged at its end. 0: everything is published at once."""
+    min_target_met: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Share of photos with a face whose likeness is at most ``layer2.target_cosine``."""
+    min_target_photos: Annotated[int, Field(ge=1)] = 10
+    """With fewer such photos their share is not judged: a few hard photos are no broken method."""
+    min_psnr_db: float = 25.0
+    """Median over photos."""
+    min_changed_pixels: Annotated[float, Field(ge=0, le=1)] = 1e-4
+    """Median over photos of the share of pixels that changed at all; 0 would let a method pass
+    that does nothing."""
+
+
 class OperationSettings(Settings):
     """How a run does its work; nothing here changes a byte of the protected photos."""
 
@@ -59,6 +80,8 @@ class OperationSettings(Settings):
     in the environment variable DLADIFF_IDENTITY_KEY, so that URLs name nobody. One OUTPUT keeps
     the choice and the secret that it was begun with. File names below it, and the manifest, are as
     ever."""
+    canary: CanarySettings = CanarySettings()
+    """The gate before the first publish of a method."""
     single_writer: bool = False
     """Accept a store without exclusive creation; then only one run may ever work on OUTPUT."""
     weights_cache: str | None = None

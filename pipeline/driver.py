@@ -12,17 +12,21 @@ from pipeline.config import OperationSettings
 from pipeline.manifest_row import ManifestRow
 from pipeline.options import (
     EXIT_DONE,
+    EXIT_ERROR,
     EXIT_FAILURES,
     EXIT_UNFINISHED,
     RunOptions,
     RunOutcome,
 )
+from pipeline.output.canary import Canary, CanaryFailed
 from pipeline.output.fold import Fold, write_part
+from pipeline.output.gate import Gates, runs_of
 from pipeline.output.ledger import Ledger
-from pipeline.output.lock import OutputLock
+from pipeline.output.lock import LockLostError, OutputLock
 from pipeline.output.publish import StagedDataLost, publish_commit
+from pipeline.output.runs import finish_run
 from pipeline.reasons import Reason, ReasonCode
-from pipeline.records import PhotoSet, num_photos_of, photo_row
+from pipeline.records import CommitRecord, PhotoSet, num_photos_of, photo_row
 from pipeline.reporting.reporter import Reporter
 from pipeline.reporting.tally import Tally
 from pipeline.storage.store import Store
@@ -55,17 +59,21 @@ class Driver:
         reporter: Reporter,
         tally: Tally,
         photo_sets: Sequence[PhotoSet],
+        canary: Canary,
         max_worker_hours: float | None = None,
     ) -> None:
         """Reads and writes nothing yet; ``tally`` hears what ``reporter`` hears.
 
         Args:
+            canary: With what waits already for the gate of this run's method.
             max_worker_hours: See ``RunOptions``.
         """
         self._store, self._run_id, self._lock = store, run_id, lock
         self._operation, self._reporter, self._tally = operation, reporter, tally
         self._ledger = Ledger(store, run_id)
-        self._fold = Fold(store, run_id, lock.may_publish)
+        self._canary, self._canary_failed = canary, False
+        self._held_statuses = Counter[str]()
+        self._fold = self._new_fold()
         self._undecided = {photo_set.key: photo_set for photo_set in photo_sets}
         self._causes: dict[str, str] = {}
         self._recent: deque[bool] = deque(maxlen=_RECENT_SETS)
@@ -77,12 +85,18 @@ class Driver:
         """Sets that are neither committed nor quarantined yet, in the plan's order."""
         return list(self._undecided.values())
 
+    @property
+    def holds_images(self) -> bool:
+        """Whether anything waits for the gate, of this run or of an earlier one."""
+        return bool(self._canary.records)
+
     def take(self, outcome: SetOutcome) -> None:
         """Publishes a decided set, or notes a deferral; folds when it is time.
 
         Raises:
             TooManyDeferred: The run had better stop.
             LimitReached: It has to.
+            CanaryFailed: Nothing of this method is to be published.
             LockLostError: Another run took over.
         """
         self._worker_s += outcome.seconds
@@ -98,16 +112,44 @@ class Driver:
         if photo_set is None:  # Ray ran the task again: decided and published before
             return
         self._causes.pop(outcome.set_key, None)
-        self._publish(photo_set)
-        now = time.time()
-        ages = [now - photo.modified_s for photo in photo_set.photos if photo.modified_s]
+        record = self._ledger.read_commit(photo_set.key, photo_set.generation)
+        assert record is not None, "the worker saw this commit"
+        ages = [] if self._hold(record, outcome) else self._publish(record, photo_set)
         self._reporter.set_decided(outcome.statuses, outcome.seconds, outcome.gpu_seconds, ages)
+        self.judge_if_due()
         if time.monotonic() - self._folded > self._operation.fold_every_s:
             self.fold()
         self._stop_at_limit()
 
+    def judge_if_due(self) -> None:
+        """Lets the first photo sets of a new method be published, once there are enough of them.
+
+        Raises:
+            CanaryFailed: They are not good enough.
+        """
+        if self._canary.is_due:
+            self._judge()
+
+    def settle(self, stopped: bool) -> str | None:
+        """Brings all that is decided into the manifest, once the workers have ended.
+
+        Args:
+            stopped: The plan is not done: a canary too small to be judged goes on waiting.
+
+        Returns:
+            Why nothing may be published, for a person; None: nothing hinders it.
+        """
+        message = None
+        if self.holds_images and not self._canary.is_open and not stopped:
+            try:
+                self._judge()
+            except CanaryFailed as failure:
+                message = str(failure)
+        self.fold()
+        return message
+
     def fold(self) -> None:
-        """Brings all that is decided so far into the manifest."""
+        """Brings all that is decided so far into the manifest, but for what waits for the gate."""
         self._fold()
         self._folded = time.monotonic()
 
@@ -123,8 +165,9 @@ class Driver:
     def outcome(self, options: RunOptions, message: str | None = None) -> RunOutcome:
         """How the run ends, as exit code and numbers."""
         num_put_off = num_photos_of(self._put_off())
-        tally = self._tally
-        counts = dict(tally.statuses) | ({"deferred": num_put_off} if num_put_off else {})
+        tally, is_held = self._tally, self.holds_images
+        published = tally.statuses - self._held_statuses if is_held else tally.statuses
+        counts = dict(published) | ({"deferred": num_put_off} if num_put_off else {})
         num_later = num_photos_of(self._undecided.values()) - num_put_off
         seconds = time.monotonic() - self._started
         return RunOutcome(
@@ -137,15 +180,19 @@ class Driver:
             num_sets=tally.num_sets,
             gpu_seconds=tally.gpu_seconds,
             num_later=num_later + (tally.plan.num_later if tally.plan else 0),
+            num_held=tally.num_held if is_held else 0,
             message=message,
         )
 
     def _put_off(self) -> list[PhotoSet]:
         """Undecided sets that the environment is to blame for: not those beyond a limit."""
         left = self.undecided
-        return [each for each in left if each.key in self._causes] if self._limit_reached else left
+        on_purpose = self._limit_reached or self._canary_failed
+        return [each for each in left if each.key in self._causes] if on_purpose else left
 
     def _exit_code(self, options: RunOptions, num_put_off: int) -> int:
+        if self._canary_failed:  # running again would not help, nor would another cluster
+            return EXIT_ERROR
         if num_put_off:
             return EXIT_UNFINISHED
         # A job controller would build a new cluster for nothing: the photos are decided.
@@ -155,15 +202,45 @@ class Driver:
     def _reason_of(self, photo_set: PhotoSet) -> Reason:
         return Reason(self._causes.get(photo_set.key, ReasonCode.NOT_REACHED))
 
-    def _publish(self, photo_set: PhotoSet) -> None:
-        record = self._ledger.read_commit(photo_set.key, photo_set.generation)
-        assert record is not None, "the worker saw this commit"
+    def _hold(self, record: CommitRecord, outcome: SetOutcome) -> bool:
+        """Lets a set wait for the gate; says whether it has to."""
+        if not self._canary.hold(record):
+            return False
+        self._held_statuses.update(outcome.statuses)
+        self._reporter.held(record.num_photos)
+        return True
+
+    def _judge(self) -> None:
+        """Judges what waits; if it is good, publishes it, that of earlier runs first."""
+        if not self._lock.may_publish():
+            raise LockLostError("OUTPUT's lock is lost or was not renewed: publishing stops")
+        try:
+            self._canary.judge()
+        except CanaryFailed:
+            self._canary_failed = True
+            raise
+        for earlier in sorted(runs_of(self._canary.records) - {self._run_id}):
+            Fold(self._store, earlier, self._lock.may_publish)()
+            finish_run(self._store, earlier, {"finished_by": self._run_id})
+        self._fold = self._new_fold()
+        self.fold()
+        self._canary.records.clear()  # last: until here an interrupted run must not be finished
+        self._reporter.held(-self._tally.num_held)
+
+    def _new_fold(self) -> Fold:
+        may_publish, gates = self._lock.may_publish, Gates(self._store)
+        return Fold(self._store, self._run_id, may_publish, must_wait=gates.hold)
+
+    def _publish(self, record: CommitRecord, photo_set: PhotoSet) -> list[float]:
+        """Publishes a set; returns how many seconds ago each of its photos was uploaded."""
         try:
             publish_commit(self._store, record, self._lock.may_publish)
         except StagedDataLost as error:  # the fold writes it down as failed
             logger.error("%s", error)
         else:
             self._fold.published(record)
+        now = time.time()
+        return [now - photo.modified_s for photo in photo_set.photos if photo.modified_s]
 
     def _stop_if_hopeless(self) -> None:
         if sum(self._recent) > _MAX_DEFERRED_OF_RECENT:

@@ -96,6 +96,7 @@ class ManifestRow:
     epsilon_zeroshot_levels: float | None = _null("Budget of layer 2 in 8-bit levels; 0: not run.")
     max_change_levels: int | None = _null("Largest change of the re-read file, 8-bit levels.")
     max_change_levels_outside_faces: int | None = _null("The same outside all mask extents.")
+    changed_pixels: float | None = _null("Share of its pixels with any change, 0..1.")
     psnr_db: float | None = _null("Re-read file against the original, dB.")
     ssim: float | None = _null("Structural similarity in [0, 1].")
     lpips: float | None = _null("LPIPS (AlexNet); null where its weights are not installed.")

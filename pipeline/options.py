@@ -14,7 +14,8 @@ EXIT_DONE = 0
 """Every planned photo is decided, or left for later by a limit that a person set; failures
 within ``operation.max_failed``."""
 EXIT_ERROR = 1
-"""A bug, a wrong configuration, or OUTPUT is locked by another run."""
+"""A bug, a wrong configuration, OUTPUT is locked by another run, or a new method did not pass the
+gate before its first publish."""
 EXIT_FAILURES = 2
 """All decided, but more failed than ``operation.max_failed`` allows; ``verify``: findings."""
 EXIT_UNFINISHED = 3
@@ -99,6 +100,8 @@ class RunOutcome:
     gpu_seconds: float = 0.0
     num_later: int = 0
     """Photos that a limit of ``RunOptions`` left for a later run."""
+    num_held: int = 0
+    """Photos of this run whose images wait until enough of a new method can be judged."""
     message: str | None = None
     """One line for a person where there is something to say, e.g. why the run stopped early."""
 

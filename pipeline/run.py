@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +15,9 @@ from pipeline.errors import ConfigurationError
 from pipeline.interruption import RunInterrupted, interruptible
 from pipeline.models.registry import weights_sha256
 from pipeline.options import RunOptions, RunOutcome
+from pipeline.output.canary import Canary, CanaryFailed, accept
 from pipeline.output.fold import write_part
+from pipeline.output.gate import drop_held
 from pipeline.output.lock import OutputLock
 from pipeline.output.recovery import recover
 from pipeline.output.runs import (
@@ -23,11 +26,12 @@ from pipeline.output.runs import (
     start_run,
     write_plan,
 )
-from pipeline.planning.against_output import plan_against_output
+from pipeline.planning.against_output import plan_beside_held
 from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.identity_keys import record_identity_keys
 from pipeline.planning.plan import Plan
 from pipeline.pool import Pool
+from pipeline.records import CommitRecord
 from pipeline.reporting.metrics import RunMetrics
 from pipeline.reporting.reporter import Reporter, Reporters
 from pipeline.reporting.tally import Tally
@@ -85,9 +89,14 @@ def run_protection(
         interruptible(),
     ):
         reporter.stage("recover")
-        recover(store, run_id, lock)
+        weights = weights_sha256(config.method)
+        digest, canary = method_digest(config.method, weights), config.operation.canary
+        if not canary.num_sets:
+            accept(store, digest)
+        held = recover(store, run_id, lock)
         reporter.stage("catalog")
-        plan, settings = plan_run(input_uri, store, run_id, config, options)
+        plan, kept, settings = plan_run(input_uri, store, run_id, config, options, weights, held)
+        drop_held(store, held, kept, run_id)
         driver = Driver(
             store,
             run_id,
@@ -96,6 +105,7 @@ def run_protection(
             reporter,
             tally,
             plan.photo_sets,
+            Canary(store, digest, canary, kept),
             options.max_worker_hours,
         )
         reporter.started(plan.summary())
@@ -103,12 +113,13 @@ def run_protection(
         if plan.photo_sets:
             message = _protect(driver, settings, pool or _ray_pool(options), reporter)
         reporter.stage("fold")
-        driver.fold()
+        message = driver.settle(stopped=message is not None) or message
         driver.record_undecided()
         _record_gone(store, run_id, plan, config)
         outcome = driver.outcome(options, message)
         reporter.finished(outcome)
-        _finish(store, run_id, outcome, metrics, is_complete=not driver.undecided)
+        is_complete = not driver.undecided and not driver.holds_images
+        _finish(store, run_id, outcome, metrics, is_complete)
     return outcome
 
 
@@ -127,14 +138,27 @@ def require_exclusive_creation(store: Store) -> None:
 
 
 def plan_run(
-    input_uri: str, store: Store, run_id: str, config: RunConfig, options: RunOptions
-) -> tuple[Plan, WorkerSettings]:
-    """Compares INPUT with what OUTPUT remembers, and records the run and its plan."""
-    weights = weights_sha256(config.method)
+    input_uri: str,
+    store: Store,
+    run_id: str,
+    config: RunConfig,
+    options: RunOptions,
+    weights: Mapping[str, str],
+    held: Sequence[CommitRecord] = (),
+) -> tuple[Plan, list[CommitRecord], WorkerSettings]:
+    """Compares INPUT with what OUTPUT remembers, and records the run and its plan.
+
+    Args:
+        weights: ``weights_sha256`` of the method.
+        held: Commits that wait for the gates of their methods.
+
+    Returns:
+        The plan, which of ``held`` go on waiting, and what workers are told.
+    """
     digest = method_digest(config.method, weights)
     catalog = read_catalog(input_uri, config.operation, store.uri)
     rules = DecisionRules.asked_for(options, digest)
-    plan = plan_against_output(catalog, store, config, rules, run_id, options.reprotect)
+    plan, kept = plan_beside_held(catalog, store, config, rules, run_id, options.reprotect, held)
     plan = plan.limited_to(options.max_sets)
     settings = WorkerSettings(
         output_uri=store.uri,
@@ -150,7 +174,7 @@ def plan_run(
     record_identity_keys(store, config.operation)
     start_run(store, run_id, _run_record(input_uri, config, settings))
     write_plan(store, run_id, plan.photo_sets)
-    return plan, settings
+    return plan, kept, settings
 
 
 def _protect(
@@ -162,6 +186,7 @@ def _protect(
         Why the run stopped early, for a person; None: it did not.
     """
     try:
+        driver.judge_if_due()
         reporter.stage("workers")
         with (
             pool.session(settings.config, len(driver.undecided)) as size,
@@ -181,6 +206,8 @@ def _protect(
                     driver.take(outcome)
     except TooManyDeferred as stop:
         return f"stopped: too many photo sets deferred, mostly {stop}"
+    except CanaryFailed as failure:
+        return f"stopped: {failure}"
     except LimitReached as limit:
         return f"stopped: {limit}"
     except RunInterrupted:

@@ -132,6 +132,16 @@ def protect(
             rich_help_panel="Run",
         ),
     ] = 0,
+    canary: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Of settings that are new to OUTPUT, judge the first N photo sets before anything "
+            "is published; 0 accepts them unseen. Default: 50, see operation.canary.",
+            rich_help_panel="Limits",
+        ),
+    ] = None,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -169,6 +179,7 @@ def protect(
         max_failed=max_failed,
         single_writer=single_writer or None,
         allow_prefixes=allow_prefixes or None,
+        canary=None if canary is None else {"num_sets": canary},
     )
     options = RunOptions(
         run_id=run_id,

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import ConfigurationError
 from pipeline.output.audits import Audit, read_audit
+from pipeline.output.gate import held_records, read_verdict
 from pipeline.output.ledger import Ledger
 from pipeline.output.lock import LockHolder, read_lock
 from pipeline.output.manifest import newest_state, read_manifest
@@ -52,6 +53,10 @@ class RunStatus:
     num_runs: int = 1
     audit: Audit | None = None
     """What a quick attack on a few of the run's photo sets found; None: there was none."""
+    num_held: int = 0
+    """Photos of the run that are computed and wait for the gate of its method."""
+    gate: str | None = None
+    """Why that gate is closed, once it was judged."""
 
 
 def read_status(store: Store, run_id: str | None = None) -> RunStatus:
@@ -87,6 +92,7 @@ def read_status(store: Store, run_id: str | None = None) -> RunStatus:
     _add_plan(status, store)
     if finished is None:
         _add_commits(status, store)
+        _add_held(status, store, record.get("method_digest"))
     else:
         _add_summary(status, store, finished)
     return status
@@ -141,6 +147,12 @@ def _add_commits(status: RunStatus, store: Store) -> None:
         status.seconds_left = left / status.photos_per_s
 
 
+def _add_held(status: RunStatus, store: Store, method_digest: str | None) -> None:
+    status.num_held = sum(record.num_photos for record in held_records(store, status.run_id))
+    if status.num_held and method_digest:
+        status.gate = (read_verdict(store, method_digest) or {}).get("why")
+
+
 def status_lines(status: RunStatus) -> list[str]:
     """The same for a person."""
     counts = ", ".join(f"{name} {number:,}" for name, number in sorted(status.counts.items()))
@@ -154,12 +166,19 @@ def status_lines(status: RunStatus) -> list[str]:
         lines.append(f"planned     {format_count(status.num_planned, 'photo')} in {sets}")
     lines.append(f"decided     {counts or 'nothing'} ({format_count(status.num_sets, 'set')})")
     lines += [f"deferred    {number:,} by {cause}" for cause, number in status.causes.items()]
+    if status.num_held:
+        why = status.gate or "the first sets of these settings are not judged yet"
+        lines.append(f"held back   {format_count(status.num_held, 'photo')}: {why}")
     if status.photos_per_s:
         lines.append(f"throughput  {status.photos_per_s:.2g} photos/s")
     if status.seconds_left is not None:
         lines.append(f"left        about {format_duration(status.seconds_left)}")
     lines.append(f"lock        {_lock_text(status.lock)}")
-    if status.state == "stopped":
+    if status.gate:
+        lines.append(
+            "next        other thresholds of operation.canary, --canary 0, or other settings"
+        )
+    elif status.state == "stopped":
         lines.append("next        run `dladiff protect` again: it finishes this run and goes on")
     total = ", ".join(f"{name} {number:,}" for name, number in sorted(status.output_counts.items()))
     lines.append(

@@ -35,10 +35,21 @@ class Fold:
     """
 
     def __init__(
-        self, store: Store, run_id: str, may_publish: Callable[[], bool] = lambda: True
+        self,
+        store: Store,
+        run_id: str,
+        may_publish: Callable[[], bool] = lambda: True,
+        *,
+        must_wait: Callable[[CommitRecord], bool] = lambda _: False,
     ) -> None:
-        """Reads nothing yet; ``may_publish`` is ``OutputLock.may_publish``."""
+        """Reads nothing yet.
+
+        Args:
+            may_publish: ``OutputLock.may_publish``.
+            must_wait: ``Gates.hold``: these commits are left for a later fold, by another object.
+        """
         self._store, self._run_id, self._may_publish = store, run_id, may_publish
+        self._must_wait = must_wait
         self._ledger = Ledger(store, run_id)
         self._folded: set[CommitName] | None = None
         """Commits in the manifest, None: not looked up yet."""
@@ -94,7 +105,8 @@ class Fold:
         """The commits' rows for the manifest, after their images are where the rows say.
 
         Returns:
-            The rows, and the commits in them: those of forgotten people are deleted instead.
+            The rows, and the commits in them: those of forgotten people are deleted instead, those
+            that wait are left.
         """
         rows: list[ManifestRow] = []
         records: list[CommitRecord] = []
@@ -104,6 +116,8 @@ class Fold:
             if record is None:
                 record = self._ledger.read_commit(*name)
                 if record is None or self._is_forgotten(record):
+                    continue
+                if self._must_wait(record):
                     continue
                 lost = self._publish(record)
             records.append(record)

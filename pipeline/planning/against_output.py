@@ -4,20 +4,48 @@ Knows where OUTPUT keeps what ``plan`` needs. Writes nothing.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from pipeline.catalog.photos import Catalog
 from pipeline.config import RunConfig
+from pipeline.output.gate import held_states, method_of
 from pipeline.output.ledger import Ledger
-from pipeline.output.manifest import newest_state
+from pipeline.output.manifest import SourceState, newest_state
 from pipeline.output.runs import method_of_run
 from pipeline.output.tombstones import Tombstones
 from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.identity_keys import hide_identities
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.planning.selection import Condition, select_sources
+from pipeline.records import CommitRecord
 from pipeline.storage.store import Store
+
+
+def plan_beside_held(
+    catalog: Catalog,
+    store: Store,
+    config: RunConfig,
+    rules: DecisionRules,
+    run_id: str,
+    reprotect: Sequence[str],
+    held: Sequence[CommitRecord],
+) -> tuple[Plan, list[CommitRecord]]:
+    """As ``plan_against_output``, but photos that wait for the gate of this method are decided.
+
+    Returns:
+        The plan, and the commits of ``held`` that stay. One with a photo that is to do again, since
+        it changed, does not: which of two images would be served must not depend on an order.
+    """
+    kept = [record for record in held if method_of(record) == rules.method_digest]
+    while True:
+        states = held_states(kept)
+        plan = plan_against_output(catalog, store, config, rules, run_id, reprotect, states)
+        again = {photo.uri for each in plan.photo_sets for photo in each.photos}
+        still = [one for one in kept if again.isdisjoint(row.row.source_uri for row in one.rows)]
+        if len(still) == len(kept):
+            return plan, kept
+        kept = still
 
 
 def plan_against_output(
@@ -27,6 +55,7 @@ def plan_against_output(
     rules: DecisionRules,
     run_id: str | None = None,
     reprotect: Sequence[str] = (),
+    not_folded: Mapping[str, SourceState] | None = None,
 ) -> Plan:
     """Compares INPUT with what OUTPUT remembers.
 
@@ -36,6 +65,7 @@ def plan_against_output(
         run_id: Run that will work on the plan. Used again, e.g. by a RayJob's second try, it may
             hold decisions on the very same sets: these get their next generation. None: a new one.
         reprotect: Conditions, see ``Condition.parse``; photos that meet all are to do again.
+        not_folded: Decisions that are not in the manifest yet, newer than those that are.
 
     Raises:
         ConfigurationError: See ``make_plan``, ``hide_identities`` and ``Condition.parse``.
@@ -47,7 +77,7 @@ def plan_against_output(
         rules = dataclasses.replace(rules, reprotect=select_sources(store, conditions))
     return make_plan(
         catalog,
-        newest_state(store) if exists else {},
+        (newest_state(store) if exists else {}) | dict(not_folded or {}),
         config,
         rules,
         output_uri=store.uri,

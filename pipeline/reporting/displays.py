@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.options import PlanCounts, RunOutcome
+from pipeline.options import EXIT_ERROR, PlanCounts, RunOutcome
 from pipeline.reporting.reporter import Reporter
 from pipeline.reporting.tally import Tally
 from pipeline.reporting.words import format_bytes, format_count, format_duration
@@ -92,6 +92,8 @@ def progress_line(tally: Tally) -> str:
         *(f"{status} {number:,}" for status, number in sorted(tally.statuses.items())),
         *(f"deferred ({cause}) {number:,}" for cause, number in sorted(tally.causes.items())),
     ]
+    if tally.num_held:
+        parts.append(f"{tally.num_held:,} of them held back")
     if tally.photos_per_s:
         parts.append(f"{tally.photos_per_s:.2g} photos/s")
     if tally.seconds_left is not None:
@@ -135,7 +137,10 @@ def summary_lines(outcome: RunOutcome) -> list[str]:
     ]
     if outcome.message:
         lines.append(outcome.message)
-    if outcome.num_later:
+    if outcome.num_held:
+        held = format_count(outcome.num_held, "photo")
+        lines.append(f"{held} computed and held back until enough of these settings can be judged")
+    if outcome.num_later and outcome.exit_code != EXIT_ERROR:
         left = format_count(outcome.num_later, "photo")
         lines.append(f"{left} left for the next run: the same command goes on")
     return lines

@@ -24,7 +24,7 @@ class Reporter:
         gpu_seconds: float = 0.0,
         ages_s: Sequence[float] = (),
     ) -> None:
-        """One photo set is decided and published.
+        """One photo set is decided, and published unless it is ``held`` back.
 
         Args:
             statuses: Photos of the set by status (``records.RowStatus``).
@@ -32,6 +32,9 @@ class Reporter:
             gpu_seconds: Seconds of that on an accelerator.
             ages_s: Where known, seconds since each photo was uploaded.
         """
+
+    def held(self, num_photos: int) -> None:
+        """So many decided photos more (negative: fewer) wait for the gate of a new method."""
 
     def deferred(self, cause: str) -> None:
         """The environment kept one photo set from being decided."""
@@ -66,6 +69,10 @@ class Reporters(Reporter):
     ) -> None:
         for reporter in self._reporters:
             reporter.set_decided(statuses, seconds, gpu_seconds, ages_s)
+
+    def held(self, num_photos: int) -> None:
+        for reporter in self._reporters:
+            reporter.held(num_photos)
 
     def deferred(self, cause: str) -> None:
         for reporter in self._reporters:

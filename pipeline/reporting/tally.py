@@ -26,6 +26,7 @@ class Tally(Reporter):
         self.statuses: Counter[str] = Counter()
         self.causes: Counter[str] = Counter()
         self.num_sets = 0
+        self.num_held = 0
         self.gpu_seconds = 0.0
 
     def started(self, plan: PlanCounts) -> None:
@@ -47,6 +48,9 @@ class Tally(Reporter):
         self.num_sets += 1
         self.gpu_seconds += gpu_seconds
         self._recent.append((self._clock(), sum(statuses.values())))
+
+    def held(self, num_photos: int) -> None:
+        self.num_held += num_photos
 
     def deferred(self, cause: str) -> None:
         self.causes[cause] += 1
@@ -71,8 +75,8 @@ class Tally(Reporter):
 
     @property
     def backlog(self) -> int:
-        """Photos that are not decided yet, those that a limit leaves for a later run included."""
-        return self.num_left + (0 if self.plan is None else self.plan.num_later)
+        """Photos that are not decided yet or held back, those left for a later run included."""
+        return self.num_left + self.num_held + (0 if self.plan is None else self.plan.num_later)
 
     @property
     def failed_share(self) -> float:

@@ -33,6 +33,7 @@ def result_row(
         faces=[_face(face) for face in result.faces],
         max_change_levels=result.max_change_levels,
         max_change_levels_outside_faces=result.max_change_levels_outside_faces,
+        changed_pixels=result.changed_pixels,
         psnr_db=result.psnr_db,
         ssim=result.ssim,
         lpips=result.lpips,

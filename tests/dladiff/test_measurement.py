@@ -63,6 +63,7 @@ def test_changes_are_counted_inside_and_outside_the_masks(
     result = measure_photo(portrait, changed, [masked], _models(detector), 0.1)
     assert result.max_change_levels == 8
     assert result.max_change_levels_outside_faces == 3
+    assert result.changed_pixels == pytest.approx(2 / (portrait.shape[0] * portrait.shape[1]))
     assert result.psnr_db > 50
     assert result.lpips is None
 

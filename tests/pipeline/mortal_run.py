@@ -23,7 +23,9 @@ from pipeline.worker.protect_photos import PhotoSetWorker
 from pipeline.worker.read_photos import photos_of_row, read_row
 from pipeline.worker.settings import SetOutcome, WorkerSettings
 
-CONFIG = load_config("zero-shot", overrides=["threads=1", "max_set_photos=2", "lock_ttl_s=60"])
+CONFIG = load_config(
+    "zero-shot", overrides=["threads=1", "max_set_photos=2", "lock_ttl_s=60", "canary.num_sets=0"]
+)
 AFTER_EVERY_SET, AT_THE_END = 1e-9, 1e9
 """When a run folds, as ``fold_every_s``."""
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
-from pipeline.config import OperationSettings
+from pipeline.config import CanarySettings, OperationSettings
 from pipeline.driver import Driver, LimitReached, TooManyDeferred
 from pipeline.options import RunOptions
+from pipeline.output.canary import Canary
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.lock import LockLostError, OutputLock
 from pipeline.output.manifest import read_manifest
@@ -72,7 +73,9 @@ def driver_of(
     settings = OperationSettings.model_validate(operation)
     tally = Tally()
     reporters = Reporters(tally, reporter or Reporter())
-    return Driver(store, RUN, lock, settings, reporters, tally, sets, max_worker_hours)
+    canary = Canary(store, "a method", CanarySettings(num_sets=0))
+    canary.is_open = True
+    return Driver(store, RUN, lock, settings, reporters, tally, sets, canary, max_worker_hours)
 
 
 def committed(store: Store, work: PhotoSet, status: str = "protected") -> SetOutcome:
