@@ -41,10 +41,19 @@ def plan(
         float | None,
         typer.Option(
             min=0,
-            help="Seconds a worker needs per photo. Default: what OUTPUT's manifest shows for "
-            "these settings, else a rough value of the preset.",
+            help="Seconds a worker needs per photo. Default: what --calibrate measures, else what "
+            "OUTPUT's last run with these settings took, else a rough value of the preset.",
         ),
     ] = None,
+    calibrate: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Protect N of the photos on this machine, for the clock alone: nothing is kept.",
+            show_default=False,
+        ),
+    ] = 0,
     prices_file: Annotated[
         Path | None,
         typer.Option(
@@ -73,5 +82,7 @@ def plan(
         retry_quarantined=retry_quarantined,
     )
     prices = None if prices_file is None else read_prices(prices_file)
-    preview = preview_run(input_uri, output_uri, config, options, seconds_per_photo, prices)
+    preview = preview_run(
+        input_uri, output_uri, config, options, seconds_per_photo, prices, calibrate
+    )
     show(preview, preview_lines, as_json)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -15,7 +16,13 @@ from pipeline.output.manifest import read_manifest
 from pipeline.output.runs import unfinished_runs
 from pipeline.planning.against_output import plan_against_output
 from pipeline.planning.decisions import DecisionRules
-from pipeline.planning.estimate import MEASURED_COLUMNS, estimate, measured_seconds_per_photo
+from pipeline.planning.estimate import (
+    MEASURED_COLUMNS,
+    Estimate,
+    estimate,
+    measured_seconds_per_photo,
+)
+from pipeline.planning.plan import Plan
 from pipeline.planning.prices import Prices, count_requests
 from pipeline.reporting.words import format_bytes, format_count, format_duration
 from pipeline.storage.store import Store, open_store
@@ -67,15 +74,17 @@ def preview_run(
     options: RunOptions,
     seconds_per_photo: float | None = None,
     prices: Prices | None = None,
+    num_calibration_photos: int = 0,
 ) -> Preview:
     """Plans as a run would, with the same refusals.
 
     Args:
         seconds_per_photo: Of one worker; None: as measured in OUTPUT, else the preset's default.
         prices: For ``Preview.money``.
+        num_calibration_photos: Protect so many photos on this machine, for the clock alone.
 
     Raises:
-        ConfigurationError: As for a run.
+        ConfigurationError: As for a run, or none of the calibration's photos can be worked on.
     """
     input_uri, output_uri = check_paths(input_uri, output_uri)
     store = open_store(output_uri)
@@ -84,10 +93,15 @@ def preview_run(
     rules = DecisionRules.asked_for(options, digest)
     catalog = read_catalog(input_uri, config.operation, output_uri)
     plan = plan_against_output(catalog, store, config, rules, reprotect=options.reprotect)
-    measured = seconds_per_photo
-    if measured is None and not is_new:
-        measured = measured_seconds_per_photo(read_manifest(store, MEASURED_COLUMNS), digest)
-    expected = estimate(plan, config, measured)
+    if seconds_per_photo is not None:
+        expected = estimate(plan, config, seconds_per_photo, "as given")
+    elif num_calibration_photos and plan.photo_sets:
+        expected = _calibrated(plan, config, catalog.roots, num_calibration_photos)
+    elif is_new:
+        expected = estimate(plan, config)
+    else:
+        manifest = read_manifest(store, MEASURED_COLUMNS)
+        expected = estimate(plan, config, measured_seconds_per_photo(manifest, digest))
     threads = config.method.threads
     workers = config.operation.workers or max(1, (os.cpu_count() or 1) // threads)
     summary = plan.summary()
@@ -110,7 +124,7 @@ def preview_run(
         seconds_per_photo=expected.seconds_per_photo,
         worker_hours=expected.worker_hours,
         wall_hours=expected.wall_hours(workers),
-        basis=expected.basis if seconds_per_photo is None else "as given",
+        basis=expected.basis,
         num_bytes_written=written,
         num_requests=requests,
         currency=prices.currency if prices is not None else "",
@@ -158,6 +172,20 @@ def preview_lines(preview: Preview) -> list[str]:
         total = f"{sum(preview.money.values()):,.2f} {preview.currency}".strip()
         lines.append(f"money       about {total} ({parts}) at the prices given")
     return lines
+
+
+def _calibrated(plan: Plan, config: RunConfig, roots: Sequence[str], num_photos: int) -> Estimate:
+    """The estimate by this machine's own clock; models are loaded for it, which takes seconds."""
+    import torch
+
+    from pipeline.inspection.calibration import calibrate
+
+    device = "cuda" if torch.cuda.is_available() and config.method.layer1.enabled else "cpu"
+    measured = calibrate(plan, config, roots, num_photos, device)
+    assert measured is not None, "the plan has photos"
+    photos = format_count(measured.num_photos, "photo")
+    basis = f"measured now on this machine's {measured.device.upper()} over {photos}"
+    return estimate(plan, config, measured.seconds_per_photo, basis)
 
 
 def _mean_image_bytes(store: Store) -> float | None:

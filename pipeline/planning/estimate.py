@@ -10,13 +10,13 @@ from pipeline.manifest_row import PROTECTED_STATUSES
 from pipeline.planning.plan import Plan
 from pipeline.records import num_photos_of
 
-MEASURED_COLUMNS = ("status", "method_digest", "seconds")
+MEASURED_COLUMNS = ("status", "method_digest", "seconds", "run_id", "committed_at")
 """Columns of the manifest that ``measured_seconds_per_photo`` reads."""
 
 _DEFAULT_SECONDS = {"zero-shot": 9.0}
 """Seconds per photo of one worker, by preset: CPU seconds of one thread, 4 photos of 250 px, one
 face each, both encoders in the loss. Presets with layer 1 depend on the checkpoint and the device
-by a factor of a hundred, so there is no default for them: a first small run measures it."""
+by a factor of a hundred, so there is no default for them: ``--calibrate`` measures it."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +42,31 @@ class Estimate:
         return None if self.worker_hours is None else self.worker_hours / workers
 
 
-def estimate(plan: Plan, config: RunConfig, measured_s: float | None = None) -> Estimate:
+def estimate(
+    plan: Plan,
+    config: RunConfig,
+    measured_s: float | None = None,
+    basis: str = "measured by this OUTPUT's last run with these settings",
+) -> Estimate:
     """Estimates the work of a plan.
 
     Args:
         plan: The work.
         config: Its preset chooses the default.
-        measured_s: ``measured_seconds_per_photo`` of OUTPUT's manifest.
+        measured_s: Seconds per photo of one worker, e.g. ``measured_seconds_per_photo``.
+        basis: Where ``measured_s`` comes from.
     """
-    seconds, basis = measured_s, "measured on this OUTPUT with these settings"
+    seconds = measured_s
     if seconds is None:
         seconds = _DEFAULT_SECONDS.get(config.method.preset)
         basis = f"default of the preset {config.method.preset}, measured on one CPU core"
     if seconds is None:
-        basis = "not known before a first run: protect a few photos to measure it"
+        basis = "not known before a first run: --calibrate 16 measures it on this machine"
     return Estimate(num_photos_of(plan.photo_sets), plan.num_bytes, seconds, basis)
 
 
 def measured_seconds_per_photo(manifest: pa.Table, method_digest: str) -> float | None:
-    """Median seconds per photo that protected photos of a method took; None: there are none.
+    """Median seconds per photo of the last run that protected photos with a method; None: none did.
 
     Args:
         manifest: With ``MEASURED_COLUMNS``.
@@ -70,5 +76,9 @@ def measured_seconds_per_photo(manifest: pa.Table, method_digest: str) -> float 
         pc.equal(manifest["method_digest"], method_digest),
         pc.is_in(manifest["status"], pa.array(sorted(PROTECTED_STATUSES))),
     )
-    seconds = manifest.filter(of_method)["seconds"].drop_null()
-    return float(pc.quantile(seconds, 0.5)[0].as_py()) if len(seconds) else None
+    rows = manifest.filter(pc.and_(of_method, pc.is_valid(manifest["seconds"])))
+    if not len(rows):
+        return None
+    last_run = rows.sort_by("committed_at")["run_id"][-1]
+    seconds = rows.filter(pc.equal(rows["run_id"], last_run))["seconds"]
+    return float(pc.quantile(seconds, 0.5)[0].as_py())

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from pipeline.config import load_config
+from pipeline.inspection.calibration import sample_sets
 from pipeline.inspection.preview import preview_lines, preview_run
 from pipeline.options import RunOptions
-from tests.sample_photos import jpeg_bytes, write_album
+from pipeline.records import PhotoSet, SourcePhoto
+from tests.sample_photos import face_album, jpeg_bytes, write_album
 
 
 def lines(folder: Path, source: str) -> str:
@@ -32,6 +34,34 @@ def test_what_is_passed_over_in_a_folder_is_said(tmp_path: Path) -> None:
     assert "1 identity without any photo" in text
     assert "to do       1 photo of 1 identity in 1 set" in text
     assert not (tmp_path / "out").exists()
+
+
+def test_a_calibration_measures_real_photos_and_leaves_no_trace(tmp_path: Path) -> None:
+    face_album(tmp_path / "in", {"ann": 2, "bob": 1})
+    config = load_config("zero-shot", overrides=["layer2.num_steps=1", "threads=1"])
+    preview = preview_run(
+        str(tmp_path / "in"),
+        str(tmp_path / "out"),
+        config,
+        RunOptions(),
+        num_calibration_photos=2,
+    )
+    assert preview.seconds_per_photo is not None
+    assert 0.01 < preview.seconds_per_photo < 60
+    assert "this machine's CPU over 2 photos" in "\n".join(preview_lines(preview))
+    assert {path.name for path in tmp_path.iterdir()} == {"in"}
+
+
+def test_a_calibration_takes_photos_from_all_over_the_plan() -> None:
+    photos = [
+        SourcePhoto(str(n // 4), f"file:///{n}", f"images/{n}.png", 1, "1") for n in range(40)
+    ]
+    sets = [PhotoSet(str(n), str(n), tuple(photos[4 * n : 4 * n + 4])) for n in range(10)]
+    chosen = [*sample_sets(sets, 10)]
+    assert [(one.key, len(one.photos)) for one in chosen] == [("0", 4), ("5", 4), ("1", 2)]
+    assert [*sample_sets(sets, 1000)] != []
+    assert sum(len(one.photos) for one in sample_sets(sets, 1000)) == 40
+    assert [*sample_sets([], 5)] == []
 
 
 def test_photos_that_a_catalog_names_and_that_are_not_there_are_said(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from pipeline.catalog.photos import CatalogReport
 from pipeline.config import load_config
 from pipeline.manifest_row import MANIFEST_SCHEMA
-from pipeline.planning.estimate import estimate, measured_seconds_per_photo
+from pipeline.planning.estimate import MEASURED_COLUMNS, estimate, measured_seconds_per_photo
 from pipeline.planning.plan import PhotoCounts, Plan
 from pipeline.records import PhotoSet, SourcePhoto
 from tests.source_states import METHOD
@@ -17,12 +17,18 @@ def plan_of(num_photos: int) -> Plan:
     return Plan([PhotoSet("k", "a", tuple(photos))], PhotoCounts(), [], CatalogReport())
 
 
-def test_the_cost_is_taken_from_earlier_rows_of_this_method() -> None:
-    rows: list[tuple[str, str, float | None]]
-    rows = [("protected", METHOD, 3.0), ("protected", METHOD, 5.0), ("layer2_only", METHOD, 4.0)]
-    rows += [("protected", "other", 900.0), ("skipped", METHOD, 0.1), ("protected", METHOD, None)]
-    columns = ("status", "method_digest", "seconds")
-    manifest = pa.table(dict(zip(columns, zip(*rows, strict=True), strict=True)))
+def test_the_cost_is_taken_from_the_last_run_with_this_method() -> None:
+    rows: list[tuple[str, str, float | None, str, str]]
+    rows = [
+        ("protected", METHOD, 90.0, "slow", "2026-01-01"),
+        ("protected", METHOD, 3.0, "last", "2026-01-02"),
+        ("protected", METHOD, 5.0, "last", "2026-01-03"),
+        ("layer2_only", METHOD, 4.0, "last", "2026-01-04"),
+        ("protected", "other", 900.0, "another", "2026-01-05"),
+        ("skipped", METHOD, 0.1, "last", "2026-01-06"),
+        ("protected", METHOD, None, "last", "2026-01-07"),
+    ]
+    manifest = pa.table(dict(zip(MEASURED_COLUMNS, zip(*rows, strict=True), strict=True)))
     measured = measured_seconds_per_photo(manifest, METHOD)
     assert measured == 4.0
     cost = estimate(plan_of(26), load_config(), measured)
@@ -40,4 +46,4 @@ def test_without_earlier_rows_the_cost_is_a_default_or_unknown() -> None:
     assert "default" in by_default.basis
     unknown = estimate(plan_of(26), load_config("balanced"))
     assert (unknown.worker_hours, unknown.wall_hours(3)) == (None, None)
-    assert "not known" in unknown.basis
+    assert "--calibrate" in unknown.basis
