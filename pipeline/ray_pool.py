@@ -349,6 +349,11 @@ def _pool_size(config: RunConfig, num_sets: int, resources: dict[str, Any]) -> P
             f"--gpus-per-worker {per_worker:g}, but the cluster has {gpus:g} GPUs"
         )
     workers = operation.workers or _most_workers(per_worker, gpus, cpus, threads, available, memory)
+    if (fit := _most_on_gpus(per_worker, gpus)) is not None and workers > fit:
+        raise ConfigurationError(
+            f"{workers} workers of {per_worker:g} GPUs: the {gpus:g} GPUs of the cluster hold "
+            f"{fit}. Lower --workers or --gpus-per-worker"
+        )
     if workers * threads + _READ_CPUS > cpus:
         raise ConfigurationError(
             f"{workers} workers of {threads} CPUs and a reader need "
@@ -361,6 +366,18 @@ def _most_workers(
     gpus_per_worker: float, gpus: float, cpus: float, threads: int, available: float, memory: int
 ) -> int:
     limits = [int((cpus - _READ_CPUS) // threads), int(available // memory)]
-    if gpus_per_worker:
-        limits.append(int(gpus // gpus_per_worker))
+    if (fit := _most_on_gpus(gpus_per_worker, gpus)) is not None:
+        limits.append(fit)
     return max(1, min(limits))
+
+
+def _most_on_gpus(gpus_per_worker: float, gpus: float) -> int | None:
+    """Workers that GPUs have room for: a share of one GPU is never split over two.
+
+    None: workers use no GPU.
+    """
+    if not gpus_per_worker:
+        return None
+    if gpus_per_worker >= 1:
+        return int(gpus // gpus_per_worker)
+    return int(gpus) * int(1 / gpus_per_worker + 1e-9)
