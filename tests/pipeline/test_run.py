@@ -314,6 +314,7 @@ def test_sigterm_folds_what_is_decided_and_exits_with_3(tmp_path: Path, output: 
         str(Path(sys.executable).with_name("dladiff")),
         *("protect", str(album), str(output), "--run-id", "stopped", "--preset", "zero-shot"),
         *("--set", "layer2.num_steps=20", "--set", "threads=1", "--workers", "1"),
+        *("--canary", "0"),  # published as they are done
     ]
     with subprocess.Popen(command) as process:
         images_folder = output / "images"
