@@ -175,9 +175,10 @@ def judge_text(line: Line) -> str:
     """Whose word a line is, and how far that is from the losses."""
     if line.judge == WORST:
         return f"{line.judge} ({line.family})"
-    return line.judge + (
-        " (in a loss)" if line.in_loss else " (kin of a loss)" if line.kin_of_loss else ""
-    )
+    if line.in_loss:
+        return f"{line.judge} (in a loss)"
+    # A mean over families says itself whether they are kin.
+    return f"{line.judge} (kin of a loss)" if line.kin_of_loss and line.family else line.judge
 
 
 def _plot(lines: Sequence[Line]) -> str:

@@ -22,7 +22,7 @@ def audit_table(audit: Audit) -> list[tuple[str, str]]:
 def _name(of: AuditJudge) -> str:
     if of.in_loss:
         return f"{of.judge} (in a loss)"
-    if of.kin_of_loss:
+    if of.kin_of_loss and of.family:  # a mean over families says so itself
         return f"{of.judge} (kin of a loss)"
     return f"{of.judge} ({of.family})" if of.family and of.family != of.judge else of.judge
 
