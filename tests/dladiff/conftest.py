@@ -50,7 +50,7 @@ def photos() -> list[InstancePhoto]:
     ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings() -> Layer1Settings:
     """The paper's steps, few of them, a high learning rate and no handling: losses move visibly."""
     return Layer1Settings(
