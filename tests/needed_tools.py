@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
@@ -13,9 +14,13 @@ def need(command: str, package: str) -> str:
         package: Debian package that brings it, for the message.
     """
     path = shutil.which(command)
-    if path is not None:
-        return path
-    reason = f"no {command}: apt-get install {package}"
+    if path is None:
+        missing(f"no {command}: apt-get install {package}")
+    return path
+
+
+def missing(reason: str) -> NoReturn:
+    """Skips the test for want of a tool, or fails it where continuous integration runs."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason} (.ci/run does)", pytrace=False)
     pytest.skip(reason)

@@ -14,7 +14,8 @@ from pipeline.storage.store import Store
 from tests.faults.album import PHOTOS, check_all_protected_once, num_decided, write_photos
 from tests.faults.gateway import Answer, Gateway, gateway_to
 from tests.pipeline.mortal_run import run
-from tests.seaweed import BUCKET, Seaweed, running_server
+from tests.seaweed import BUCKET, running_server
+from tools.trial.object_store import Seaweed
 
 pytestmark = pytest.mark.faults
 

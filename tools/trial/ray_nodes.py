@@ -1,0 +1,99 @@
+"""A Ray cluster of several nodes on this machine: a head for the driver, nodes for the workers."""
+
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.trial.programs import Program, free_ports
+
+_UP = "Ray runtime started."
+
+
+class RayCluster:
+    """A head without CPUs for work, as in ``k8s/``, and nodes that may come and go."""
+
+    def __init__(self, folder: Path, host: str = "127.0.0.1", head_cpus: int = 0) -> None:
+        """Starts nothing yet.
+
+        Args:
+            folder: For logs and sockets; its path must be short, sockets' names are limited.
+            host: Address of the head.
+            head_cpus: CPUs of the head that work may take.
+        """
+        self._folder, self._host = folder, host
+        self._programs: list[Program] = []
+        gcs, dashboard, client, metrics, agent = free_ports(5)
+        self.address = f"{host}:{gcs}"
+        """For drivers."""
+        self.jobs_url = f"http://{host}:{dashboard}"
+        """For ``ray job submit``."""
+        self.metrics_targets = [f"{host}:{metrics}"]
+        """Of all nodes that were ever started, for Prometheus."""
+        self.environment = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # As pipeline/ray_pool.py has it for a cluster of its own.
+            "RAY_agent_register_timeout_ms": "120000",
+            "RAY_worker_niceness": "0",
+            # Ray hands metrics on every 10 s, longer than small runs last.
+            "RAY_metrics_report_interval_ms": "1000",
+        }
+        """What a driver needs beside the address."""
+        self._head = [
+            *("--head", f"--port={gcs}", f"--node-ip-address={host}", f"--num-cpus={head_cpus}"),
+            *(f"--dashboard-host={host}", f"--dashboard-port={dashboard}"),
+            *(f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}"),
+            # Taken by another Ray on this machine, its default port leaves the head without jobs.
+            f"--dashboard-agent-listen-port={agent}",
+            f"--temp-dir={folder / 'r'}",
+        ]
+
+    def start_head(self) -> Program:
+        """Returns once drivers and nodes can join."""
+        return self._start("head", self._head)
+
+    def start_node(
+        self,
+        num_cpus: int,
+        host: str | None = None,
+        prefix: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+    ) -> Program:
+        """Returns once a node for workers has joined.
+
+        Args:
+            host: Its address; None: the head's.
+            prefix: Command that runs the node's command, e.g. in another network.
+            environment: What differs from the cluster's.
+        """
+        metrics, agent = free_ports(2)
+        host = host or self._host
+        self.metrics_targets.append(f"{host}:{metrics}")
+        arguments = [f"--address={self.address}", f"--node-ip-address={host}"]
+        arguments += [f"--num-cpus={num_cpus}", f"--metrics-export-port={metrics}"]
+        arguments += [f"--dashboard-agent-listen-port={agent}"]
+        return self._start(f"node-{len(self._programs)}", arguments, prefix, environment)
+
+    def kill(self) -> None:
+        """Ends all nodes and their workers; a driver's connection breaks."""
+        for program in reversed(self._programs):
+            program.kill()
+
+    def _start(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        prefix: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+    ) -> Program:
+        ray = str(Path(sys.executable).with_name("ray"))
+        command = [*prefix, ray, "start", *arguments, "--block", "--disable-usage-stats"]
+        program = Program(
+            command, self._folder / f"{name}.log", self.environment | (environment or {})
+        )
+        self._programs.append(program)
+        program.start()
+        program.wait_until(lambda: _UP in program.log.read_text(errors="replace"))
+        return program
