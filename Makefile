@@ -13,7 +13,7 @@ PYTHON ?= $(shell for name in python3.11 python3; do \
 	2>/dev/null && { command -v $$name; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults setup format check bench manifests lock
+.PHONY: help demo trial test faults setup format check bench manifests lock
 
 help: ## List the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' \
@@ -22,12 +22,16 @@ help: ## List the commands
 demo: setup ## Protect a small album, or yours: make demo PHOTOS=folder; see demo-out/
 	@$(BIN)/python -m tools.demo.run $(if $(PHOTOS),--photos "$(PHOTOS)")
 
+trial: setup ## Try bucket, cluster, schedule and monitoring here; longer: ARGS="--hold 600"
+	@$(BIN)/python -m tools.trial.run $(ARGS)
+
 test: setup ## Run the tests; more: make test ARGS="-k name"
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Those of `make test` that try faults, and the ones that take too long for it.
 FAULTS := tests/faults tests/pipeline/output/test_killed_run.py tests/pipeline/test_run.py \
-	tests/pipeline/test_changing_input.py tests/pipeline/storage/test_s3_connection.py
+	tests/pipeline/test_changing_input.py tests/pipeline/storage/test_s3_connection.py \
+	tests/k8s/test_job_submit.py tests/tools/trial
 
 faults: setup ## Try faults for real: kills, a full disk, a dead store, a lost node
 	@$(BIN)/python -m pytest -m "" $(FAULTS) $(ARGS)

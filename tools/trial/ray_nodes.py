@@ -3,11 +3,15 @@
 import secrets
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tools.trial.programs import Program, free_ports
 
 _UP = "Ray runtime started."
+_TOO_SLOW = "timed out during startup"
+_STARTS = 3
+"""Tries to start a node; each has 30 s, which is no setting and little on a busy machine."""
 
 
 class RayCluster:
@@ -90,10 +94,21 @@ class RayCluster:
     ) -> Program:
         ray = str(Path(sys.executable).with_name("ray"))
         command = [*prefix, ray, "start", *arguments, "--block", "--disable-usage-stats"]
-        program = Program(
-            command, self._folder / f"{name}.log", self.environment | (environment or {})
-        )
-        self._programs.append(program)
-        program.start()
-        program.wait_until(lambda: _UP in program.log.read_text(errors="replace"))
+        for number in range(_STARTS):
+            log = self._folder / f"{name}.{number}.log"
+            program = Program(command, log, self.environment | (environment or {}))
+            self._programs.append(program)
+            program.start()
+            try:
+                program.wait_until(partial(_is_up, log))
+            except RuntimeError as error:
+                program.kill()
+                if _TOO_SLOW not in str(error) or number == _STARTS - 1:
+                    raise
+            else:
+                break
         return program
+
+
+def _is_up(log: Path) -> bool:
+    return _UP in log.read_text(errors="replace")
