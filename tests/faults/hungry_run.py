@@ -38,6 +38,7 @@ def load_hungry(_: WorkerSettings) -> Protector:
 def main(album: str, output: str) -> int:
     """Returns the run's exit code."""
     settings = ["threads=1", "workers=1", "worker_memory_gb=0.2", "max_crashed_attempts=2"]
+    settings += ["canary.num_sets=0"]  # negatives are no method that it would let through
     config = load_config("zero-shot", overrides=settings)
     outcome = run_protection(album, output, config, RunOptions(), pool=RayPool(load_hungry))
     return outcome.exit_code
