@@ -112,14 +112,16 @@ def run_protection(
         message = None
         if plan.photo_sets:
             message = _protect(driver, settings, pool or _ray_pool(options), reporter)
-        reporter.stage("fold")
-        message = driver.settle(stopped=message is not None) or message
-        driver.record_undecided()
-        _record_gone(store, run_id, plan, config)
-        outcome = driver.outcome(options, message)
-        reporter.finished(outcome)
-        is_complete = not driver.undecided and not driver.holds_images
-        _finish(store, run_id, outcome, metrics, is_complete)
+        # Anew: Ray's session has put handlers of its own in place, which would end the process.
+        with interruptible():
+            reporter.stage("fold")
+            message = driver.settle(stopped=message is not None) or message
+            driver.record_undecided()
+            _record_gone(store, run_id, plan, config)
+            outcome = driver.outcome(options, message)
+            reporter.finished(outcome)
+            is_complete = not driver.undecided and not driver.holds_images
+            _finish(store, run_id, outcome, metrics, is_complete)
     return outcome
 
 
