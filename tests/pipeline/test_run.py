@@ -1,4 +1,8 @@
-"""Folder to folder on a real local Ray: what a person and a scheduler rely on."""
+"""Folder to folder with the real method: what a person and a scheduler rely on.
+
+On a real local Ray where processes matter; what does not hang on them computes in this process,
+which loads the models once.
+"""
 
 import json
 import os
@@ -10,8 +14,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import pytest
 
@@ -19,6 +24,7 @@ from dladiff.results import Photo, PhotoResult, SetResult
 from pipeline import ray_pool
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import ConfigurationError
+from pipeline.images.files import decode_png
 from pipeline.inspection.verify import verify_output
 from pipeline.options import RunOptions, RunOutcome
 from pipeline.output.manifest import newest_state, read_manifest
@@ -27,19 +33,48 @@ from pipeline.pool import Pool, PoolSize
 from pipeline.records import PhotoSet
 from pipeline.run import run_protection
 from pipeline.storage.store import open_store
-from pipeline.worker.protector import Protector
+from pipeline.worker.protector import Protector, load_protector
 from pipeline.worker.settings import SetOutcome, WorkerSettings
-from tests.sample_photos import face_album, jpeg_bytes, write_album
+from tests.pipeline.mortal_run import OwnProcess
+from tests.sample_photos import face_album, jpeg_bytes, transparent_png, write_album
 
 import ray  # isort: skip  # after the pool: Ray reads its environment when it is imported
 
 pytestmark = pytest.mark.slow
 
 
+QUICK = (
+    "layer2.num_steps=2",
+    "layer2.encoders=[{name: sface, kind: sface}]",
+    "threads=1",
+    "worker_memory_gb=0.5",
+    "workers=1",
+)
+"""The real method with two iterations, and one worker: each one loads models for seconds."""
+
+
 def quick_config(*overrides: str) -> RunConfig:
-    """The real method with two iterations, and one worker: each one loads models for seconds."""
-    quick = ["layer2.num_steps=2", "threads=1", "worker_memory_gb=0.5", "workers=1"]
-    return load_config("zero-shot", overrides=[*quick, *overrides])
+    return load_config("zero-shot", overrides=[*QUICK, *overrides])
+
+
+def quick_command(album: Path, output: Path, run_id: str, *overrides: str) -> list[str]:
+    """``dladiff protect`` with the same settings."""
+    command = [str(Path(sys.executable).with_name("dladiff")), "protect", str(album), str(output)]
+    changes = [part for change in (*QUICK, *overrides) for part in ("--set", change)]
+    return [*command, "--preset", "zero-shot", "--run-id", run_id, *changes]
+
+
+@cache
+def method_here() -> Protector:
+    """The real method in this process."""
+    return load_protector(WorkerSettings("", "", quick_config(), "", "", ""))
+
+
+class OwnModels(OwnProcess):
+    """A worker in this process that computes with the real method."""
+
+    def _protect(self, photos: Sequence[Photo], *rest: Any) -> SetResult:
+        return method_here()(photos, *rest)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,6 +146,14 @@ def protect(
     return run_protection(str(album), str(output), config, options or RunOptions(), pool=pool)
 
 
+def protect_here(
+    album: Path, output: Path, *overrides: str, options: RunOptions | None = None
+) -> RunOutcome:
+    """The same without Ray."""
+    pool = OwnModels(open_store(str(output)))
+    return protect(album, output, *overrides, options=options, pool=pool)
+
+
 def images(output: Path) -> dict[str, bytes]:
     folder = output / "images"
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.png"))}
@@ -146,6 +189,8 @@ def test_log_json_and_verbose_reach_the_workers(first: FirstRun) -> None:
     assert levels["models"] == "info"
     assert levels["photo"] == "debug"  # which may name a person
     assert any(" of ann: done" in entry["message"] for entry in first.log)
+    text = json.dumps([entry for entry in first.log if entry["level"] != "debug"])
+    assert not re.search(r"\b(ann|bob)\b", text)
 
 
 def test_added_changed_touched_and_deleted_photos(first: FirstRun) -> None:
@@ -155,7 +200,7 @@ def test_added_changed_touched_and_deleted_photos(first: FirstRun) -> None:
     shutil.copy(album / "ann/0.png", album / "bob/1.png")
     (album / "ann/1.png").touch()
     (album / "ann/2.png").unlink()
-    outcome = protect(album, output)
+    outcome = protect_here(album, output)
     assert outcome.exit_code == 0
     states = newest_state(open_store(str(output)))
     by_name = {"/".join(uri.rsplit("/", 2)[-2:]): state for uri, state in states.items()}
@@ -171,7 +216,7 @@ def test_added_changed_touched_and_deleted_photos(first: FirstRun) -> None:
     changed = {name for name in after if before.get(name) != after[name]}
     assert changed == {"bob/1.png.png", "cat/0.png.png"}
     assert verify_output(str(output), str(album)).num_findings == 0
-    assert protect(album, output).num_sets == 0
+    assert protect_here(album, output).num_sets == 0
 
 
 class _Backwards(ray_pool.RayPool):
@@ -199,8 +244,9 @@ def test_the_same_bytes_for_any_number_and_order_of_workers(
 
 
 def test_bad_photos_get_a_reason_and_the_rest_is_protected(
-    tmp_path: Path, output: Path, ray_logs: Path
+    tmp_path: Path, output: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "dladiff")
     album = face_album(tmp_path / "in", {"ann": 1})
     good = (album / "ann/0.png").read_bytes()
     write_album(
@@ -209,12 +255,11 @@ def test_bad_photos_get_a_reason_and_the_rest_is_protected(
             "ann/truncated.png": good[: len(good) // 2],
             "ann/empty.jpg": b"",
             "ann/text.jpg": b"no photo at all",
-            "ann/0.jpg": good,  # a PNG under another name, same stem
+            "ann/0.jpg": transparent_png(decode_png(good), 254),  # under a false name
             "dan/nobody.jpg": jpeg_bytes(96, 96),
         },
     )
-    num_before = len(worker_log(ray_logs))
-    outcome = protect(album, output, options=RunOptions(log_json=True))
+    outcome = protect_here(album, output)
     assert outcome.exit_code == 0
     rows = read_manifest(open_store(str(output))).to_pylist()
     reasons = {row["source_uri"].rsplit("/", 1)[-1]: (row["status"], row["reason"]) for row in rows}
@@ -223,11 +268,11 @@ def test_bad_photos_get_a_reason_and_the_rest_is_protected(
         assert reasons[name][0] == "skipped"
         assert reasons[name][1]
     assert sorted(images(output)) == ["ann/0.jpg.png", "ann/0.png.png"]
+    (notes,) = (row["source_notes"] for row in rows if row["source_uri"].endswith("0.jpg"))
+    assert notes == ["alpha_flattened"]
     assert verify_output(str(output), str(album)).num_findings == 0
-    log = worker_log(ray_logs)
-    assert len(log) > num_before
-    text = json.dumps([entry for entry in log if entry["level"] != "debug"])
-    assert not re.search(r"\b(ann|dan)\b", text)
+    assert "models loaded" in caplog.text
+    assert not re.search(r"\b(ann|dan)\b", caplog.text)
 
 
 POISON, HANG, ONCE = 201, 202, 203
@@ -263,7 +308,7 @@ def test_sets_that_kill_or_hang_their_process_are_quarantined(tmp_path: Path, ou
             output,
             "workers=2",
             "max_crashed_attempts=2",
-            "set_time_limit_s=10",  # of computing: loading models has its own
+            "set_time_limit_s=5",  # of computing: starting and loading have their own
             "max_failed=0.1",
             pool=ray_pool.RayPool(load_sabotaged),
         )
@@ -278,19 +323,18 @@ def test_sets_that_kill_or_hang_their_process_are_quarantined(tmp_path: Path, ou
         "hang": "quarantined",
         "poison": "quarantined",
     }
-    again = protect(album, output, options=RunOptions(retry_quarantined=True))
+    again = protect_here(album, output, options=RunOptions(retry_quarantined=True))
     assert (again.exit_code, again.counts) == (0, {"protected": 2})
 
 
 def test_a_killed_driver_is_finished_by_another_run(tmp_path: Path, output: Path) -> None:
     album = face_album(tmp_path / "in", dict.fromkeys("abcdef", 1))
-    command = [
-        str(Path(sys.executable).with_name("dladiff")),
-        *("protect", str(album), str(output), "--preset", "zero-shot", "--run-id", "killed"),
-        *("--set", "layer2.num_steps=2", "--set", "threads=1", "--workers", "1"),
-        *("--set", "lock_ttl_s=20"),  # so long the next run waits for a sign of life
-    ]
-    with subprocess.Popen(command, start_new_session=True) as process:
+    ttl = "lock_ttl_s=15"  # so long the next run waits for a sign of life
+    with subprocess.Popen(
+        quick_command(album, output, "killed", ttl),
+        env={**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address},
+        start_new_session=True,
+    ) as process:
         commits = output / "runs/killed/commits"
         deadline = time.monotonic() + 240
         while len(list(commits.glob("*.json")) if commits.exists() else []) < 2:
@@ -299,7 +343,7 @@ def test_a_killed_driver_is_finished_by_another_run(tmp_path: Path, output: Path
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
     decided = len(list(commits.glob("*.json")))
-    outcome = protect(album, output, options=RunOptions(wait=True))
+    outcome = protect_here(album, output, options=RunOptions(wait=True))
     assert outcome.exit_code == 0
     rows = read_manifest(open_store(str(output))).to_pylist()
     assert sorted(row["identity"] for row in rows) == list("abcdef")  # nothing lost, nothing twice
@@ -310,12 +354,8 @@ def test_a_killed_driver_is_finished_by_another_run(tmp_path: Path, output: Path
 
 def test_sigterm_folds_what_is_decided_and_exits_with_3(tmp_path: Path, output: Path) -> None:
     album = face_album(tmp_path / "in", dict.fromkeys("abcdefgh", 1))
-    command = [
-        str(Path(sys.executable).with_name("dladiff")),
-        *("protect", str(album), str(output), "--run-id", "stopped", "--preset", "zero-shot"),
-        *("--set", "layer2.num_steps=20", "--set", "threads=1", "--workers", "1"),
-        *("--canary", "0"),  # published as they are done
-    ]
+    stopped = quick_command(album, output, "stopped", "layer2.num_steps=20")
+    command = [*stopped, "--canary", "0"]  # published as they are done
     with subprocess.Popen(command) as process:
         images_folder = output / "images"
         while not list(images_folder.rglob("*.png")) if images_folder.exists() else True:
@@ -335,8 +375,8 @@ def test_another_method_is_refused_with_the_difference(first: FirstRun) -> None:
     with pytest.raises(ConfigurationError, match=r"layer2\.epsilon_levels: 11\.0 -> 8"):
         protect(album, output, "layer2.epsilon_levels=8")
     eight = "layer2.epsilon_levels=8"
-    kept = protect(album, output, eight, options=RunOptions(on_method_change="keep"))
+    kept = protect_here(album, output, eight, options=RunOptions(on_method_change="keep"))
     assert kept.num_sets == 0
-    redone = protect(album, output, eight, options=RunOptions(on_method_change="reprotect"))
+    redone = protect_here(album, output, eight, options=RunOptions(on_method_change="reprotect"))
     assert redone.counts == {"protected": 5}
     assert verify_output(str(output), str(album)).num_findings == 0
