@@ -108,14 +108,9 @@ class Driver:
             self._stop_if_hopeless()
             self._stop_at_limit()
             return
-        photo_set = self._undecided.pop(outcome.set_key, None)
-        if photo_set is None:  # Ray ran the task again: decided and published before
+        if outcome.set_key not in self._undecided:  # Ray ran the task again: published before
             return
-        self._causes.pop(outcome.set_key, None)
-        record = self._ledger.read_commit(photo_set.key, photo_set.generation)
-        assert record is not None, "the worker saw this commit"
-        ages = [] if self._hold(record, outcome) else self._publish(record, photo_set)
-        self._reporter.set_decided(outcome.statuses, outcome.seconds, outcome.gpu_seconds, ages)
+        self._take_commit(outcome.set_key)
         self.judge_if_due()
         if time.monotonic() - self._folded > self._operation.fold_every_s:
             self.fold()
@@ -139,6 +134,7 @@ class Driver:
         Returns:
             Why nothing may be published, for a person; None: nothing hinders it.
         """
+        self._take_unheard()
         message = None
         if self.holds_images and not self._canary.is_open and not stopped:
             try:
@@ -202,11 +198,27 @@ class Driver:
     def _reason_of(self, photo_set: PhotoSet) -> Reason:
         return Reason(self._causes.get(photo_set.key, ReasonCode.NOT_REACHED))
 
-    def _hold(self, record: CommitRecord, outcome: SetOutcome) -> bool:
+    def _take_commit(self, set_key: str) -> None:
+        """Publishes or holds a set that its worker has committed."""
+        photo_set = self._undecided.pop(set_key)
+        self._causes.pop(set_key, None)
+        record = self._ledger.read_commit(photo_set.key, photo_set.generation)
+        assert record is not None, "the worker saw this commit"
+        ages = [] if self._hold(record) else self._publish(record, photo_set)
+        self._reporter.set_decided(record.statuses(), record.seconds, record.gpu_seconds, ages)
+
+    def _take_unheard(self) -> None:
+        """Takes what workers committed before they were stopped, but could no longer tell."""
+        for set_key, generation in self._ledger.commit_names() if self._undecided else ():
+            photo_set = self._undecided.get(set_key)
+            if photo_set is not None and photo_set.generation == generation:
+                self._take_commit(set_key)
+
+    def _hold(self, record: CommitRecord) -> bool:
         """Lets a set wait for the gate; says whether it has to."""
         if not self._canary.hold(record):
             return False
-        self._held_statuses.update(outcome.statuses)
+        self._held_statuses.update(record.statuses())
         self._reporter.held(record.num_photos)
         return True
 

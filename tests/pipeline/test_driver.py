@@ -90,7 +90,7 @@ def committed(store: Store, work: PhotoSet, status: str = "protected") -> SetOut
             for photo in work.photos
         ]
         record = dataclasses.replace(record, outcome="failed", rows=rows)
-    assert ledger.commit(record)
+    assert ledger.commit(dataclasses.replace(record, seconds=3.0, gpu_seconds=1.5))
     return SetOutcome(work.key, 0, "committed", {status: 2}, seconds=3.0, gpu_seconds=1.5)
 
 
@@ -136,6 +136,24 @@ def test_a_set_that_ray_ran_twice_counts_once(
     assert heard.decided == [{"protected": 2}]
     result = driver.outcome(RunOptions())
     assert (result.counts["protected"], result.num_sets, result.gpu_seconds) == (2, 1, 1.5)
+
+
+def test_what_a_stopped_worker_could_not_tell_is_decided_all_the_same(
+    store: Store, lock: OutputLock, sets: list[PhotoSet]
+) -> None:
+    heard = Heard()
+    driver = driver_of(store, lock, sets, heard)
+    driver.take(deferred(sets[0]))
+    committed(store, sets[0])  # by the second try; the run ends before its outcome comes
+    assert driver.settle(stopped=True) is None
+    driver.record_undecided()
+    assert heard.decided == [{"protected": 2}]
+    assert driver.undecided == sets[1:]
+    assert read_manifest(store).num_rows == len(INPUTS)  # none both protected and deferred
+    assert statuses(store)["a/1.jpg"] == "protected"
+    outcome = driver.outcome(RunOptions())
+    assert outcome.counts == {"protected": 2, "deferred": 4}
+    assert (outcome.causes, outcome.gpu_seconds) == ({}, 1.5)
 
 
 def test_a_deferred_set_stays_undecided_and_leaves_a_row_with_its_cause(
