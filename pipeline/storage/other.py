@@ -1,4 +1,4 @@
-"""A store in any other bucket that fsspec knows, as Google's or Azure's with their extras.
+"""A store in any other bucket that fsspec knows, as Google's with its extra.
 
 Uses only what all fsspec file systems share. Used by ``storage``.
 """
@@ -9,13 +9,14 @@ import mimetypes
 import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 from pipeline.errors import ConfigurationError
 from pipeline.storage.backend import ObjectInfo, Skipped
 from pipeline.storage.troubles import ObjectTooLarge
 
-_EXTRAS = {"gs": ("gcsfs", "gcs"), "abfs": ("adlfs", "azure")}
+_EXTRAS = {"gs": ("gcsfs", "gcs")}
 _METADATA_FIELD = "metadata"
 _VERSION_FIELDS = ("etag", "ETag", "generation", "md5Hash")
 _TIME_FIELDS = ("LastModified", "last_modified", "updated", "mtime", "created")
@@ -50,7 +51,7 @@ class FsspecPrefix:
         )
 
     def copy(self, source_key: str, final_key: str, metadata: dict[str, str]) -> None:
-        # Their server-side copies keep the source's metadata, which has the same hash.
+        # Google's copies keep the source's metadata, which has the same hash.
         self._connection().cp_file(self._base + source_key, self._base + final_key)
 
     def head(self, key: str) -> ObjectInfo | None:
@@ -66,20 +67,21 @@ class FsspecPrefix:
     def scan(self, prefix: str, skipped: Skipped) -> Iterator[ObjectInfo]:
         folder = prefix.rpartition("/")[0]
         path = self._base + folder if folder else self._base.rstrip("/")
-        for _, _, files in self._connection().walk(path, detail=True):
-            for _, found in sorted(files.items()):
+        waiting = [path]
+        # Not by fsspec's walk, which leaves out what it could not list: photos would seem gone.
+        while waiting:
+            for found in self._listing(waiting.pop()):
+                if found["type"] == "directory":
+                    waiting.append(found["name"])
+                    continue
                 info = self._info(found)
                 if info.key.startswith(prefix) and not info.key.endswith("/"):
                     yield info
 
     def folders(self, prefix: str) -> Iterator[str]:
-        try:
-            found = self._connection().ls((self._base + prefix).rstrip("/"), detail=True)
-        except FileNotFoundError:
-            return
-        for entry in found:
-            if entry["type"] == "directory":
-                yield entry["name"].rstrip("/").rpartition("/")[2]
+        for found in self._listing((self._base + prefix).rstrip("/")):
+            if found["type"] == "directory":
+                yield found["name"].rstrip("/").rpartition("/")[2]
 
     def remove(self, keys: Sequence[str]) -> None:
         for key in keys:
@@ -91,14 +93,22 @@ class FsspecPrefix:
     def temporaries(self, older_than_s: float) -> Sequence[ObjectInfo]:
         return ()  # an object appears whole or not at all
 
+    def _listing(self, path: str) -> list[dict[str, Any]]:
+        """What lies in a folder, by name; nothing where there is no such folder."""
+        try:
+            found = self._connection().ls(path, detail=True)
+        except FileNotFoundError:
+            return []
+        own = path.strip("/")  # some list a folder's placeholder in the folder itself
+        return sorted(
+            (each for each in found if each["name"].strip("/") != own), key=itemgetter("name")
+        )
+
     def _extra(self, key: str, metadata: dict[str, str]) -> dict[str, Any]:
         """Metadata in the vendor's own argument names."""
         content_type = mimetypes.guess_type(key)[0] or "application/octet-stream"
         if self._scheme == "gs":
             return {"metadata": metadata, "content_type": content_type}
-        if self._scheme == "abfs":
-            # Azure wants identifiers as names: no hyphens.
-            return {"metadata": {k.replace("-", "_"): v for k, v in metadata.items()}}
         return {}
 
     def _info(self, found: dict[str, Any]) -> ObjectInfo:

@@ -16,10 +16,8 @@ from fsspec.asyn import sync
 
 from pipeline.errors import ConfigurationError
 from pipeline.storage.backend import ObjectInfo, Skipped
-from pipeline.storage.troubles import ObjectTooLarge
+from pipeline.storage.troubles import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ObjectTooLarge
 
-CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 60.0
-"""Silence after which a connection is given up and ``troubles`` tries again."""
 _ENCRYPTION, _KMS_KEY = "DLADIFF_S3_ENCRYPTION", "DLADIFF_S3_KMS_KEY_ID"
 _ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 _READ_CHUNK = 1024**2

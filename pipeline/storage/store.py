@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, TypeVar, cast
 
 from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.storage.azure import AzurePrefix
 from pipeline.storage.backend import Backend, ObjectInfo, Skipped
 from pipeline.storage.local import LocalFolder
 from pipeline.storage.other import FsspecPrefix
@@ -273,6 +274,8 @@ class Store:
             from pipeline.storage.s3 import S3Prefix
 
             return S3Prefix(bucket, path, self._do)
+        if scheme == "abfs":
+            return AzurePrefix(bucket, path)
         return FsspecPrefix(scheme, bucket, path)
 
 

@@ -25,6 +25,8 @@ _log = logging.getLogger("dladiff.storage")
 
 T = TypeVar("T")
 
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 60.0
+"""Silence after which a connection to a bucket is given up and ``retrying`` tries again."""
 RETRY_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Waits between tries, each drawn between half and all of it: 8 to 16 s together."""
 
@@ -51,6 +53,7 @@ _UNREACHABLE_TYPES = {
     "ServiceResponseError", "FSTimeoutError",
 }  # fmt: skip
 _NO_BUCKET = "the bucket does not exist"
+_NO_BUCKETS = {"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"}
 _FULL = {"XMinioStorageFull", "InsufficientStorage", "QuotaExceeded", "507"}
 _MISSING = {"NoSuchKey", "NoSuchVersion", "NotFound", "BlobNotFound", "404"}
 _MISNAMED = {"InvalidBucketName", "PermanentRedirect", "301"}
@@ -105,7 +108,7 @@ def classify(error: BaseException, action: str) -> BaseException:
         return error
     code = _code(error)
     text = f"{action}: {_safe_text(error, code)}"
-    if code == "NoSuchBucket":
+    if code in _NO_BUCKETS:
         return StoreUnreachable(f"{action}: {_NO_BUCKET}")
     if isinstance(error, FileNotFoundError | FileExistsError):
         return error
@@ -203,6 +206,8 @@ def _status(error: BaseException) -> int:
         response: Any = getattr(candidate, "response", None)
         if isinstance(response, dict):
             return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if isinstance(status := getattr(candidate, "status_code", None), int):
+            return status
     return 0
 
 
@@ -219,6 +224,7 @@ def _code(error: BaseException) -> str:
             return str(response["Error"].get("Code") or "")
         for name in ("error_code", "status_code", "status", "code"):
             value = getattr(candidate, name, None)
+            value = getattr(value, "value", value)  # Azure's words are an enumeration
             if isinstance(value, int | str) and str(value):
                 return str(value)
     return ""

@@ -1,4 +1,4 @@
-"""Stores that tests write to: a local folder, and a bucket on a real S3 server."""
+"""Stores that tests write to: a local folder, a bucket on a real S3 server, Azure's emulator."""
 
 import logging
 import uuid
@@ -10,6 +10,7 @@ import boto3
 import pytest
 
 from pipeline.storage.store import Store
+from tests.azurite import CONTAINER, running_azurite
 from tests.seaweed import BUCKET, running_server
 
 
@@ -32,12 +33,22 @@ def s3_prefix(s3_endpoint: str) -> str:
     return f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}"
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(scope="session")
+def azure_container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URI of a container of Azurite; the environment has the connection string."""
+    with running_azurite(tmp_path_factory.mktemp("azurite")):
+        yield f"abfs://{CONTAINER}"
+
+
+@pytest.fixture(params=["local", "s3", "azure"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """An empty store: once a local folder, once a prefix of a bucket."""
+    """An empty store: a local folder, a prefix of a bucket, and one of a container."""
     if request.param == "local":
         return Store(str(tmp_path / "store"))
-    return Store(request.getfixturevalue("s3_prefix") + "/pre fix")
+    if request.param == "s3":
+        return Store(request.getfixturevalue("s3_prefix") + "/pre fix")
+    container = request.getfixturevalue("azure_container")
+    return Store(f"{container}/{uuid.uuid4().hex[:12]}/pre fix")
 
 
 @pytest.fixture

@@ -49,13 +49,25 @@ def test_an_object_is_described(backend: FsspecPrefix) -> None:
     assert backend.sha256("ann/1.jpg").startswith("7692c3ad")
 
 
-@pytest.mark.parametrize(
-    ("uri", "module", "extra"),
-    [("gs://bucket/in", "gcsfs", "gcs"), ("abfs://container/in", "adlfs", "azure")],
-)
-def test_a_missing_extra_is_named(
-    uri: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+def test_a_listing_that_fails_in_part_fails(
+    backend: FsspecPrefix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigurationError, match=rf"dladiff\[{extra}\]"):
-        open_store(uri).read("1.jpg")
+    backend.put("ann/1.jpg", b"one", {})
+    backend.put("bob/1.jpg", b"two", {})
+    fs = fsspec.filesystem("memory")
+    listed = fs.ls
+
+    def lose(path: str, detail: bool = True, **options: object) -> object:
+        if path.endswith("bob"):
+            raise ConnectionResetError
+        return listed(path, detail, **options)
+
+    monkeypatch.setattr(type(fs), "ls", staticmethod(lose))
+    with pytest.raises(ConnectionResetError):
+        [*backend.scan("", Skipped())]
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(ConfigurationError, match=r"dladiff\[gcs\]"):
+        open_store("gs://bucket/in").read("1.jpg")
