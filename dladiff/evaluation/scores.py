@@ -12,7 +12,9 @@ from jaxtyping import Bool, Float
 
 NUM_RESAMPLES = 10_000
 Cosines = Float[np.ndarray, " images"]
-PerPerson = Float[np.ndarray, " people"]
+PerPerson = Float[np.ndarray, "*draws people"]
+"""One value per person; with leading axes for draws of people, each reduced by itself."""
+PerDraw = Float[np.ndarray, "*draws"] | float
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,19 @@ def identity_score(cosines: Cosines, found: Bool[np.ndarray, " images"]) -> floa
     return float(np.mean(cosines[found])) if found.any() else 0.0
 
 
-def effect(leak_clean: PerPerson, leak_protected: PerPerson, floor: PerPerson) -> float:
+def effect(leak_clean: PerPerson, leak_protected: PerPerson, floor: PerPerson) -> PerDraw:
     """Share of the leak that protection takes away: 1 is back at the floor, 0 is nothing.
 
     A ratio of means over people, ``(clean - protected) / (clean - floor)``: the mean of ratios
     would be ruled by the person on whom the attack learns least. Not a number where the attack
     shows nothing of these people, since then nothing can be taken away.
     """
-    room = float(np.mean(leak_clean - floor))
-    return float(np.mean(leak_clean - leak_protected)) / room if room > 0 else float("nan")
+    room = np.mean(leak_clean - floor, axis=-1)
+    return _ratio(np.mean(leak_clean - leak_protected, axis=-1), room)
 
 
 def bootstrap(
-    statistic: Callable[..., float],
+    statistic: Callable[..., PerDraw],
     *columns: Float[np.ndarray, " _"],
     num_resamples: int = NUM_RESAMPLES,
 ) -> Score:
@@ -63,7 +65,7 @@ def bootstrap(
     Resamples in which the statistic is not a number are left out.
 
     Args:
-        statistic: Of the columns.
+        statistic: Of the columns, reducing their last axis: it gets all draws at once.
         columns: Of equal length, rows of the same people.
         num_resamples: How many.
 
@@ -74,12 +76,12 @@ def bootstrap(
     if num_people == 0 or any(len(column) != num_people for column in columns):
         lengths = [len(column) for column in columns]
         raise ValueError(f"expected columns of one length over at least one person, got {lengths}")
-    value = statistic(*columns)
+    value = float(statistic(*columns))
     if num_people == 1:
         return Score(value, None, None, 1)
     rng = np.random.default_rng(0)
     draws = rng.integers(0, num_people, (num_resamples, num_people))
-    values = np.array([statistic(*(column[rows] for column in columns)) for rows in draws])
+    values = np.asarray(statistic(*(column[draws] for column in columns)))
     values = values[np.isfinite(values)]
     if not len(values):
         return Score(value, None, None, num_people)
@@ -89,7 +91,7 @@ def bootstrap(
 
 def effect_difference(
     leak_clean: PerPerson, leak_ours: PerPerson, leak_theirs: PerPerson, floor: PerPerson
-) -> float:
+) -> PerDraw:
     """How much more effect one protection has than another, against the same attack."""
     return effect(leak_clean, leak_ours, floor) - effect(leak_clean, leak_theirs, floor)
 
@@ -97,11 +99,18 @@ def effect_difference(
 def retained(
     clean: PerPerson, protected: PerPerson, floor: PerPerson,
     clean_handled: PerPerson, protected_handled: PerPerson, floor_handled: PerPerson,
-) -> float:  # fmt: skip
+) -> PerDraw:  # fmt: skip
     """What handling leaves of the effect: ``effect_handled / effect_none``.
 
     Not a number where there was no effect to begin with.
     """
     before = effect(clean, protected, floor)
     after = effect(clean_handled, protected_handled, floor_handled)
-    return after / before if before > 0 else float("nan")
+    return _ratio(after, before)
+
+
+def _ratio(numerator: PerDraw, denominator: PerDraw) -> PerDraw:
+    """Not a number where the denominator is not positive."""
+    known = np.where(np.asarray(denominator) > 0, denominator, np.nan)
+    ratio: PerDraw = (numerator / known)[()]
+    return ratio

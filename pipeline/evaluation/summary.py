@@ -112,7 +112,7 @@ class ResultLines:
         clean, leaks, floors = triple(condition)
         kept = None
         if handling != "none" and set(people) <= set(self._people(attack, "none", condition)):
-            kept = retained(*triple(condition, under="none"), *triple(condition))
+            kept = float(retained(*triple(condition, under="none"), *triple(condition)))
         behind = None
         if condition != PROTECTED and set(people) <= set(self._people(attack, handling, PROTECTED)):
             behind = bootstrap(effect_difference, clean, column(PROTECTED, "leak"), leaks, floors)

@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -70,7 +71,7 @@ def observations(
         if condition not in manifests or clean is None:
             continue
         columns = [_headline(clean, "leak"), _headline(row, "leak"), _headline(row, "floor")]
-        measured = effect(*(np.array([value]) for value in columns))
+        measured = float(effect(*(np.array([value]) for value in columns)))
         if math.isfinite(measured):
             proxies = _proxies(manifests[condition], identity, row["num_photos"])
             found.append(Observation(identity, condition, measured, proxies))
@@ -104,7 +105,9 @@ def rank_correlation(found: Sequence[Observation], proxy: str) -> Score | None:
         # spearmanr itself is ten times slower, for a p-value that nobody reads.
         return float(np.corrcoef(rankdata(joined, axis=0).T)[0, 1])
 
-    return bootstrap(rho, np.arange(len(people), dtype=np.float64))
+    return bootstrap(
+        partial(np.apply_along_axis, rho, -1), np.arange(len(people), dtype=np.float64)
+    )
 
 
 def _headline(row: Mapping[str, Any], name: str) -> float:

@@ -65,7 +65,7 @@ def test_one_person_has_no_interval() -> None:
 
 def test_the_interval_of_a_mean_is_that_of_another_bootstrap() -> None:
     values = np.random.default_rng(5).normal(0.4, 0.2, 12)
-    ours = bootstrap(lambda column: float(np.mean(column)), values)
+    ours = bootstrap(lambda column: np.mean(column, axis=-1), values)
     theirs = stats.bootstrap(
         (values,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
