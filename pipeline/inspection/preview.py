@@ -12,9 +12,10 @@ from pipeline.catalog.photos import CatalogReport
 from pipeline.config import RunConfig, method_digest
 from pipeline.models.registry import weights_sha256
 from pipeline.options import RunOptions
+from pipeline.output.gate import held_records
 from pipeline.output.manifest import read_manifest
 from pipeline.output.runs import unfinished_runs
-from pipeline.planning.against_output import plan_against_output
+from pipeline.planning.against_output import plan_beside_held
 from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.estimate import (
     MEASURED_COLUMNS,
@@ -92,7 +93,9 @@ def preview_run(
     is_new = not store.root_exists()
     rules = DecisionRules.asked_for(options, digest)
     catalog = read_catalog(input_uri, config.operation, output_uri)
-    plan = plan_against_output(catalog, store, config, rules, reprotect=options.reprotect)
+    unfinished = [] if is_new else unfinished_runs(store)
+    held = [record for run_id in unfinished for record in held_records(store, run_id)]
+    plan, waiting = plan_beside_held(catalog, store, config, rules, None, options.reprotect, held)
     if seconds_per_photo is not None:
         expected = estimate(plan, config, seconds_per_photo, "as given")
     elif num_calibration_photos and plan.photo_sets:
@@ -130,7 +133,8 @@ def preview_run(
         currency=prices.currency if prices is not None else "",
         money=money,
         ignored_extensions=dict(plan.catalog_report.ignored_extensions),
-        notes=_catalog_notes(plan.catalog_report) + ([] if is_new else _notes(store)),
+        notes=_catalog_notes(plan.catalog_report)
+        + _output_notes(len(unfinished), sum(record.num_photos for record in waiting)),
     )
 
 
@@ -204,11 +208,16 @@ def _catalog_notes(report: CatalogReport) -> list[str]:
     return notes
 
 
-def _notes(store: Store) -> list[str]:
-    unfinished = unfinished_runs(store)
-    if not unfinished:
-        return []
-    return [
-        f"{format_count(len(unfinished), 'unfinished run')}: what they decided is folded into the "
-        "manifest first, so less may be left to do"
-    ]
+def _output_notes(num_unfinished_runs: int, num_waiting: int) -> list[str]:
+    """What OUTPUT holds that its manifest does not tell yet."""
+    notes = []
+    if num_waiting:
+        photos = format_count(num_waiting, "photo")
+        notes.append(f"{photos} held back until the canary is judged: not to be done again")
+    if num_unfinished_runs:
+        runs = format_count(num_unfinished_runs, "unfinished run")
+        notes.append(
+            f"{runs}: what they decided is folded into the manifest first, so less may be left "
+            "to do"
+        )
+    return notes

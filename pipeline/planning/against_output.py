@@ -27,7 +27,7 @@ def plan_beside_held(
     store: Store,
     config: RunConfig,
     rules: DecisionRules,
-    run_id: str,
+    run_id: str | None,
     reprotect: Sequence[str],
     held: Sequence[CommitRecord],
 ) -> tuple[Plan, list[CommitRecord]]:

@@ -12,6 +12,7 @@ import pytest
 from dladiff.results import Photo, SetResult
 from pipeline.config import RunConfig, load_config
 from pipeline.images.files import decode_png
+from pipeline.inspection.preview import preview_run
 from pipeline.inspection.status import read_status, status_lines
 from pipeline.options import RunOptions, RunOutcome
 from pipeline.output.gate import is_open
@@ -156,6 +157,15 @@ def test_a_method_that_does_nothing_or_breaks_photos_is_never_published(
     text = "\n".join(summary_lines(outcome))
     assert "--canary 0" in text
     assert "the same command goes on" not in text
+
+
+def test_a_plan_does_not_count_what_waits_for_the_gate_as_to_do(runs: Runs) -> None:
+    runs(figures={**GOOD, "psnr_db": 20.0}, max_sets=2)
+    preview = preview_run(str(runs.album), runs.output, config_of(), RunOptions())
+    assert preview.num_photos == 2
+    assert "4 photos held back until the canary is judged" in preview.notes[0]
+    others = config_of("layer2.num_steps=3")  # other settings do them all again
+    assert preview_run(str(runs.album), runs.output, others, RunOptions()).num_photos == 6
 
 
 def test_nothing_is_published_before_the_gate_also_where_a_run_folds_often(runs: Runs) -> None:
