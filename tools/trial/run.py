@@ -73,6 +73,9 @@ class Trial:
             running: Ends what was started.
         """
         self._folder, self._running = folder, running
+        # Programs that are killed leave temporary files behind: they go with the folder.
+        (folder / "tmp").mkdir()
+        os.environ["TMPDIR"] = str(folder / "tmp")
         self._seconds_between = seconds_between
         self._began = time.monotonic()
         [self._metrics_port] = free_ports(1)
