@@ -133,8 +133,8 @@ class SurrogateSettings(Settings):
     """The diffusion checkpoint and how its surrogates learn."""
 
     checkpoint: str = "embedded"
-    """``embedded``, ``attacker`` (a second model, to measure transfer, once it is trained), a local
-    folder in diffusers format, or a hub id (needs ``revision``)."""
+    """``embedded``, ``attacker`` (a second model, to measure transfer), a local folder in diffusers
+    format, or a hub id (needs ``revision``)."""
     revision: str | None = None
     """Commit hash of a hub checkpoint, so that the bytes stay the same."""
     resolution: Annotated[int, Field(ge=32)] | None = None

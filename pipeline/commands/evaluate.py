@@ -86,7 +86,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="What the attacker customises: embedded, attacker (a second model of another "
-            "build, once trained), a folder in diffusers format, or a hub id with --revision. "
+            "build), a folder in diffusers format, or a hub id with --revision. "
             "It need not be the one protected against.",
             rich_help_panel=_WHAT,
         ),
