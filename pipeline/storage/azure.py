@@ -5,14 +5,13 @@ that does not exist as an empty one. Used by ``storage``.
 """
 
 import hashlib
-import mimetypes
 import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 from pipeline.errors import ConfigurationError
-from pipeline.storage.backend import ObjectInfo, Skipped
+from pipeline.storage.backend import ObjectInfo, Skipped, content_type
 from pipeline.storage.troubles import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ObjectTooLarge
 
 _CONNECTION_STRING, _ACCOUNT = "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_NAME"
@@ -101,14 +100,13 @@ class AzurePrefix:
     def _put(self, key: str, data: bytes, metadata: dict[str, str], *, overwrite: bool) -> None:
         from azure.storage.blob import ContentSettings
 
-        content_type = mimetypes.guess_type(key)[0] or "application/octet-stream"
         self._client().upload_blob(
             self._prefix + key,
             data,
             overwrite=overwrite,
             # Azure wants identifiers as names: no hyphens.
             metadata={name.replace("-", "_"): value for name, value in metadata.items()},
-            content_settings=ContentSettings(content_type=content_type),
+            content_settings=ContentSettings(content_type=content_type(key)),
         )
 
     def _info(self, found: Any, with_metadata: bool = True) -> ObjectInfo:

@@ -3,6 +3,7 @@
 Knows no vendor. ``storage`` builds the guarantees on these few operations.
 """
 
+import mimetypes
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,11 @@ from typing import Protocol
 
 Skipped = Counter[str]
 """Objects that a listing left out, counted by reason, e.g. ``link_leaves_folder``."""
+
+
+def content_type(key: str) -> str:
+    """What a bucket is told of an object, so that browsers show an image."""
+    return mimetypes.guess_type(key)[0] or "application/octet-stream"
 
 
 @dataclass(frozen=True)

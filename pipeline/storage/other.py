@@ -5,7 +5,6 @@ Uses only what all fsspec file systems share. Used by ``storage``.
 
 import hashlib
 import importlib
-import mimetypes
 import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -13,7 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from pipeline.errors import ConfigurationError
-from pipeline.storage.backend import ObjectInfo, Skipped
+from pipeline.storage.backend import ObjectInfo, Skipped, content_type
 from pipeline.storage.troubles import ObjectTooLarge
 
 _EXTRAS = {"gs": ("gcsfs", "gcs")}
@@ -106,9 +105,8 @@ class FsspecPrefix:
 
     def _extra(self, key: str, metadata: dict[str, str]) -> dict[str, Any]:
         """Metadata in the vendor's own argument names."""
-        content_type = mimetypes.guess_type(key)[0] or "application/octet-stream"
         if self._scheme == "gs":
-            return {"metadata": metadata, "content_type": content_type}
+            return {"metadata": metadata, "content_type": content_type(key)}
         return {}
 
     def _info(self, found: dict[str, Any]) -> ObjectInfo:

@@ -5,7 +5,6 @@ versions of an object, or complete half an upload. Used by ``storage``.
 """
 
 import hashlib
-import mimetypes
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 from fsspec.asyn import sync
 
 from pipeline.errors import ConfigurationError
-from pipeline.storage.backend import ObjectInfo, Skipped
+from pipeline.storage.backend import ObjectInfo, Skipped, content_type
 from pipeline.storage.troubles import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ObjectTooLarge
 
 _ENCRYPTION, _KMS_KEY = "DLADIFF_S3_ENCRYPTION", "DLADIFF_S3_KMS_KEY_ID"
@@ -76,7 +75,7 @@ class S3Prefix:
             CopySource={"Bucket": self._bucket, "Key": self._prefix + source_key},
             MetadataDirective="REPLACE",
             Metadata=metadata,
-            ContentType=_content_type(final_key),
+            ContentType=content_type(final_key),
         )
 
     def head(self, key: str) -> ObjectInfo | None:
@@ -137,7 +136,7 @@ class S3Prefix:
             Key=self._prefix + key,
             Body=data,
             Metadata=metadata,
-            ContentType=_content_type(key),
+            ContentType=content_type(key),
             **more,
         )
 
@@ -211,7 +210,3 @@ class _DeleteError(OSError):
     def __init__(self, error: dict[str, str]) -> None:
         super().__init__(error.get("Message", "delete failed"))
         self.response = {"Error": error}
-
-
-def _content_type(key: str) -> str:
-    return mimetypes.guess_type(key)[0] or "application/octet-stream"
