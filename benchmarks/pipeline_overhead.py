@@ -39,8 +39,6 @@ from pipeline.worker.settings import WorkerSettings
 import ray  # isort: skip  # after the pool: Ray reads its environment when it is imported
 import ray.data
 
-_SIDE = 256
-
 
 def main() -> None:
     """Prints one JSON line per number of workers."""
@@ -49,21 +47,35 @@ def main() -> None:
     parser.add_argument("--photos-per-set", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=2.0, help="of sleep a set")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--side", type=int, default=256, help="of a photo, px")
+    parser.add_argument(
+        "--overlap", action="store_true", help="operation.stage_while_computing, as on GPUs"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         album = Path(folder) / "in"
-        write_album(album, arguments.sets * arguments.photos_per_set, arguments.sets, _SIDE)
+        write_album(
+            album, arguments.sets * arguments.photos_per_set, arguments.sets, arguments.side
+        )
         for workers in arguments.workers:
             output = Path(folder) / f"out-{workers}"
-            measured = measure(album, output, workers, arguments.seconds)
-            print(json.dumps({"workers": workers, "sets": arguments.sets, **measured}), flush=True)
+            measured = measure(album, output, workers, arguments.seconds, arguments.overlap)
+            print(json.dumps({**vars(arguments), "workers": workers, **measured}), flush=True)
 
 
-def measure(album: Path, output: Path, workers: int, seconds: float) -> dict[str, float]:
+def measure(
+    album: Path, output: Path, workers: int, seconds: float, overlap: bool
+) -> dict[str, float]:
     """Overhead, and throughput with no work, in a Ray of its own."""
     config = load_config(
         "zero-shot",
-        overrides=["threads=1", f"workers={workers}", "worker_memory_gb=0.1", "canary.num_sets=0"],
+        overrides=[
+            "threads=1",
+            f"workers={workers}",
+            "worker_memory_gb=0.1",
+            "canary.num_sets=0",
+            f"stage_while_computing={str(overlap).lower()}",
+        ],
     )
     ray_pool.start_local(num_cpus=workers + 1)
     try:
@@ -74,7 +86,7 @@ def measure(album: Path, output: Path, workers: int, seconds: float) -> dict[str
     finally:
         ray.shutdown()
     return {
-        "seconds": round(took, 2),
+        "took_s": round(took, 2),
         "overhead": round(took / ideal - 1, 4) if ideal else 0.0,
         "idle_sets_per_s": round(num_sets / whole, 2),
         "bare_sets_per_s": round(num_sets / bare, 2),

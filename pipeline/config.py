@@ -49,6 +49,10 @@ class OperationSettings(Settings):
     """None: 1 where the cluster has GPUs and layer 1 is on, else 0."""
     worker_memory_gb: Annotated[float, Field(gt=0)] = 5.0
     """Memory that Ray reserves per worker for scheduling."""
+    stage_while_computing: bool | None = None
+    """A worker encodes and writes a set's photos while the next set computes; None: where workers
+    have a GPU, since elsewhere both take the same CPUs, and at least four sets each: a set that
+    waits for its worker is one that an idle worker could have begun."""
     read_concurrency: Annotated[int, Field(ge=1)] = 4
     """Parallel readers of photos."""
     max_set_photos: Annotated[int, Field(ge=1)] = 16

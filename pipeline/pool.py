@@ -21,6 +21,8 @@ class PoolSize:
     cpus_per_worker: int
     gpus_per_worker: float
     memory_bytes: int
+    sets_in_flight: int = 1
+    """Of a worker: 2 where one set computes while the files of the one before are staged."""
 
     @property
     def device(self) -> str:

@@ -52,7 +52,8 @@ _STARTS = 3
 """Tries to start Ray here; each has 30 s, which is no setting and little on a busy machine."""
 _READ_CPUS = 0.25
 """CPUs of a reader. Differs from a worker's, or Ray would fuse the two operators into one."""
-
+_SETS_FOR_OVERLAP = 4
+"""Per worker. With fewer, a set that waits beside idle workers costs more than it gains."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -130,10 +131,7 @@ class RayPool:
                 num_cpus=size.cpus_per_worker,
                 num_gpus=size.gpus_per_worker or None,
                 memory=size.memory_bytes,
-                # With a second task in flight, a dying worker would take an innocent set along.
-                compute=ray.data.ActorPoolStrategy(
-                    size=size.workers, max_tasks_in_flight_per_actor=1
-                ),
+                compute=_actor_pool(size),
             )
         )
         try:
@@ -146,6 +144,16 @@ class RayPool:
             # E.g. workers that cannot start; a set's own troubles never come here.
             last_line = str(error).strip().splitlines()[-1]
             raise PipelineError(f"the pool of workers broke: {last_line}") from error
+
+
+def _actor_pool(size: PoolSize) -> ray.data.ActorPoolStrategy:
+    # A task more would be one more for a dying worker to take along.
+    return ray.data.ActorPoolStrategy(
+        size=size.workers,
+        max_tasks_in_flight_per_actor=size.sets_in_flight,
+        max_concurrent_calls_per_actor=size.sets_in_flight,
+        enable_true_multi_threading=size.sets_in_flight > 1,
+    )
 
 
 def _read(settings: WorkerSettings, row: dict[str, Any]) -> dict[str, Any]:
@@ -359,7 +367,11 @@ def _pool_size(config: RunConfig, num_sets: int, resources: dict[str, Any]) -> P
             f"{workers} workers of {threads} CPUs and a reader need "
             f"{workers * threads + 1} CPUs, the cluster has {cpus:g}: lower --workers"
         )
-    return PoolSize(max(1, min(workers, num_sets)), threads, per_worker, memory)
+    workers = max(1, min(workers, num_sets))
+    overlap = operation.stage_while_computing
+    if overlap is None:
+        overlap = per_worker > 0 and num_sets >= _SETS_FOR_OVERLAP * workers
+    return PoolSize(workers, threads, per_worker, memory, sets_in_flight=2 if overlap else 1)
 
 
 def _most_workers(

@@ -13,6 +13,7 @@ with neither marker nor commit is
 import dataclasses
 import json
 import logging
+import threading
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ class Attempts:
         self._node = node or f"{process.host}/{process.boot_id}"
         self._live_nodes = live_nodes
         self._to_close: list[tuple[Attempt, str]] = []
+        self._closing = threading.Lock()
+        """Two sets of a process may end at once."""
 
     def open(self, photo_set: PhotoSet, after_crashes: int = 0) -> Attempt:
         """Records that this process is about to work on a set."""
@@ -98,10 +101,11 @@ class Attempts:
         Raises:
             EnvironmentTrouble: If it still does.
         """
-        while self._to_close:
-            attempt, cause = self._to_close[-1]
-            self._write(attempt, _CLOSED, {"closed": cause, "closed_at": utc_now()})
-            self._to_close.pop()
+        with self._closing:
+            while self._to_close:
+                attempt, cause = self._to_close[0]  # another thread may append
+                self._write(attempt, _CLOSED, {"closed": cause, "closed_at": utc_now()})
+                self._to_close.pop(0)
 
     def of_set(self, set_key: str, generation: int) -> list[Attempt]:
         """All attempts at a set, in the order of their start."""

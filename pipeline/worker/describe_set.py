@@ -5,12 +5,13 @@ Knows the ledger's keys and the manifest's columns. Knows no models.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from dladiff.config import MethodSettings
+from dladiff.image_values import Image
 from pipeline.images.files import encode_png
-from pipeline.manifest_row import RowStatus
+from pipeline.manifest_row import ManifestRow, RowStatus
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.reasons import Reason
 from pipeline.records import PhotoSet, StagedRow, photo_row
@@ -23,30 +24,56 @@ _ENCODERS = 4
 """Threads that encode and write protected photos of a set; both mostly wait or leave the GIL."""
 
 
-def stage_group(
-    group: ComputedGroup,
+@dataclass(frozen=True)
+class UnstagedPhoto:
+    """A photo's row, and what is to be written of it; its original's pixels are gone."""
+
+    row: ManifestRow
+    output_key: str
+    file_name: str
+    image: Image | None
+    """None: nothing is written."""
+    copyright: str | None
+
+
+def describe_group(
+    group: ComputedGroup, photo_set: PhotoSet, method: MethodSettings
+) -> list[UnstagedPhoto]:
+    """The rows of a group's photos, with the pixels that are to be written."""
+
+    def described(computed: ComputedPhoto) -> UnstagedPhoto:
+        photo, pixels, result = computed.photo, computed.decoded, computed.result
+        return UnstagedPhoto(
+            row=result_row(photo_set, photo, pixels, result, group.result, method),
+            output_key=photo.source.output_key,
+            file_name=f"{photo.index:03d}.png",
+            image=result.image,
+            copyright=pixels.copyright if method.keep_metadata == "copyright" else None,
+        )
+
+    return [described(computed) for computed in group.photos]
+
+
+def stage_photos(
+    photos: Sequence[UnstagedPhoto],
     photo_set: PhotoSet,
     attempt: Attempt,
     ledger: Ledger,
     store: Store,
-    method: MethodSettings,
 ) -> list[StagedRow]:
-    """Encodes and stages the protected photos of a group side by side, and describes each."""
+    """Encodes and stages protected photos side by side."""
 
-    def staged(computed: ComputedPhoto) -> StagedRow:
-        photo, pixels = computed.photo, computed.decoded
-        row = result_row(photo_set, photo, pixels, computed.result, group.result, method)
-        if computed.result.image is None:
-            return StagedRow(row, photo.source.output_key)
-        kept = pixels.copyright if method.keep_metadata == "copyright" else None
-        content = encode_png(computed.result.image, kept)
-        key = ledger.staged_key(photo_set.key, attempt.id, f"{photo.index:03d}.png")
+    def staged(photo: UnstagedPhoto) -> StagedRow:
+        if photo.image is None:
+            return StagedRow(photo.row, photo.output_key)
+        content = encode_png(photo.image, photo.copyright)
+        key = ledger.staged_key(photo_set.key, attempt.id, photo.file_name)
         store.write(key, content)
-        row = replace(row, output_sha256=sha256(content).hexdigest())
-        return StagedRow(row, photo.source.output_key, key)
+        row = replace(photo.row, output_sha256=sha256(content).hexdigest())
+        return StagedRow(row, photo.output_key, key)
 
     with ThreadPoolExecutor(_ENCODERS) as pool:
-        return list(pool.map(staged, group.photos))
+        return list(pool.map(staged, photos))
 
 
 def refused_rows(photo_set: PhotoSet, photos: Sequence[RefusedPhoto]) -> list[StagedRow]:

@@ -8,10 +8,11 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from typing import Literal
+from typing import Any, Literal
 
-from dladiff.results import Cost
+from dladiff.results import Cost, SetResult
 from pipeline.errors import ConfigurationError, DeviceFault, trouble_named
 from pipeline.images.files import PhotoLimits
 from pipeline.output.ledger import Attempt, Ledger
@@ -21,19 +22,31 @@ from pipeline.storage.store import Store, open_store
 from pipeline.worker.code_digest import code_digest
 from pipeline.worker.compute_set import cost_of_both, decode_group, protect_group
 from pipeline.worker.decode_alone import DECODING_LIMIT_S, refuse_deadly_photos
-from pipeline.worker.describe_set import failed_rows, in_plan_order, refused_rows, stage_group
+from pipeline.worker.describe_set import (
+    UnstagedPhoto,
+    describe_group,
+    failed_rows,
+    in_plan_order,
+    refused_rows,
+    stage_photos,
+)
 from pipeline.worker.hang_watch import LOADING_LIMIT_S, HangWatch
 from pipeline.worker.preflight import protect_built_in_photo
-from pipeline.worker.protector import LoadProtector, load_protector
+from pipeline.worker.protector import LoadProtector, Protector, load_protector
 from pipeline.worker.set_inputs import PhotoGroup, RefusedPhoto, groups_within, sort_inputs
 from pipeline.worker.settings import SetOutcome, WorkerSettings
 from pipeline.worker.troubles import environment_trouble
+from pipeline.worker.turns import Turn, Turns
 
 logger = logging.getLogger("dladiff.worker")
 
 
 class PhotoSetWorker:
-    """Protects photo sets, one after another, in this process."""
+    """Protects photo sets in this process.
+
+    May be called from two threads at once: then a set computes while the files of the one before
+    are encoded and written.
+    """
 
     def __init__(
         self,
@@ -63,12 +76,12 @@ class PhotoSetWorker:
         self._method = settings.config.method
         self._operation = settings.config.operation
         self._watch = HangWatch(self._operation.set_time_limit_s)
+        self._turns = Turns()
         began = time.monotonic()
-        self._watch.arm(max(LOADING_LIMIT_S, self._operation.set_time_limit_s))
-        self._compute = load(settings)
-        if settings.preflight:
-            protect_built_in_photo(self._compute, self._method)
-        self._watch.disarm()
+        with self._watch.watching(max(LOADING_LIMIT_S, self._operation.set_time_limit_s)):
+            self._compute = _in_one_thread(load, settings)
+            if settings.preflight:
+                protect_built_in_photo(self._compute, self._method)
         logger.info("models loaded in %.1f s on %s", time.monotonic() - began, settings.device)
         self._store = store or open_store(
             settings.output_uri, single_writer=settings.config.operation.single_writer
@@ -91,24 +104,24 @@ class PhotoSetWorker:
             photo_set: The work.
             reads: One per photo, then one per reference.
         """
-        if self._must_leave:  # a CUDA error leaves the context unusable; Ray starts a new process
-            os._exit(1)
-        started = time.monotonic()
-        self._watch.arm()
-        try:
-            return self._decide(photo_set, reads, started)
-        except BaseException as error:  # SystemExit too: it would end the whole run
-            trouble = environment_trouble(error)
-            self._must_leave = trouble is None or isinstance(trouble, DeviceFault)
-            cause = trouble.cause if trouble else f"worker_{type(error).__name__}"
-            logger.warning("photo set deferred: %s", cause)
-            logger.debug("photo set %s deferred", photo_set.key, exc_info=error)
-            return _deferred(photo_set, cause, started)
-        finally:
-            self._watch.disarm()
+        with self._turns.take() as turn, self._watch.watching():
+            if self._must_leave:
+                # A CUDA error leaves the context unusable; Ray starts a new process.
+                turn.be_alone()
+                os._exit(1)
+            started = time.monotonic()
+            try:
+                return self._decide(photo_set, reads, turn, started)
+            except BaseException as error:  # SystemExit too: it would end the whole run
+                trouble = environment_trouble(error)
+                self._must_leave |= trouble is None or isinstance(trouble, DeviceFault)
+                cause = trouble.cause if trouble else f"worker_{type(error).__name__}"
+                logger.warning("photo set deferred: %s", cause)
+                logger.debug("photo set %s deferred", photo_set.key, exc_info=error)
+                return _deferred(photo_set, cause, started)
 
     def _decide(
-        self, photo_set: PhotoSet, reads: Sequence[ReadPhoto], started: float
+        self, photo_set: PhotoSet, reads: Sequence[ReadPhoto], turn: Turn, started: float
     ) -> SetOutcome:
         begun = self._ledger.begin(
             photo_set,
@@ -121,7 +134,9 @@ class PhotoSetWorker:
             for read in reads:
                 if read.cause is not None:
                     raise trouble_named(read.cause)
-            record = self._work(photo_set, reads, begun, started)
+            if begun.after_crashes:
+                turn.be_alone()  # it may end the process, and would take the other set along
+            record = self._work(photo_set, reads, begun, turn, started)
             won = self._ledger.commit(record)
         except BaseException as error:
             trouble = environment_trouble(error)
@@ -132,9 +147,18 @@ class PhotoSetWorker:
         return _decided(record, "committed" if won else "already")
 
     def _work(
-        self, photo_set: PhotoSet, reads: Sequence[ReadPhoto], attempt: Attempt, started: float
+        self,
+        photo_set: PhotoSet,
+        reads: Sequence[ReadPhoto],
+        attempt: Attempt,
+        turn: Turn,
+        started: float,
     ) -> CommitRecord:
-        """Computes and stages a set group after group: never more pixels than one group's."""
+        """Computes and stages a set group after group; passes the turn on before the last staging.
+
+        So there are never more pixels than one group's, and those of the set before that are still
+        to be written.
+        """
         if attempt.after_crashes:
             reads = refuse_deadly_photos(
                 reads, self._limits, DECODING_LIMIT_S, lambda: self._watch.arm(2 * DECODING_LIMIT_S)
@@ -156,8 +180,13 @@ class PhotoSetWorker:
         )
         rows, refused, cost = list[StagedRow](), list(inputs.refused), Cost()
         try:
-            for group in groups_within(inputs, self._max_set_pixels):
-                cost = cost_of_both(cost, self._protect(group, photo_set, attempt, rows, refused))
+            groups = groups_within(inputs, self._max_set_pixels)
+            for number, group in enumerate(groups, start=1):
+                photos, of_group = self._protect(group, photo_set, refused)
+                cost = cost_of_both(cost, of_group)
+                if number == len(groups):
+                    turn.pass_on()
+                rows += stage_photos(photos, photo_set, attempt, self._ledger, self._store)
         except Exception as error:
             if environment_trouble(error):
                 raise
@@ -184,25 +213,32 @@ class PhotoSetWorker:
         return record
 
     def _protect(
-        self,
-        group: PhotoGroup,
-        photo_set: PhotoSet,
-        attempt: Attempt,
-        rows: list[StagedRow],
-        refused: list[RefusedPhoto],
-    ) -> Cost:
-        """Decodes, protects and stages one group; its pixels are gone when this returns.
+        self, group: PhotoGroup, photo_set: PhotoSet, refused: list[RefusedPhoto]
+    ) -> tuple[list[UnstagedPhoto], Cost]:
+        """Decodes and protects one group; the originals' pixels are gone when this returns.
 
         Args:
-            rows: Gets a row per protected photo.
             refused: Gets the photos whose pixels are damaged, also where the method then fails.
         """
         decoded = decode_group(group, self._limits, self._watch.arm)
         refused += decoded.damaged
         computed = protect_group(decoded, self._compute, self._method, self._watch.arm)
         self._watch.arm()
-        rows += stage_group(computed, photo_set, attempt, self._ledger, self._store, self._method)
-        return computed.result.cost
+        return describe_group(computed, photo_set, self._method), computed.result.cost
+
+
+def _in_one_thread(load: LoadProtector, settings: WorkerSettings) -> Protector:
+    """Loads what computes, and lets it compute, in a thread of its own, whoever calls.
+
+    The number of CPU threads is a setting of the thread that computes, and so are their pools.
+    """
+    thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+    protect = thread.submit(load, settings).result()
+
+    def in_thread(*arguments: Any) -> SetResult:
+        return thread.submit(protect, *arguments).result()
+
+    return in_thread
 
 
 def _decided(record: CommitRecord, outcome: Literal["committed", "already"]) -> SetOutcome:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dladiff.results import Photo, PhotoResult, SetResult
@@ -91,3 +92,43 @@ def test_more_workers_than_fit_on_the_gpus_are_refused_rather_than_awaited() -> 
         ray_pool.RayPool().session(config, num_sets=10),
     ):
         pass
+
+
+def load_witness(folder: Path, output: Path, settings: WorkerSettings) -> Protector:
+    """A method whose pictures take long to encode, and which notes what is committed meanwhile."""
+
+    def protect(photos: Sequence[Photo], *_: object) -> SetResult:
+        num_commits = len([*output.glob("runs/run/commits/*.json")])
+        (folder / f"{uuid.uuid4().hex}-{num_commits}").touch()
+        slow = np.random.default_rng(0).integers(0, 256, (5000, 5000, 3), dtype=np.uint8)
+        return SetResult([PhotoResult(one.key, "protected", image=slow) for one in photos])
+
+    return protect
+
+
+@pytest.mark.parametrize(("overlap", "seen"), [("true", [0, 0, 1]), ("false", [0, 1, 2])])
+def test_a_worker_encodes_a_set_while_the_next_one_computes(
+    overlap: str, seen: list[int], tmp_path: Path
+) -> None:
+    album, output, notes = tmp_path / "in", tmp_path / "out", tmp_path / "notes"
+    notes.mkdir()
+    write_album(album, {f"{who}/1.jpg": jpeg_bytes() for who in ("ann", "bob", "cleo")})
+    config = config_of("gpus_per_worker=1.0", f"operation.stage_while_computing={overlap}")
+    catalog = read_catalog(str(album), config.operation)
+    sets = form_sets(catalog.photos, {}, "m", max_photos=1, max_bytes=10**9, min_photos=0)
+    settings = WorkerSettings(
+        str(output), "run", config, "m", "m", code_digest(), input_roots=catalog.roots
+    )
+    pool = ray_pool.RayPool(load=partial(load_witness, notes, output))
+    with pool.session(config, len(sets)) as size:
+        assert size.workers == 1
+        outcomes = [*pool.protect_sets(sets, settings, size)]
+    assert [one.outcome for one in outcomes] == ["committed"] * 3
+    # At most one set may be on its way into the store while another one computes.
+    assert sorted(int(note.name.rpartition("-")[2]) for note in notes.iterdir()) == seen
+
+
+@pytest.mark.parametrize(("share", "in_flight"), [("1.0", 2), ("0", 1)])
+def test_sets_overlap_where_a_worker_has_a_gpu(share: str, in_flight: int) -> None:
+    with ray_pool.RayPool().session(config_of(f"gpus_per_worker={share}"), num_sets=10) as size:
+        assert size.sets_in_flight == in_flight
