@@ -190,6 +190,10 @@ class LikenessSettings(Settings):
     about it and shows first. Inside, both layers' budgets add up."""
     photo_step_every: Annotated[int, Field(ge=2)] = 3
     """Every so many steps one looks at the photo itself, as zero-shot adapters do."""
+    stop_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Stop early, after a few settling steps, once the autoencoder shows no photo of the set with
+    a higher cosine than this to any encoder of the loss, on average over ten looks, handled ones
+    among them. None: take all steps."""
     photo_target_cosine: float = 0.05
     """Faces whose cosine on the photo is below ask for no more: a surplus would only be seen."""
     mixtures_per_step: Annotated[int, Field(ge=0)] = 2

@@ -121,7 +121,6 @@ def take_likeness_away(
         start = levels_to_unit(likeness.step_size_levels)
         ascent = GradientAscent.begin(photo.clean, budget, start, generator)
         subject.instance = Instance(photo, ascent)
-        subject.stop_reason = "num_steps"
         if layer2.enabled:
             subject.faces = [
                 replace(
@@ -147,13 +146,15 @@ def take_likeness_away(
         config.micro_batch,
         cost,
     )
-    defend_likeness(
+    num_steps = defend_likeness(
         known,
         through_model,
         on_photo if layer2.enabled else None,
         likeness,
         lambda fraction: report("likeness", fraction),
     )
+    for subject in subjects:
+        subject.stop_reason = "num_steps" if num_steps == likeness.num_steps else "stop_cosine"
 
 
 def _result(subject: Subject, models: ProtectionModels, config: MethodSettings) -> PhotoResult:

@@ -80,6 +80,9 @@ class AutoencoderLikeness:
         self.seed = seed
         self.micro_batch = micro_batch
         self.cost = cost
+        self.cosines_seen = torch.zeros(0)
+        """Per photo of the last call, the highest cosine that any encoder saw of any face in its
+        view; on the device, NaN where the view showed no face."""
 
     def gradients(self, photos: Sequence[KnownPhoto], step: int) -> list[NativePhoto]:
         """The gradient of L_id to each photo's perturbation at one step.
@@ -96,11 +99,14 @@ class AutoencoderLikeness:
         # Another grouping at each step, so that all photos of a large set meet in mixtures.
         order = torch.randperm(len(photos), generator=generator).tolist()
         found: dict[int, NativePhoto] = {}
+        seen: dict[int, Tensor] = {}
         for start in range(0, len(order), self.micro_batch):
             group = order[start : start + self.micro_batch]
             chosen = [photos[index] for index in group]
-            gradients = self._of_group(chosen, autoencoder, kind, step, generator)
+            gradients, cosines = self._of_group(chosen, autoencoder, kind, step, generator)
             found |= dict(zip(group, gradients, strict=True))
+            seen |= dict(zip(group, cosines, strict=True))
+        self.cosines_seen = torch.stack([seen[index] for index in range(len(photos))])
         return [found[index] for index in range(len(photos))]
 
     def _of_group(
@@ -110,7 +116,7 @@ class AutoencoderLikeness:
         kind: ViewKind,
         step: int,
         generator: torch.Generator,
-    ) -> tuple[NativePhoto, ...]:
+    ) -> tuple[tuple[NativePhoto, ...], Float[Tensor, " photos"]]:
         side = autoencoder.resolution
         leaves = [photo.instance.ascent.leaf() for photo in photos]
         seen, shown = [], list[_Shown]()
@@ -127,10 +133,10 @@ class AutoencoderLikeness:
             mixed = torch.einsum("mk,kchw->mchw", weights.to(rows), rows)
             rows = torch.cat([rows, mixed])
             shown += self._mixtures(photos, weights, len(photos), autoencoder)
-        upstream = self._latent_gradient(rows, shown, autoencoder, generator)
+        upstream, cosines = self._latent_gradient(rows, shown, autoencoder, generator)
         single, mixed = upstream[: len(photos)], upstream[len(photos) :]
         single = single + torch.einsum("mk,mchw->kchw", weights.to(rows), mixed)
-        return torch.autograd.grad(latents, leaves, single)
+        return torch.autograd.grad(latents, leaves, single), cosines[: len(photos)]
 
     def _look(
         self,
@@ -177,12 +183,13 @@ class AutoencoderLikeness:
         shown: Sequence[_Shown],
         autoencoder: Autoencoder,
         generator: torch.Generator,
-    ) -> Latents:
-        """d L_id / d latents of all rows, decoded in micro-batches."""
+    ) -> tuple[Latents, Float[Tensor, " rows"]]:
+        """d L_id / d latents of all rows, decoded in micro-batches, and what each row showed."""
         noise = torch.randn(rows.shape, generator=generator).to(rows)
         noisy = rows + self.settings.latent_noise * noise
         jitters = torch.rand(len(shown), 3, generator=generator, dtype=torch.float64) * 2 - 1
         parts = []
+        cosines = torch.full((len(noisy),), -torch.inf, device=noisy.device)
         for start in range(0, len(noisy), self.micro_batch):
             leaf = noisy[start : start + self.micro_batch].detach().requires_grad_(True)
             decoded = autoencoder.decode(leaf)
@@ -195,18 +202,23 @@ class AutoencoderLikeness:
             if not inside:
                 parts.append(torch.zeros_like(leaf))
                 continue
-            upstream = self._image_gradient(decoded.detach(), inside, start)
+            upstream, of_faces = self._image_gradient(decoded.detach(), inside, start)
             parts += torch.autograd.grad(decoded, leaf, upstream)
-        return torch.cat(parts)
+            of_rows = torch.tensor([face.row for face, _ in inside], device=noisy.device)
+            cosines.scatter_reduce_(0, of_rows, of_faces.to(cosines), "amax")
+        return torch.cat(parts), cosines.masked_fill(cosines.isneginf(), torch.nan)
 
     def _image_gradient(
         self,
         decoded: Images,
         shown: Sequence[tuple[_Shown, Float[np.ndarray, " 3"]]],
         first_row: int,
-    ) -> Images:
-        """The encoders' gradients to the decoded images, each at unit length, weighted, summed."""
-        total = torch.zeros_like(decoded)
+    ) -> tuple[Images, Float[Tensor, " faces"]]:
+        """The encoders' gradients to the decoded images, each at unit length, weighted, summed.
+
+        And the highest cosine that any of them sees of each face.
+        """
+        total, seen = torch.zeros_like(decoded), list[Tensor]()
         for encoder in self.encoders:
             leaf = decoded.requires_grad_(True)
             crops = torch.cat(
@@ -219,8 +231,9 @@ class AutoencoderLikeness:
             cosines = (encoder.embed(crops) * targets).sum(dim=1)
             (gradient,) = torch.autograd.grad(-cosines.sum(), leaf)
             total += encoder.weight * gradient / gradient.norm().clamp_min(1e-30)
+            seen.append(cosines.detach())
             self.cost.encoder_passes += len(crops)
-        return total
+        return total, torch.stack(seen).amax(dim=0)
 
     def _crop(
         self,

@@ -9,7 +9,7 @@ from dladiff.diffusion.checkpoint import load_autoencoder
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image
-from dladiff.likeness_defense import step_size_levels
+from dladiff.likeness_defense import LikenessStop, all_step_sizes, settled
 from dladiff.models import ProtectionModels
 from dladiff.protect import protect_photo_set
 from dladiff.results import Photo, SetResult
@@ -87,9 +87,55 @@ def test_the_same_photos_give_the_same_bytes(
 
 
 def test_steps_fall_from_twice_the_mean_and_average_to_it() -> None:
-    settings = LikenessSettings(num_steps=60, step_size_levels=0.5)
-    steps = [step_size_levels(settings, step) for step in range(60)]
+    steps = all_step_sizes(LikenessSettings(num_steps=60, step_size_levels=0.5))
+    assert len(steps) == 60
     assert steps[0] == pytest.approx(1.0)
     assert steps == sorted(steps, reverse=True)
     assert np.mean(steps) == pytest.approx(0.5, rel=0.02)
     assert min(steps) == pytest.approx(0.05)
+
+
+def test_a_shorter_loop_settles_from_where_it_is_and_ends_on_the_photo() -> None:
+    whole = all_step_sizes(LikenessSettings(num_steps=60, step_size_levels=0.5))
+    short = settled(whole, 20, photo_step_every=3)
+    assert len(short) == 30
+    assert short[:20] == whole[:20]
+    assert short == sorted(short, reverse=True)
+    assert short[-1] == pytest.approx(whole[-1])
+    assert len(settled(whole, 21, photo_step_every=3)) == 33
+    assert settled(whole, 50, photo_step_every=3) == whole  # nothing to gain any more
+
+
+def test_the_stop_rule_asks_the_photo_that_shows_most_over_ten_looks() -> None:
+    rule, never = LikenessStop(0.1), LikenessStop(None)
+    for look in range(20):
+        early = 0.9 if look < 10 else 0.0
+        # The second photo shows no face in every other look: those do not count.
+        for each in (rule, never):
+            each.add(torch.tensor([early, 0.2 if look < 10 else torch.nan if look % 2 else 0.08]))
+        assert rule.is_met() == (look == 19)
+        assert not never.is_met()
+    for _ in range(10):
+        rule.add(torch.tensor([-0.5, 0.11]))
+    assert not rule.is_met()
+
+
+def test_a_loop_that_has_reached_its_aim_ends_early(
+    photos: list[Photo], models: ProtectionModels
+) -> None:
+    base = preset_settings("balanced")
+    likeness = base.layer1.likeness.model_copy(update={"stop_cosine": 0.3, "step_size_levels": 1.0})
+    method = base.model_copy(
+        update={"layer1": base.layer1.model_copy(update={"likeness": likeness})}
+    )
+    done: list[float] = []
+
+    def report(stage: str, fraction: float) -> None:
+        if stage == "likeness":
+            done.append(fraction)
+
+    short = protect_photo_set(photos, [], models, method, report)
+    assert {photo.stop_reason for photo in short.photos} == {"stop_cosine"}
+    assert max(photo.model_likeness[0].after for photo in short.photos) < 0.3
+    assert len(done) < likeness.num_steps == 60
+    assert done[-1] == 1
