@@ -73,6 +73,7 @@ class Driver:
         self._ledger = Ledger(store, run_id)
         self._canary, self._canary_failed = canary, False
         self._held_statuses = Counter[str]()
+        self._held_uploads: list[float] = []
         self._fold = self._new_fold()
         self._undecided = {photo_set.key: photo_set for photo_set in photo_sets}
         self._causes: dict[str, str] = {}
@@ -204,7 +205,13 @@ class Driver:
         self._causes.pop(set_key, None)
         record = self._ledger.read_commit(photo_set.key, photo_set.generation)
         assert record is not None, "the worker saw this commit"
-        ages = [] if self._hold(record) else self._publish(record, photo_set)
+        uploads = [photo.modified_s for photo in photo_set.photos if photo.modified_s]
+        if self._hold(record):
+            self._held_uploads += uploads
+            ages = []
+        else:
+            self._publish(record)
+            ages = _ages_s(uploads)
         self._reporter.set_decided(record.statuses(), record.seconds, record.gpu_seconds, ages)
 
     def _take_unheard(self) -> None:
@@ -237,22 +244,20 @@ class Driver:
         self._fold = self._new_fold()
         self.fold()
         self._canary.records.clear()  # last: until here an interrupted run must not be finished
-        self._reporter.held(-self._tally.num_held)
+        self._reporter.released(self._tally.num_held, _ages_s(self._held_uploads))
+        self._held_uploads.clear()
 
     def _new_fold(self) -> Fold:
         may_publish, gates = self._lock.may_publish, Gates(self._store)
         return Fold(self._store, self._run_id, may_publish, must_wait=gates.hold)
 
-    def _publish(self, record: CommitRecord, photo_set: PhotoSet) -> list[float]:
-        """Publishes a set; returns how many seconds ago each of its photos was uploaded."""
+    def _publish(self, record: CommitRecord) -> None:
         try:
             publish_commit(self._store, record, self._lock.may_publish)
         except StagedDataLost as error:  # the fold writes it down as failed
             logger.error("%s", error)
         else:
             self._fold.published(record)
-        now = time.time()
-        return [now - photo.modified_s for photo in photo_set.photos if photo.modified_s]
 
     def _stop_if_hopeless(self) -> None:
         if sum(self._recent) > _MAX_DEFERRED_OF_RECENT:
@@ -265,6 +270,12 @@ class Driver:
         if hours is not None and self._worker_s >= hours * 3600 and self._undecided:
             self._limit_reached = True
             raise LimitReached(f"--max-worker-hours {hours:g} is spent")
+
+
+def _ages_s(uploads: Sequence[float]) -> list[float]:
+    """How many seconds ago these times were, seconds since the epoch."""
+    now = time.time()
+    return [now - upload for upload in uploads]
 
 
 def gone_outputs(rows: Iterable[ManifestRow], store: Store) -> list[str]:

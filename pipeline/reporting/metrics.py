@@ -115,8 +115,10 @@ class RunMetrics(Reporter):
             self._decided.labels(status=status).inc(number)
         self._gpu_seconds.inc(gpu_seconds)
         self._set_seconds.observe(seconds)
-        for age_s in ages_s:
-            self._ages.observe(age_s)
+        self._observe(ages_s)
+
+    def released(self, num_photos: int, ages_s: Sequence[float]) -> None:
+        self._observe(ages_s)
 
     def deferred(self, cause: str) -> None:
         self._deferred.labels(cause=cause).inc()
@@ -146,6 +148,10 @@ class RunMetrics(Reporter):
     def to_prom_text(self) -> str:
         """The metrics in Prometheus' text format, for ``runs/<id>/metrics.prom``."""
         return generate_latest(self.registry).decode()
+
+    def _observe(self, ages_s: Sequence[float]) -> None:
+        for age_s in ages_s:
+            self._ages.observe(age_s)
 
     def _oldest_age(self) -> float:
         if self._oldest_upload is None or not self._tally.backlog:

@@ -30,11 +30,14 @@ class Reporter:
             statuses: Photos of the set by status (``records.RowStatus``).
             seconds: Wall seconds the worker spent on the set.
             gpu_seconds: Seconds of that on an accelerator.
-            ages_s: Where known, seconds since each photo was uploaded.
+            ages_s: Where known, seconds since each published photo was uploaded.
         """
 
     def held(self, num_photos: int) -> None:
-        """So many decided photos more (negative: fewer) wait for the gate of a new method."""
+        """So many decided photos more wait for the gate of a new method."""
+
+    def released(self, num_photos: int, ages_s: Sequence[float]) -> None:
+        """So many photos that waited are published now; ``ages_s`` as in ``set_decided``."""
 
     def deferred(self, cause: str) -> None:
         """The environment kept one photo set from being decided."""
@@ -73,6 +76,10 @@ class Reporters(Reporter):
     def held(self, num_photos: int) -> None:
         for reporter in self._reporters:
             reporter.held(num_photos)
+
+    def released(self, num_photos: int, ages_s: Sequence[float]) -> None:
+        for reporter in self._reporters:
+            reporter.released(num_photos, ages_s)
 
     def deferred(self, cause: str) -> None:
         for reporter in self._reporters:

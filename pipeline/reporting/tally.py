@@ -52,6 +52,9 @@ class Tally(Reporter):
     def held(self, num_photos: int) -> None:
         self.num_held += num_photos
 
+    def released(self, num_photos: int, ages_s: Sequence[float]) -> None:
+        self.num_held -= num_photos
+
     def deferred(self, cause: str) -> None:
         self.causes[cause] += 1
 
