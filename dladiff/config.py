@@ -19,7 +19,7 @@ class Settings(BaseModel):
 
 
 class EncoderSettings(Settings):
-    """One identity encoder of layer 2, or one that only measures."""
+    """One identity encoder of a loss, or one that only measures."""
 
     name: str
     """Short name in manifests and reports, e.g. ``sface``."""
@@ -106,7 +106,8 @@ class Layer2Settings(Settings):
         EncoderSettings(name="sface", kind="sface"),
         EncoderSettings(name="dlib", kind="dlib_resnet"),
     )
-    """Two families: encoders of one family move an encoder of another much less [X, measured]."""
+    """Two families: encoders of one family move an encoder of another much less [X, measured]. They
+    lead L_id too, and say whether a photo has reached its target."""
 
     @model_validator(mode="after")
     def _at_least_one_in_the_loss(self) -> "Layer2Settings":
@@ -194,7 +195,14 @@ class LikenessSettings(Settings):
     """Stop early, after a few settling steps, once the autoencoder shows no photo of the set with
     a higher cosine than this to any encoder of the loss, on average over ten looks, handled ones
     among them. None: take all steps."""
-    photo_target_cosine: float = 0.05
+    more_encoders: tuple[EncoderSettings, ...] = (
+        EncoderSettings(name="plain", kind="student"),
+        EncoderSettings(name="mobile", kind="student"),
+    )
+    """Of L_id alone, beside those of layer 2: small networks, which see a face otherwise than large
+    ones do [X, measured]. One that layer 2 has too counts as layer 2 has it. The third student,
+    ``convnext``, stays out: it judges."""
+    photo_target_cosine: float = -0.05
     """Faces whose cosine on the photo is below ask for no more: a surplus would only be seen."""
     mixtures_per_step: Annotated[int, Field(ge=0)] = 2
     """Random convex mixtures of the photos' latents, which a UNet learns from several photos."""
@@ -205,6 +213,18 @@ class LikenessSettings(Settings):
     crop_jitter: Annotated[float, Field(ge=0)] = 0.03
     """Of the face crop within the decoded view, as a share of its side; without any, L_id has no
     gradient at the start."""
+
+    @model_validator(mode="after")
+    def _all_in_the_loss(self) -> "LikenessSettings":
+        names = [encoder.name for encoder in self.more_encoders]
+        if len(set(names)) != len(names):
+            raise ValueError(f"layer1.likeness.more_encoders: names must differ, got {names}")
+        if any(encoder.held_out for encoder in self.more_encoders):
+            raise ValueError(
+                "layer1.likeness.more_encoders: all are in the loss; one that is held_out belongs "
+                "to layer2.encoders"
+            )
+        return self
 
 
 class MaskingSettings(Settings):
@@ -287,6 +307,35 @@ class MethodSettings(Settings):
     """What of EXIF and XMP survives. GPS and device data never do."""
     max_reference_photos: Annotated[int, Field(ge=0)] = 4
     """Sets smaller than this are filled up with references for Step 0."""
+
+    @property
+    def likeness_leads(self) -> bool:
+        """Whether photos with faces go through L_id's loop."""
+        return self.layer1.enabled and self.layer1.likeness.enabled
+
+    @property
+    def more_likeness_encoders(self) -> tuple[EncoderSettings, ...]:
+        """Those that L_id has besides layer 2's; none where L_id is off."""
+        known = {encoder.name for encoder in self.layer2.encoders}
+        more = self.layer1.likeness.more_encoders if self.likeness_leads else ()
+        return tuple(encoder for encoder in more if encoder.name not in known)
+
+    @property
+    def encoders_in_loss(self) -> tuple[EncoderSettings, ...]:
+        """All that any loss of this method reads."""
+        every = self.layer2.encoders if self.layer2.enabled or self.likeness_leads else ()
+        return tuple(one for one in (*every, *self.more_likeness_encoders) if not one.held_out)
+
+    @model_validator(mode="after")
+    def _one_encoder_per_name(self) -> "MethodSettings":
+        of_layer2 = {encoder.name: (encoder.kind, encoder.path) for encoder in self.layer2.encoders}
+        for encoder in self.layer1.likeness.more_encoders:
+            if of_layer2.get(encoder.name) not in (None, (encoder.kind, encoder.path)):
+                raise ValueError(
+                    f"layer1.likeness.more_encoders: {encoder.name!r} is another encoder in "
+                    "layer2.encoders; give it another name"
+                )
+        return self
 
     @model_validator(mode="after")
     def _one_layer_at_least(self) -> "MethodSettings":

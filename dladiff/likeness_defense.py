@@ -84,9 +84,10 @@ def defend_likeness(
                 ascent = photo.instance.ascent
                 ascent.step(gradient, step_size, settings.momentum, may_vanish=True)
         else:
-            for photo, gradient in zip(photos, through_model.gradients(photos, step), strict=True):
+            gradients, cosines = through_model.gradients(photos, step)
+            for photo, gradient in zip(photos, gradients, strict=True):
                 photo.instance.ascent.step(gradient, step_size, settings.momentum)
-            rule.add(through_model.cosines_seen)
+            rule.add(cosines)
             if rule.is_met():
                 step_sizes = settled(step_sizes, step + 1, settings.photo_step_every)
         step += 1

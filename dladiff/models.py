@@ -1,6 +1,6 @@
 """The models of a worker, loaded once: face detector, identity encoders, diffusion checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -34,11 +34,18 @@ class ProtectionModels:
     faces may never need it."""
     lpips: LearnedPerceptualDistance | None
     """None where its weights are not installed."""
+    more_likeness_encoders: Sequence[IdentityEncoder] = ()
+    """Of L_id alone, beside the white boxes."""
 
     @property
     def white_boxes(self) -> list[IdentityEncoder]:
-        """The encoders of the losses."""
+        """The encoders of both layers' losses."""
         return [encoder for encoder in self.encoders if not encoder.held_out]
+
+    @property
+    def likeness_encoders(self) -> list[IdentityEncoder]:
+        """All encoders of L_id."""
+        return [*self.white_boxes, *self.more_likeness_encoders]
 
 
 def load_models(
@@ -63,13 +70,13 @@ def load_models(
         autoencoders = [load_autoencoder(own, device, config.precision)]
         autoencoders += [load_autoencoder(other, device, config.precision) for other in others]
         load_diffusion = cache(partial(load_diffusion_model, own, device, config.precision))
+    load_encoder = partial(load_identity_encoder, device=device, cache_dir=cache_dir)
     return ProtectionModels(
         device=device,
         detector=load_face_detector(config.detector),
-        encoders=[
-            load_identity_encoder(encoder, device, cache_dir) for encoder in config.layer2.encoders
-        ],
+        encoders=[load_encoder(encoder) for encoder in config.layer2.encoders],
         autoencoders=autoencoders,
         load_diffusion=load_diffusion,
         lpips=load_learned_perceptual_distance(device),
+        more_likeness_encoders=[load_encoder(encoder) for encoder in config.more_likeness_encoders],
     )

@@ -81,7 +81,7 @@ def _protect_in_one_loop(
     identities = clean_identities(
         [subject.photo for subject in subjects],
         [subject.faces for subject in subjects],
-        models.white_boxes,
+        models.likeness_encoders,
         models.device,
     )
     take_likeness_away(subjects, identities, models, config, cost, report)
@@ -132,6 +132,7 @@ def take_likeness_away(
     through_model = AutoencoderLikeness(
         models.autoencoders,
         models.white_boxes,
+        models.more_likeness_encoders,
         likeness,
         layer1.transforms,
         config.seed,

@@ -56,6 +56,7 @@ class AutoencoderLikeness:
         self,
         autoencoders: Sequence[Autoencoder],
         encoders: Sequence[IdentityEncoder],
+        more_encoders: Sequence[IdentityEncoder],
         settings: LikenessSettings,
         transforms: TransformSettings,
         seed: int,
@@ -67,6 +68,7 @@ class AutoencoderLikeness:
         Args:
             autoencoders: At least one.
             encoders: IE_i, each brought to unit gradient and weighted by its ``weight``.
+            more_encoders: Further IE_i, which no stop rule asks: students score strangers .2.
             settings: Views, mixtures and noise.
             transforms: Handling of the photo before the view.
             seed: Of all draws, together with photo and step; of mixtures, with the step.
@@ -75,21 +77,25 @@ class AutoencoderLikeness:
         """
         self.autoencoders = autoencoders
         self.encoders = encoders
+        self.more_encoders = more_encoders
         self.settings = settings
         self.transforms = transforms
         self.seed = seed
         self.micro_batch = micro_batch
         self.cost = cost
-        self.cosines_seen = torch.zeros(0)
-        """Per photo of the last call, the highest cosine that any encoder saw of any face in its
-        view; on the device, NaN where the view showed no face."""
 
-    def gradients(self, photos: Sequence[KnownPhoto], step: int) -> list[NativePhoto]:
-        """The gradient of L_id to each photo's perturbation at one step.
+    def gradients(
+        self, photos: Sequence[KnownPhoto], step: int
+    ) -> tuple[list[NativePhoto], Float[Tensor, " photos"]]:
+        """The gradient of L_id to each photo's perturbation at one step, and what was seen.
 
         Args:
             photos: Each with at least one face.
             step: Keys the draws.
+
+        Returns:
+            The gradients; and per photo the highest cosine that any of ``encoders`` saw of any face
+            in its view, on the device, NaN where the view showed no face.
         """
         autoencoder = self.autoencoders[step % len(self.autoencoders)]
         generator = keyed_generator(self.seed, "likeness", step)
@@ -106,8 +112,8 @@ class AutoencoderLikeness:
             gradients, cosines = self._of_group(chosen, autoencoder, kind, step, generator)
             found |= dict(zip(group, gradients, strict=True))
             seen |= dict(zip(group, cosines, strict=True))
-        self.cosines_seen = torch.stack([seen[index] for index in range(len(photos))])
-        return [found[index] for index in range(len(photos))]
+        indices = range(len(photos))
+        return [found[index] for index in indices], torch.stack([seen[index] for index in indices])
 
     def _of_group(
         self,
@@ -216,10 +222,10 @@ class AutoencoderLikeness:
     ) -> tuple[Images, Float[Tensor, " faces"]]:
         """The encoders' gradients to the decoded images, each at unit length, weighted, summed.
 
-        And the highest cosine that any of them sees of each face.
+        And the highest cosine that any of ``encoders`` sees of each face.
         """
         total, seen = torch.zeros_like(decoded), list[Tensor]()
-        for encoder in self.encoders:
+        for encoder in (*self.encoders, *self.more_encoders):
             leaf = decoded.requires_grad_(True)
             crops = torch.cat(
                 [
@@ -231,7 +237,8 @@ class AutoencoderLikeness:
             cosines = (encoder.embed(crops) * targets).sum(dim=1)
             (gradient,) = torch.autograd.grad(-cosines.sum(), leaf)
             total += encoder.weight * gradient / gradient.norm().clamp_min(1e-30)
-            seen.append(cosines.detach())
+            if encoder in self.encoders:
+                seen.append(cosines.detach())
             self.cost.encoder_passes += len(crops)
         return total, torch.stack(seen).amax(dim=0)
 

@@ -37,20 +37,22 @@ def encoders_in_loss(trees: Iterable[str]) -> dict[str, str]:
 
 
 def encoders_of_method(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Encoders of all parts of a method that are switched on, without those that only measure."""
-    found: dict[str, str] = {}
-    if settings.get("enabled") is False:
-        return found
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            found |= encoders_of_method(value)
-        elif "encoders" in key and isinstance(value, list):
-            found |= {
-                item["name"]: family_of(item.get("kind", ""))
-                for item in value
-                if not item.get("held_out", False)
-            }
-    return found
+    """Family by name of the encoders in the losses of a method, as a run's record has it.
+
+    A record of any version: read as it is, not as today's ``MethodSettings``. What is wanting was
+    on.
+    """
+    layer1, layer2 = (settings.get(layer) or {} for layer in ("layer1", "layer2"))
+    likeness = layer1.get("likeness") or {}
+    leads = layer1.get("enabled", True) and likeness.get("enabled", True)
+    encoders = layer2.get("encoders") or [] if leads or layer2.get("enabled", True) else []
+    names = {encoder["name"] for encoder in encoders}
+    more = likeness.get("more_encoders") or [] if leads else []
+    return {
+        encoder["name"]: family_of(encoder.get("kind", ""))
+        for encoder in [*encoders, *(one for one in more if one["name"] not in names)]
+        if not encoder.get("held_out", False)
+    }
 
 
 def cpu_seconds_of(trees: Mapping[str, str]) -> dict[str, float]:

@@ -71,7 +71,7 @@ class Models:
         recogniser = EncoderSettings(name="sface", kind="sface")
         of_losses = {
             FACELOCK: (recogniser,),
-            SAMPLED_FACE: [one for one in settings.layer2.encoders if not one.held_out],
+            SAMPLED_FACE: settings.encoders_in_loss,
         }.get(method, ())
         return cls(
             detector=load_face_detector(settings.detector),

@@ -62,7 +62,7 @@ def likeness(
 ) -> AutoencoderLikeness:
     shares = {"whole": (1.0, 0.0, 0.0), "face": (0.0, 1.0, 0.0), "template": (0.0, 0.0, 1.0)}
     chosen = settings.model_copy(update={"view_shares": shares[kind], **changes})
-    return AutoencoderLikeness([autoencoder], [encoder], chosen, NO_HANDLING, 0, 4, Cost())
+    return AutoencoderLikeness([autoencoder], [encoder], [], chosen, NO_HANDLING, 0, 4, Cost())
 
 
 def seen_cosine(
@@ -90,7 +90,7 @@ def test_the_gradient_agrees_with_finite_differences_in_each_kind_of_view(
 ) -> None:
     photo = known("a", 1, [a_face(20.0, 12.0, 36.0)])
     step = 2
-    (gradient,) = likeness(autoencoder, encoder, kind).gradients([photo], step)
+    (gradient,), _ = likeness(autoencoder, encoder, kind).gradients([photo], step)
     generator = keyed_generator(0, "a", "likeness", step)
     template = autoencoder.face_template
     from dladiff.layer1.likeness import PORTRAIT_TEMPLATE
@@ -153,7 +153,7 @@ def test_steps_lower_the_likeness_of_a_turned_a_small_and_a_second_face(
 
     before = likenesses()
     for step in range(24):
-        (gradient,) = loss.gradients([photo], step)
+        (gradient,), _ = loss.gradients([photo], step)
         photo.instance.ascent.step(gradient, 1 / 255, 0.9)
     after = likenesses()
     assert all(a < b - 0.01 for a, b in zip(after, before, strict=True)), (before, after)
@@ -166,10 +166,10 @@ def test_mixtures_reach_every_photo_and_count_as_rows_of_the_decoder(
     photos = [known(key, n, [a_face(20.0, 12.0, 36.0)]) for n, key in enumerate("abc")]
     alone = likeness(autoencoder, encoder)
     mixed = likeness(autoencoder, encoder, mixtures_per_step=2)
-    plain, coupled = alone.gradients(photos, 0), mixed.gradients(photos, 0)
+    (plain, _), (coupled, _) = alone.gradients(photos, 0), mixed.gradients(photos, 0)
     assert not any(torch.equal(a, b) for a, b in zip(plain, coupled, strict=True))
     assert mixed.cost.vae_passes == alone.cost.vae_passes + 2
-    (single,) = mixed.gradients(photos[:1], 0)
+    (single,), _ = mixed.gradients(photos[:1], 0)
     assert torch.isfinite(single).all()  # one photo has nothing to be mixed with
 
 
@@ -178,8 +178,8 @@ def test_the_draws_of_a_photo_do_not_depend_on_its_company(
 ) -> None:
     loss = likeness(autoencoder, encoder, "face")
     photos = [known(key, n, [a_face(20.0, 12.0, 36.0)]) for n, key in enumerate("ab")]
-    _, together = loss.gradients(photos, 3)
-    (alone,) = loss.gradients(photos[1:], 3)
+    (_, together), _ = loss.gradients(photos, 3)
+    (alone,), _ = loss.gradients(photos[1:], 3)
     cosine = torch.nn.functional.cosine_similarity(together.flatten(), alone.flatten(), dim=0)
     assert float(cosine) == pytest.approx(1.0, abs=1e-9)
 
@@ -189,11 +189,38 @@ def test_each_autoencoder_takes_its_turn(
 ) -> None:
     both = [in_float64(diffusion), in_float64(velocity_diffusion)]
     photo = known("a", 1, [a_face(20.0, 12.0, 36.0)])
-    loss = AutoencoderLikeness(both, [encoder], STILL, NO_HANDLING, 0, 4, Cost())
+    loss = AutoencoderLikeness(both, [encoder], [], STILL, NO_HANDLING, 0, 4, Cost())
     for step in (0, 1):
-        one = AutoencoderLikeness([both[step]], [encoder], STILL, NO_HANDLING, 0, 4, Cost())
-        (turn,), (expected,) = loss.gradients([photo], step), one.gradients([photo], step)
+        one = AutoencoderLikeness([both[step]], [encoder], [], STILL, NO_HANDLING, 0, 4, Cost())
+        (turn,), _ = loss.gradients([photo], step)
+        (expected,), _ = one.gradients([photo], step)
         assert torch.equal(turn, expected)
+
+
+def test_more_encoders_push_but_the_stop_rule_does_not_ask_them(
+    autoencoder: Autoencoder, encoder: IdentityEncoder
+) -> None:
+    photo = known("a", 1, [a_face(20.0, 12.0, 36.0)])
+    network = TinyEncoder().double().requires_grad_(False)
+    network.say.weight.neg_()
+    other = dataclasses.replace(encoder, name="other", network=network)
+    (identity,) = photo.identities
+    of_both = dict.fromkeys(("tiny", "other"), identity.target["tiny"])
+    photo = KnownPhoto(photo.instance, [FaceIdentity(of_both, of_both, is_person=True)])
+    found = {}
+    for name, leading, more in (
+        ("one", [encoder], []),
+        ("more", [encoder], [other]),
+        ("equals", [encoder, other], []),
+    ):
+        loss = AutoencoderLikeness(
+            [autoencoder], leading, more, STILL, NO_HANDLING, seed=0, micro_batch=4, cost=Cost()
+        )
+        (gradient,), cosines = loss.gradients([photo], 0)
+        found[name] = gradient, float(cosines[0])
+    assert torch.equal(found["more"][0], found["equals"][0])
+    assert not torch.equal(found["more"][0], found["one"][0])
+    assert found["more"][1] == found["one"][1] < found["equals"][1]
 
 
 def test_all_weights_stay_frozen_and_as_they_were(

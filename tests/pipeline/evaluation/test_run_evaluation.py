@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.commands.evaluate import evaluate
 from pipeline.evaluation.families import Standing, standings
-from pipeline.evaluation.protection import encoders_in_loss
+from pipeline.evaluation.protection import encoders_in_loss, encoders_of_method
 from pipeline.evaluation.rows import ATTACKS_SCHEMA, IMAGES_SCHEMA
 from pipeline.evaluation.run import EvaluationOutcome, run_evaluation
 from pipeline.evaluation.settings import EvaluationSettings, default_judges
@@ -116,7 +116,7 @@ def test_encoders_in_a_loss_are_known_from_the_run_that_protected(tmp_path: Path
     store = open_store(str(tmp_path / "out"))
     encoders = [{"name": "mine", "kind": "student"}, {"name": "judge", "held_out": True}]
     method = {
-        "layer1": {"enabled": False, "encoders": [{"name": "other"}]},
+        "layer1": {"enabled": False, "likeness": {"more_encoders": [{"name": "other"}]}},
         "layer2": {"enabled": True, "encoders": encoders},
     }
     store.write("runs/a/run.json", json.dumps({"config": {"method": method}}).encode())
@@ -127,6 +127,19 @@ def test_encoders_in_a_loss_are_known_from_the_run_that_protected(tmp_path: Path
     judges = standings(default_judges(), in_loss)
     assert judges["sface"] == Standing("SFace", in_loss=False, kin_of_loss=True)
     assert not judges["dlib"].kin_of_loss
+
+
+def test_a_record_tells_all_encoders_that_a_loss_read() -> None:
+    more = [{"name": "small", "kind": "student"}, {"name": "judge", "kind": "student"}]
+    judging = {"name": "judge", "kind": "student", "held_out": True}
+    layer2 = {"enabled": False, "encoders": [{"name": "net", "kind": "dlib_resnet"}, judging]}
+    likeness = {"enabled": True, "more_encoders": more}
+    method = {"layer1": {"enabled": True, "likeness": likeness}, "layer2": layer2}
+    assert encoders_of_method(method) == {"net": "dlib", "small": "SFace"}
+    likeness["enabled"] = False
+    assert encoders_of_method(method) == {}
+    layer2["enabled"] = True
+    assert encoders_of_method(method) == {"net": "dlib"}
 
 
 def test_each_tree_is_a_point_of_a_curve_with_what_it_shows_and_costs(

@@ -54,11 +54,19 @@ def test_the_default_method_reads_detector_and_encoder() -> None:
     }
 
 
+def test_encoders_that_only_the_likeness_reads_enter_the_digest_without_layer_2() -> None:
+    method = load_config("balanced", overrides=["layer2.enabled=false"]).method
+    names = {name.split("/")[1] for name in weights_sha256(method) if name.startswith("encoder/")}
+    assert names == {"sface", "dlib", "plain", "mobile"}
+
+
 def test_the_names_that_enter_the_digest_of_the_default_method_stay() -> None:
     assert list(weights_sha256(load_config("balanced").method)) == [
         "detector/face_detection_yunet_2023mar_int8bq.onnx",
         "encoder/sface/face_recognition_sface_2021dec_int8bq.onnx",
         "encoder/dlib/dlib_resnet.safetensors",
+        "encoder/plain/plain.safetensors",
+        "encoder/mobile/mobile.safetensors",
         "checkpoint/face_template.json",
         "checkpoint/learning_rates.json",
         "checkpoint/model_index.json",

@@ -82,7 +82,7 @@ def take_stranger_away(
         own = clean_identities(
             [subject.photo for subject in with_faces],
             [subject.faces for subject in with_faces],
-            models.white_boxes,
+            models.likeness_encoders,
             models.device,
         )
         # Which face is the person's is still known, so that the loop looks where ours does.
@@ -108,5 +108,6 @@ def sampled_identity(
         photo = Photo(f"sample {number}", tensor_to_image(untouched_images(diffusion, one)))
         faces = models.detector.detect(photo.image)
         if faces:
-            return clean_identities([photo], [faces[:1]], models.white_boxes, models.device)[0][0]
+            encoders = models.likeness_encoders
+            return clean_identities([photo], [faces[:1]], encoders, models.device)[0][0]
     raise ValueError(f"the checkpoint shows no face in {_TRIES} samples: give another --seed")
