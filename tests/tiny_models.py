@@ -10,7 +10,13 @@ from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 NUM_TOKENS = 24
 
@@ -77,6 +83,24 @@ def tiny_text_encoder(vocab_size: int, seed: int = 0) -> CLIPTextModel:
             eos_token_id=1,
         )
     ).eval()
+
+
+def write_clip_vision(folder: Path, hidden_size: int = 32, seed: int = 0) -> Path:
+    """A CLIP vision tower of 224 px in 16 patches, in transformers format; returns the folder."""
+    torch.manual_seed(seed)
+    tower = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=hidden_size,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            image_size=224,
+            patch_size=56,
+            projection_dim=24,
+        )
+    )
+    tower.save_pretrained(folder, safe_serialization=True)
+    return folder
 
 
 def write_tokenizer(folder: Path, max_length: int = NUM_TOKENS) -> CLIPTokenizer:

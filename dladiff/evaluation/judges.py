@@ -16,7 +16,7 @@ from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.evaluation.attackers_view import OtherImage, warp_photo
 from dladiff.face_detection import FaceDetector
 from dladiff.faces import crop_from_photo
-from dladiff.image_values import Image, image_to_tensor
+from dladiff.image_values import Crops, Image, image_to_tensor
 from dladiff.results import Face
 
 MIN_FACE_SCORE = 0.6
@@ -80,12 +80,16 @@ def _embed(
     return np.stack([np.zeros(width, np.float32) if row is None else row for row in rows])
 
 
+def face_crop(encoder: IdentityEncoder, image: Image, face: Face) -> Crops:
+    """One face of an image as an encoder reads it, on the CPU."""
+    crop = warp_photo(image, crop_from_photo(face, encoder.template), encoder.side)
+    return image_to_tensor(crop, "cpu")
+
+
 @torch.no_grad()
 def embed_face(judge: IdentityEncoder, image: Image, face: Face) -> Float[np.ndarray, " dim"]:
     """The unit embedding of one face of an image."""
-    crop = warp_photo(image, crop_from_photo(face, judge.template), judge.side)
     device = next(judge.network.parameters()).device
-    embedding: Float[np.ndarray, " dim"] = (
-        judge.embed(image_to_tensor(crop, device))[0].cpu().numpy()
-    )
+    crop = face_crop(judge, image, face).to(device)
+    embedding: Float[np.ndarray, " dim"] = judge.embed(crop)[0].cpu().numpy()
     return embedding

@@ -120,6 +120,22 @@ def evaluate(
             rich_help_panel=_WHAT,
         ),
     ] = None,
+    adapter_kind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="What --adapter is: faceid (default), faceid-plus or faceid-plusv2.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    adapter_clip: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="CLIP vision tower (transformers format) that a Plus adapter reads besides.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -200,6 +216,8 @@ def evaluate(
             "view": view,
             "adapter": adapter,
             "adapter_encoder": parse_judge(adapter_encoder) if adapter_encoder else None,
+            "adapter_kind": adapter_kind,
+            "adapter_clip": adapter_clip,
             "judges": (*default_judges(), *map(parse_judge, judges)) if judges else None,
             "in_loss": in_loss,
         },

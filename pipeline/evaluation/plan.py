@@ -102,7 +102,9 @@ class _CellMaker:
         if "zero_shot" in settings.attacks:
             encoder = encoders_digest((settings.adapter_encoder,))
             adapter = file_digest(settings.adapter_path)
-            self.adapter = content_key(adapter, encoder)
+            clip = settings.adapter_clip_encoder
+            more = () if clip is None else (settings.adapter_kind, encoders_digest((clip,)))
+            self.adapter = content_key(adapter, encoder, *more)
 
     def attack(
         self, person: Person, name: AttackName, handling: HandlingName, condition: str

