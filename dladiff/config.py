@@ -191,6 +191,9 @@ class LikenessSettings(Settings):
     about it and shows first. Inside, both layers' budgets add up."""
     photo_step_every: Annotated[int, Field(ge=2)] = 3
     """Every so many steps one looks at the photo itself, as zero-shot adapters do."""
+    finishing_steps: Annotated[int, Field(ge=0)] = 24
+    """Afterwards, on the photo alone and without momentum, for faces that still ask for it. Cheap,
+    and what the autoencoder shows stays as it is [X, measured]."""
     stop_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Stop early, after a few settling steps, once the autoencoder shows no photo of the set with
     a higher cosine than this to any encoder of the loss, on average over ten looks, handled ones

@@ -60,6 +60,8 @@ def defend_likeness(
 ) -> int:
     """Takes all steps on all photos of a person, in place; fewer where the stop rule is met.
 
+    Finishing steps, on the photo alone, come last: they only move faces that still ask for it.
+
     Args:
         photos: With faces, each at the start of its ascent.
         through_model: L_id.
@@ -68,21 +70,20 @@ def defend_likeness(
         on_progress: Called after each step with the fraction done.
 
     Returns:
-        The number of steps taken.
+        The number of steps taken, without the finishing ones.
 
     Raises:
         GradientError: If the gradient of a photo was zero or not finite.
     """
     rule, step_sizes = LikenessStop(settings.stop_cosine), all_step_sizes(settings)
+    num_finishing = 0 if on_photo is None else settings.finishing_steps
     step = 0
     while step < len(step_sizes):
         step_size = levels_to_unit(step_sizes[step])
         is_photo_step = step % settings.photo_step_every == settings.photo_step_every - 1
         if on_photo is not None and is_photo_step:
             # A face that is unlike enough has no gradient: its momentum goes on alone.
-            for photo, gradient in zip(photos, on_photo.gradients(photos, step), strict=True):
-                ascent = photo.instance.ascent
-                ascent.step(gradient, step_size, settings.momentum, may_vanish=True)
+            _step_on_photo(photos, on_photo, step, step_size, settings.momentum)
         else:
             gradients, cosines = through_model.gradients(photos, step)
             for photo, gradient in zip(photos, gradients, strict=True):
@@ -91,10 +92,27 @@ def defend_likeness(
             if rule.is_met():
                 step_sizes = settled(step_sizes, step + 1, settings.photo_step_every)
         step += 1
-        on_progress(step / len(step_sizes))
+        on_progress(step / (len(step_sizes) + num_finishing))
+    if on_photo is not None:
+        for number in range(num_finishing):
+            # Without momentum a face that asks for no more stays as it is.
+            step_size = levels_to_unit(settings.step_size_levels * (1 - number / num_finishing))
+            _step_on_photo(photos, on_photo, settings.num_steps + number, step_size, 0.0)
+            on_progress((step + number + 1) / (step + num_finishing))
     for photo in photos:
         photo.instance.ascent.require_live(f"likeness, photo {photo.instance.photo.key}")
     return step
+
+
+def _step_on_photo(
+    photos: Sequence[KnownPhoto],
+    on_photo: PhotoLikeness,
+    step: int,
+    step_size: float,
+    momentum: float,
+) -> None:
+    for photo, gradient in zip(photos, on_photo.gradients(photos, step), strict=True):
+        photo.instance.ascent.step(gradient, step_size, momentum, may_vanish=True)
 
 
 def all_step_sizes(settings: LikenessSettings) -> list[float]:

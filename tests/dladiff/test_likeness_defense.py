@@ -139,3 +139,19 @@ def test_a_loop_that_has_reached_its_aim_ends_early(
     assert max(photo.model_likeness[0].after for photo in short.photos) < 0.3
     assert len(done) < likeness.num_steps == 60
     assert done[-1] == 1
+
+
+def test_finishing_steps_move_only_faces_that_still_ask_for_it(
+    photos: list[Photo], models: ProtectionModels, config: MethodSettings
+) -> None:
+    def protect(num_finishing: int, target_cosine: float) -> SetResult:
+        changes = {"finishing_steps": num_finishing, "photo_target_cosine": target_cosine}
+        likeness = config.layer1.likeness.model_copy(update={"num_steps": 6, **changes})
+        layer1 = config.layer1.model_copy(update={"likeness": likeness})
+        return protect_photo_set(photos, [], models, config.model_copy(update={"layer1": layer1}))
+
+    for photo, without in zip(protect(8, 0.9).photos, protect(0, 0.9).photos, strict=True):
+        assert np.array_equal(photo.image, without.image)  # type: ignore[arg-type]
+    for photo, without in zip(protect(8, -1.0).photos, protect(0, -1.0).photos, strict=True):
+        assert photo.identity_cosines[0].after < without.identity_cosines[0].after - 0.1
+        assert photo.stop_reason == "num_steps"
