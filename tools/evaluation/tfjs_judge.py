@@ -166,18 +166,19 @@ class Judge(nn.Module):
     def __init__(self, graph: Graph, recipe: Recipe) -> None:
         super().__init__()
         self.graph, self.recipe = graph, recipe
-        self.mean: Tensor
-        self.register_buffer("mean", torch.tensor(recipe.mean_levels).reshape(1, 3, 1, 1))
+        self.offset: Tensor
+        mean = torch.tensor(recipe.mean_levels).reshape(1, 3, 1, 1)
+        self.register_buffer("offset", 127.5 - mean)
 
     def forward(self, crops: Float[Tensor, "batch 3 112 112"]) -> Float[Tensor, "batch dim"]:
         side = self.recipe.side
         if side != ARCFACE_SIDE:
             scale = side / ARCFACE_SIDE
             crops = functional.interpolate(crops, scale_factor=scale, mode="bilinear")
-        levels = crops * 127.5 + 127.5
         if self.recipe.is_bgr:
-            levels = levels[:, [2, 1, 0]]
-        embeddings: Tensor = self.graph(levels - self.mean)
+            crops = crops[:, [2, 1, 0]]
+        # One product and one sum: a subtraction here would look as if the graph took 0..255.
+        embeddings: Tensor = self.graph(crops * 127.5 + self.offset)
         return embeddings
 
 
