@@ -150,8 +150,9 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--judge",
-            metavar="NAME[=FILE]",
-            help="A further judge as name=model.onnx (ArcFace type). Repeatable.",
+            metavar="[FAMILY/]NAME[=FILE]",
+            help="A further judge as name=model.onnx (ArcFace type). Those without a stated family "
+            "count as one. Repeatable.",
             rich_help_panel=_WHO,
         ),
     ] = None,
@@ -199,10 +200,16 @@ def evaluate(
     holds attacks.parquet, images.parquet, summary.json and page.html. Run it again to go on
     after a stop; nothing is computed twice. No fine-tuned weights are ever written.
     """
-    from pipeline.evaluation.settings import default_judges, evaluation_settings, parse_judge
+    from pipeline.evaluation.settings import (
+        default_judges,
+        evaluation_settings,
+        parse_judge,
+        parse_judges,
+    )
     from pipeline.reporting.logs import set_up_logging
 
     set_up_logging(as_json=False, verbose=verbose)
+    own_judges, families = parse_judges(judges or ())
     settings = evaluation_settings(
         preset,
         {
@@ -218,7 +225,8 @@ def evaluate(
             "adapter_encoder": parse_judge(adapter_encoder) if adapter_encoder else None,
             "adapter_kind": adapter_kind,
             "adapter_clip": adapter_clip,
-            "judges": (*default_judges(), *map(parse_judge, judges)) if judges else None,
+            "judges": (*default_judges(), *own_judges),
+            "judge_families": families,
             "in_loss": in_loss,
         },
         overrides or (),

@@ -16,7 +16,7 @@ _FAMILIES = {
     "clip": "CLIP",
 }
 """By kind of encoder. What people bring as ArcFace-type files counts as one family: its makers,
-data and losses are mostly the same."""
+data and losses are mostly the same, unless a person says which family theirs is of."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,20 @@ def family_of(kind: str) -> str:
     return _FAMILIES.get(kind, kind)
 
 
-def standings(judges: Sequence[EncoderSettings], in_loss: Mapping[str, str]) -> dict[str, Standing]:
+def standings(
+    judges: Sequence[EncoderSettings],
+    in_loss: Mapping[str, str],
+    told: Mapping[str, str] | None = None,
+) -> dict[str, Standing]:
     """Standing of each judge, by name.
 
     Args:
         judges: Whose.
         in_loss: Family by name of the encoders that were in a loss; empty where it is not known.
+        told: Family by name of judges of which a person says it.
     """
-    families = set(in_loss.values()) | {
-        family_of(judge.kind) for judge in judges if judge.name in in_loss
-    }
+    family = {judge.name: (told or {}).get(judge.name, family_of(judge.kind)) for judge in judges}
+    of_losses = set(in_loss.values()) | {family[name] for name in family if name in in_loss}
     return {
-        judge.name: Standing(
-            family=(family := family_of(judge.kind)),
-            in_loss=judge.name in in_loss,
-            kin_of_loss=family in families,
-        )
-        for judge in judges
+        name: Standing(family[name], name in in_loss, family[name] in of_losses) for name in family
     }

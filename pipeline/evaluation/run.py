@@ -76,7 +76,7 @@ def run_evaluation(
     out = open_store(out_uri)
     trees = {PROTECTED: protected_uri, **(also or {})}
     in_loss = dict.fromkeys(settings.in_loss, "") | encoders_in_loss(trees.values())
-    standing = standings(settings.judges, in_loss)
+    standing = standings(settings.judges, in_loss, settings.judge_families)
     people = find_people(clean_uri, trees, settings)
     plan = make_plan(people, settings, checkpoint_has_template(settings))
     reasons, interrupted = _do_cells(out, plan, settings, open_workers)

@@ -47,6 +47,8 @@ class EvaluationSettings(Settings):
     """How the attacker crops; None: the checkpoint's face template if it has one, else
     ``whole``."""
     judges: tuple[EncoderSettings, ...]
+    judge_families: dict[str, str] = Field(default_factory=dict)
+    """Family by judge where a person says it; the headline is the worst family outside losses."""
     in_loss: tuple[str, ...] = ()
     """Judges that were in a loss of the protection: their word is shown apart."""
     adapter: str | None = None
@@ -156,6 +158,25 @@ def default_judges() -> tuple[EncoderSettings, ...]:
     return (*judges, EncoderSettings(name="dlib", kind="dlib_resnet", held_out=True))
 
 
+def parse_judges(texts: Iterable[str]) -> tuple[tuple[EncoderSettings, ...], dict[str, str]]:
+    """Judges as a person names them, and the families that they say, by judge.
+
+    Args:
+        texts: Each as of ``parse_judge``, ``family/`` before it where it is said.
+
+    Raises:
+        ConfigurationError: As of ``parse_judge``.
+    """
+    judges, families = [], {}
+    for text in texts:
+        name, separator, path = text.partition("=")
+        family, _, name = name.rpartition("/")
+        judges.append(parse_judge(f"{name}{separator}{path}"))
+        if family:
+            families[name] = family
+    return tuple(judges), families
+
+
 def parse_judge(text: str) -> EncoderSettings:
     """A judge as a person names it: ``name=model.onnx``, an ArcFace-type file of theirs.
 
@@ -169,7 +190,7 @@ def parse_judge(text: str) -> EncoderSettings:
     if text in known:
         return known[text]
     raise ConfigurationError(
-        f"--judge {text!r}: expected name=model.onnx or one of {', '.join(known)}"
+        f"--judge {text!r}: expected [family/]name=model.onnx or one of {', '.join(known)}"
     )
 
 

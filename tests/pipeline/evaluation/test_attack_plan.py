@@ -9,9 +9,10 @@ import pytest
 from dladiff.config import EncoderSettings
 from dladiff.errors import ModelError
 from pipeline.errors import ConfigurationError
+from pipeline.evaluation.families import Standing, standings
 from pipeline.evaluation.people import CLEAN, PROTECTED, find_people
 from pipeline.evaluation.plan import EvaluationPlan, PlannedRow, make_plan
-from pipeline.evaluation.settings import evaluation_settings, parse_judge
+from pipeline.evaluation.settings import evaluation_settings, parse_judge, parse_judges
 from tests.evaluation_scenes import few_images, write_trees
 from tests.tiny_models import write_clip_vision
 
@@ -137,11 +138,26 @@ def test_wrong_wishes_are_refused_with_what_is_possible(
         evaluation_settings(preset, given, overrides)
 
 
+def test_a_person_may_say_which_family_a_judge_is_of() -> None:
+    judges, families = parse_judges(["HSE/faceres=/models/f.onnx", "mine=/models/m/i.onnx"])
+    assert [(judge.name, judge.path) for judge in judges] == [
+        ("faceres", "/models/f.onnx"),
+        ("mine", "/models/m/i.onnx"),
+    ]
+    assert families == {"faceres": "HSE"}
+    found = standings(judges, {"other": "ArcFace"}, families)
+    assert found == {
+        "faceres": Standing("HSE", in_loss=False, kin_of_loss=False),
+        "mine": Standing("ArcFace", in_loss=False, kin_of_loss=True),
+    }
+    assert standings(judges, {"faceres": ""}, families)["faceres"].kin_of_loss
+
+
 def test_judges_are_named_by_file_or_from_the_package() -> None:
     own = parse_judge("mine=/models/mine.onnx")
     assert (own.name, own.kind, own.path) == ("mine", "arcface_onnx", "/models/mine.onnx")
     assert parse_judge("sface").kind == "sface"
-    with pytest.raises(ConfigurationError, match=r"expected name=model\.onnx or one of sface"):
+    with pytest.raises(ConfigurationError, match=r"name=model\.onnx or one of sface"):
         parse_judge("nobody")
 
 
