@@ -191,9 +191,9 @@ class LikenessSettings(Settings):
     about it and shows first. Inside, both layers' budgets add up."""
     photo_step_every: Annotated[int, Field(ge=2)] = 3
     """Every so many steps one looks at the photo itself, as zero-shot adapters do."""
-    finishing_steps: Annotated[int, Field(ge=0)] = 24
-    """Afterwards, on the photo alone and without momentum, for faces that still ask for it. Cheap,
-    and what the autoencoder shows stays as it is [X, measured]."""
+    finishing_steps: Annotated[int, Field(ge=0)] = 32
+    """Afterwards, on the photo alone, by layer 2's encoders and without momentum, for faces that
+    still ask for it. Cheap, and what the autoencoder shows stays as it is [X, measured]."""
     stop_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Stop early, after a few settling steps, once the autoencoder shows no photo of the set with
     a higher cosine than this to any encoder of the loss, on average over ten looks, handled ones
@@ -202,8 +202,9 @@ class LikenessSettings(Settings):
         EncoderSettings(name="plain", kind="student"),
         EncoderSettings(name="mobile", kind="student"),
     )
-    """Of L_id alone, beside those of layer 2: small networks, which see a face otherwise than large
-    ones do [X, measured]. One that layer 2 has too counts as layer 2 has it. The third student,
+    """In the loop beside those of layer 2: small networks, which see a face otherwise than large
+    ones do [X, measured]. Neither finishing steps nor ``target_met`` ask them, since with them
+    strangers score .2. One that layer 2 has too counts as layer 2 has it. The third student,
     ``convnext``, stays out: it judges."""
     photo_target_cosine: float = -0.05
     """Faces whose cosine on the photo is below ask for no more: a surplus would only be seen."""
@@ -318,7 +319,7 @@ class MethodSettings(Settings):
 
     @property
     def more_likeness_encoders(self) -> tuple[EncoderSettings, ...]:
-        """Those that L_id has besides layer 2's; none where L_id is off."""
+        """Those that the likeness loop has besides layer 2's; none where it is off."""
         known = {encoder.name for encoder in self.layer2.encoders}
         more = self.layer1.likeness.more_encoders if self.likeness_leads else ()
         return tuple(encoder for encoder in more if encoder.name not in known)
@@ -371,10 +372,14 @@ _PRESETS: dict[str, dict[str, object]] = {
         "layer1": {
             "epsilon_levels": 4.0,
             # Small budgets leave zero-shot adapters more: every second step looks at the photo.
-            "likeness": {"surroundings_levels": 2.0, "photo_step_every": 2},
+            "likeness": {
+                "surroundings_levels": 2.0,
+                "photo_step_every": 2,
+                "finishing_steps": 48,
+            },
             "probe": {"enabled": False},
         },
-        "layer2": {"epsilon_levels": 8.0},
+        "layer2": {"epsilon_levels": 9.0},
         "masking": {"floor_share": 0.4},
     },
     "balanced": {"layer1": {"probe": {"enabled": False}}},

@@ -7,6 +7,7 @@ gradients; computes none itself.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -51,10 +52,20 @@ class LikenessStop:
         return bool((shown <= self.target_cosine).all())
 
 
+@dataclass(frozen=True)
+class PhotoLosses:
+    """Layer 2's loss twice: what is wanted of a photo, and what must be reached on it."""
+
+    in_loop: PhotoLikeness
+    """By all encoders of the loop."""
+    finishing: PhotoLikeness
+    """By those that say whether the target is met."""
+
+
 def defend_likeness(
     photos: Sequence[KnownPhoto],
     through_model: AutoencoderLikeness,
-    on_photo: PhotoLikeness | None,
+    on_photo: PhotoLosses | None,
     settings: LikenessSettings,
     on_progress: Callable[[float], None],
 ) -> int:
@@ -83,7 +94,7 @@ def defend_likeness(
         is_photo_step = step % settings.photo_step_every == settings.photo_step_every - 1
         if on_photo is not None and is_photo_step:
             # A face that is unlike enough has no gradient: its momentum goes on alone.
-            _step_on_photo(photos, on_photo, step, step_size, settings.momentum)
+            _step_on_photo(photos, on_photo.in_loop, step, step_size, settings.momentum)
         else:
             gradients, cosines = through_model.gradients(photos, step)
             for photo, gradient in zip(photos, gradients, strict=True):
@@ -97,7 +108,7 @@ def defend_likeness(
         for number in range(num_finishing):
             # Without momentum a face that asks for no more stays as it is.
             step_size = levels_to_unit(settings.step_size_levels * (1 - number / num_finishing))
-            _step_on_photo(photos, on_photo, settings.num_steps + number, step_size, 0.0)
+            _step_on_photo(photos, on_photo.finishing, settings.num_steps + number, step_size, 0.0)
             on_progress((step + number + 1) / (step + num_finishing))
     for photo in photos:
         photo.instance.ascent.require_live(f"likeness, photo {photo.instance.photo.key}")

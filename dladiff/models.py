@@ -35,7 +35,7 @@ class ProtectionModels:
     lpips: LearnedPerceptualDistance | None
     """None where its weights are not installed."""
     more_likeness_encoders: Sequence[IdentityEncoder] = ()
-    """Of L_id alone, beside the white boxes."""
+    """Of the likeness loop, beside the white boxes."""
 
     @property
     def white_boxes(self) -> list[IdentityEncoder]:
@@ -44,7 +44,7 @@ class ProtectionModels:
 
     @property
     def likeness_encoders(self) -> list[IdentityEncoder]:
-        """All encoders of L_id."""
+        """All encoders of the likeness loop."""
         return [*self.white_boxes, *self.more_likeness_encoders]
 
 

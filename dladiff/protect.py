@@ -15,7 +15,7 @@ from dladiff.instances import Instance
 from dladiff.layer1.likeness import AutoencoderLikeness
 from dladiff.layer2.face_canvas import face_masks, place_face
 from dladiff.layer2.photo_likeness import PhotoLikeness
-from dladiff.likeness_defense import defend_likeness
+from dladiff.likeness_defense import PhotoLosses, defend_likeness
 from dladiff.measurement import measure_photo
 from dladiff.models import ProtectionModels
 from dladiff.projected_gradient import GradientAscent
@@ -139,18 +139,21 @@ def take_likeness_away(
         config.micro_batch,
         cost,
     )
-    on_photo = PhotoLikeness(
-        models.white_boxes,
-        layer2,
-        likeness.photo_target_cosine,
-        config.seed,
-        config.micro_batch,
-        cost,
+    in_loop, finishing = (
+        PhotoLikeness(
+            encoders,
+            layer2,
+            likeness.photo_target_cosine,
+            config.seed,
+            config.micro_batch,
+            cost,
+        )
+        for encoders in (models.likeness_encoders, models.white_boxes)
     )
     num_steps = defend_likeness(
         known,
         through_model,
-        on_photo if layer2.enabled else None,
+        PhotoLosses(in_loop, finishing) if layer2.enabled else None,
         likeness,
         lambda fraction: report("likeness", fraction),
     )
