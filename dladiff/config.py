@@ -41,6 +41,12 @@ class EncoderSettings(Settings):
         return self
 
 
+def _require_distinct_names(encoders: tuple[EncoderSettings, ...], where: str) -> None:
+    names = [encoder.name for encoder in encoders]
+    if len(set(names)) != len(names):
+        raise ValueError(f"{where}: names must differ, got {names}")
+
+
 class FaceDetectorSettings(Settings):
     """Where faces and their five landmarks come from."""
 
@@ -113,9 +119,7 @@ class Layer2Settings(Settings):
     def _at_least_one_in_the_loss(self) -> "Layer2Settings":
         if self.enabled and all(encoder.held_out for encoder in self.encoders):
             raise ValueError("layer2.encoders: at least one must not be held_out")
-        names = [encoder.name for encoder in self.encoders]
-        if len(set(names)) != len(names):
-            raise ValueError(f"layer2.encoders: names must differ, got {names}")
+        _require_distinct_names(self.encoders, "layer2.encoders")
         return self
 
 
@@ -196,8 +200,8 @@ class LikenessSettings(Settings):
     still ask for it. Cheap, and what the autoencoder shows stays as it is [X, measured]."""
     stop_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Stop early, after a few settling steps, once the autoencoder shows no photo of the set with
-    a higher cosine than this to any encoder of the loss, on average over ten looks, handled ones
-    among them. None: take all steps."""
+    a higher cosine than this to any encoder of layer 2's loss, on average over ten looks, handled
+    ones among them. None: take all steps."""
     more_encoders: tuple[EncoderSettings, ...] = (
         EncoderSettings(name="plain", kind="student"),
         EncoderSettings(name="mobile", kind="student"),
@@ -220,9 +224,7 @@ class LikenessSettings(Settings):
 
     @model_validator(mode="after")
     def _all_in_the_loss(self) -> "LikenessSettings":
-        names = [encoder.name for encoder in self.more_encoders]
-        if len(set(names)) != len(names):
-            raise ValueError(f"layer1.likeness.more_encoders: names must differ, got {names}")
+        _require_distinct_names(self.more_encoders, "layer1.likeness.more_encoders")
         if any(encoder.held_out for encoder in self.more_encoders):
             raise ValueError(
                 "layer1.likeness.more_encoders: all are in the loss; one that is held_out belongs "
@@ -325,10 +327,15 @@ class MethodSettings(Settings):
         return tuple(encoder for encoder in more if encoder.name not in known)
 
     @property
+    def encoders(self) -> tuple[EncoderSettings, ...]:
+        """Layer 2's, then those that the likeness loop has besides."""
+        return (*self.layer2.encoders, *self.more_likeness_encoders)
+
+    @property
     def encoders_in_loss(self) -> tuple[EncoderSettings, ...]:
         """All that any loss of this method reads."""
-        every = self.layer2.encoders if self.layer2.enabled or self.likeness_leads else ()
-        return tuple(one for one in (*every, *self.more_likeness_encoders) if not one.held_out)
+        reads_any = self.layer2.enabled or self.likeness_leads
+        return tuple(one for one in self.encoders if reads_any and not one.held_out)
 
     @model_validator(mode="after")
     def _one_encoder_per_name(self) -> "MethodSettings":

@@ -55,8 +55,7 @@ def protect_photo_set(
     report, cost = on_progress or (lambda stage, fraction: None), Cost()
     with timed(cost, "detect", models.device):
         subjects = [Subject(photo, models.detector.detect(photo.image)) for photo in photos]
-    leads = config.layer1.enabled and config.layer1.likeness.enabled
-    in_one_loop = [subject for subject in subjects if leads and subject.faces]
+    in_one_loop = [subject for subject in subjects if config.likeness_leads and subject.faces]
     in_two_layers = [subject for subject in subjects if subject not in in_one_loop]
     if in_one_loop:
         with timed(cost, "likeness", models.device):

@@ -169,11 +169,11 @@ def parse_judges(texts: Iterable[str]) -> tuple[tuple[EncoderSettings, ...], dic
     """
     judges, families = [], {}
     for text in texts:
-        name, separator, path = text.partition("=")
-        family, _, name = name.rpartition("/")
-        judges.append(parse_judge(f"{name}{separator}{path}"))
+        family, slash, _ = text.partition("=")[0].rpartition("/")
+        judge = parse_judge(text.removeprefix(family + slash))
+        judges.append(judge)
         if family:
-            families[name] = family
+            families[judge.name] = family
     return tuple(judges), families
 
 

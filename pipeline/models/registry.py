@@ -69,7 +69,7 @@ def list_models(method: MethodSettings | None = None) -> list[ModelFile]:
     if method.detector.kind == "insightface":
         find = partial(detector_files, method.detector)
         models.append(_given("detector", "face detector", find))
-    for encoder in (*method.layer2.encoders, *method.more_likeness_encoders):
+    for encoder in method.encoders:
         if encoder.kind in ("arcface_onnx", "clip"):
             find = partial(encoder_files, encoder)
             models.append(_given(encoder.name, "identity encoder", find))
@@ -101,7 +101,7 @@ def weights_sha256(method: MethodSettings) -> dict[str, str]:
 def _weights_sha256(method: MethodSettings) -> dict[str, str]:
     digests = _named("detector", detector_files(method.detector))
     if method.layer2.enabled or method.likeness_leads:
-        for encoder in (*method.layer2.encoders, *method.more_likeness_encoders):
+        for encoder in method.encoders:
             digests |= _named(f"encoder/{encoder.name}", encoder_files(encoder))
     if method.layer1.enabled:
         surrogate = method.layer1.surrogate

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers.image_utils import OPENAI_CLIP_MEAN
 
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.encoders.identity_encoders import IdentityEncoder, UnitEmbeddings
@@ -71,7 +70,7 @@ def read_faces(
         return ToldFaces(embeds)
     looks = torch.cat([clip.network(face_crop(clip, *photo).to(device)) for photo in photos])
     # Zeros where the tower expects normalised pixels, so an image of its mean colour.
-    mean = torch.tensor(OPENAI_CLIP_MEAN, device=device).reshape(1, 3, 1, 1)
+    mean = clip.network.get_buffer("mean")
     return ToldFaces(embeds, looks, clip.network(mean.expand(1, 3, clip.side, clip.side)))
 
 
