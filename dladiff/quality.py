@@ -82,14 +82,14 @@ class LearnedPerceptualDistance(nn.Module):
     def forward(self, images: Images, others: Images) -> Float[Tensor, " batch"]:
         """The distance of each pair of images in [0, 1]."""
         distance = torch.zeros(images.shape[0], device=images.device)
-        pairs = zip(self._features(images), self._features(others), self.shares, strict=True)
+        pairs = zip(self.features(images), self.features(others), self.shares, strict=True)
         for ours, theirs, share in pairs:
             squared = (_unit_channels(ours) - _unit_channels(theirs)).square()
             distance = distance + (squared * share).sum(dim=1).mean(dim=(1, 2))
         return distance
 
-    def _features(self, images: Images) -> list[Tensor]:
-        """The five activations; the input is normalised from [-1, 1] as the authors do."""
+    def features(self, images: Images) -> list[Tensor]:
+        """The five activations of images in [0, 1], normalised from [-1, 1] as the authors do."""
         hidden = (images * 2.0 - 1.0 - self.mean) / self.std
         strides_and_padding = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
         features = []

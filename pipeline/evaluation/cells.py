@@ -21,7 +21,9 @@ from pipeline.evaluation.people import PhotoFile
 from pipeline.models.hashing import file_sha256
 
 EVALUATION_VERSION = 1
-"""Raised whenever the same inputs and settings would give other images or cosines."""
+"""Raised whenever the same inputs and settings would give other images."""
+MEASURE_VERSION = 2
+"""Raised whenever the same images would give other numbers."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def measure_cell(
     attack: AttackCell, reference: tuple[PhotoFile, ...], judges_digest: str
 ) -> MeasureCell:
     """The cell of a look at an attack's images."""
-    key = content_key("measure", attack.key, reference, judges_digest)
+    key = content_key("measure", MEASURE_VERSION, attack.key, reference, judges_digest)
     return MeasureCell(key, attack, reference)
 
 

@@ -28,8 +28,9 @@ _HOW_TO_READ = (
     "Leak: mean cosine of generated faces to the person's clean reference, 0 where no face was "
     "found. Floor: the same without the person. Effect: share of the leak that protection takes "
     "away, (clean - protected) / (clean - floor), under the same handling; 0 is nothing, 1 is "
-    "back at the floor. Intervals: 95 %, bootstrap over people. It holds for these attacks, this "
-    "checkpoint and these photos, and is no promise about others."
+    "back at the floor. KID: how far the images are from photos of the person as pictures, on "
+    "AlexNet's features; no measure of protection. Intervals: 95 %, bootstrap over people. It "
+    "holds for these attacks, this checkpoint and these photos, and is no promise about others."
 )
 _WHO_JUDGES = (
     "Judges are grouped into families that err alike. The headline is the worst family outside "
@@ -143,6 +144,8 @@ _COLUMNS: Sequence[tuple[str, Callable[[Line], str]]] = (
     ("floor", lambda line: number(line.floor)),
     ("ISM", lambda line: number(line.identity_score)),
     ("FDR", lambda line: number(line.face_detection_rate)),
+    ("KID, clean", lambda line: number(line.kid_clean, 3)),
+    ("KID", lambda line: number(line.kid, 3)),
     ("effect", lambda line: interval(line.effect)),
     ("on smoothed images", lambda line: interval(line.effect_smoothed)),
     ("retained", lambda line: number(line.retained)),

@@ -20,7 +20,7 @@ from pipeline.evaluation.plan import EvaluationPlan, PlannedRow
 from pipeline.evaluation.records import read_images, read_record
 from pipeline.evaluation.rows import Tables
 from pipeline.evaluation.settings import EvaluationSettings
-from pipeline.evaluation.summary import Line
+from pipeline.evaluation.summary import Line, mean_of_known
 from pipeline.images.files import PhotoLimits, decode_photo
 from pipeline.storage.store import Store, read_uri
 
@@ -80,7 +80,7 @@ def visibility_of(out: Store, plan: EvaluationPlan) -> Visibility:
         records = [record for cell in cells if (record := read_record(out, cell)) is not None]
         if records:
             visibility[condition] = {
-                name: _mean([record[name] for record in records])
+                name: mean_of_known([record[name] for record in records])
                 for name in ("psnr_db", "ssim", "lpips")
             }
             for name in ("psnr_db", "lpips"):
@@ -89,11 +89,6 @@ def visibility_of(out: Store, plan: EvaluationPlan) -> Visibility:
             largest = max(record["max_change_levels"] for record in records)
             visibility[condition]["max_change_levels"] = float(largest)
     return visibility
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
 
 
 def evaluation_page(

@@ -43,6 +43,10 @@ class Line:
     floor: float
     identity_score: float
     face_detection_rate: float
+    kid_clean: float | None
+    """Of images that were learnt from clean photos; None where it was not taken."""
+    kid: float | None
+    """How far images are from photos of the person as pictures; see ``KernelDistance``."""
     effect: Score
     effect_smoothed: Score
     """The same on smoothed images: what vanishes there is no protection."""
@@ -130,6 +134,10 @@ class ResultLines:
             floor=float(floors.mean()),
             identity_score=float(column(condition, "identity_score").mean()),
             face_detection_rate=float(np.mean([row["face_detection_rate"] for row in rows])),
+            kid_clean=mean_of_known(
+                [self._rows[attack, handling, CLEAN, person]["kid"] for person in people]
+            ),
+            kid=mean_of_known([row["kid"] for row in rows]),
             effect=bootstrap(effect, clean, leaks, floors),
             effect_smoothed=bootstrap(effect, *triple(condition, "_smoothed")),
             retained=None if kept is None or math.isnan(kept) else kept,
@@ -181,6 +189,12 @@ def _mean(scores: Sequence[Mapping[str, Any]], judge: str, family: str = "") -> 
         "kin_of_loss": any(score["kin_of_loss"] for score in scores),
         **{name: float(np.mean([score[name] for score in scores])) for name in numbers},
     }
+
+
+def mean_of_known(values: Sequence[float | None]) -> float | None:
+    """The mean of those that are known, None where none is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _first_number(value: float) -> float:

@@ -18,7 +18,7 @@ from dladiff.config import EncoderSettings, FaceDetectorSettings
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.encoders.identity_encoders import IdentityEncoder, load_identity_encoder
 from dladiff.errors import DladiffError
-from dladiff.evaluation.attackers_view import attackers_crop, find_face
+from dladiff.evaluation.attackers_view import Crop, attackers_crop, find_face
 from dladiff.evaluation.attacks.attack import (
     fine_tuning_attack,
     untouched_images,
@@ -26,8 +26,10 @@ from dladiff.evaluation.attacks.attack import (
 )
 from dladiff.evaluation.attacks.zero_shot import FaceAdapter, ToldFaces, read_faces
 from dladiff.evaluation.handlings import handle_photos, smoothed
+from dladiff.evaluation.image_quality import KernelDistance
 from dladiff.evaluation.judges import MIN_FACE_SCORE, Panel, Seen
 from dladiff.evaluation.purification import purify
+from dladiff.evaluation.settings import ViewName
 from dladiff.face_detection import FaceDetector, load_face_detector
 from dladiff.image_values import Image, Images, image_to_tensor, tensor_to_image
 from dladiff.quality import load_learned_perceptual_distance, psnr_db, ssim
@@ -155,6 +157,17 @@ class _Models:
             )
         return self._adapter
 
+    def cropped(
+        self, photos: Sequence[Image], faces: Sequence[Face | None], view: ViewName
+    ) -> list[Crop]:
+        """Photos as the checkpoint's square input."""
+        diffusion = self.diffusion
+        template = None if diffusion.face_template is None else diffusion.face_template.numpy()
+        return [
+            attackers_crop(photo, face, view, diffusion.resolution, template)
+            for photo, face in zip(photos, faces, strict=True)
+        ]
+
     def _encoder(self, settings: EncoderSettings) -> IdentityEncoder:
         return load_identity_encoder(
             settings, self.workplace.device, Path(self.workplace.weights_cache)
@@ -224,11 +237,7 @@ def _crops(
 ) -> Images:
     """What the attacker trains on: square crops, purified if the handling says so."""
     diffusion = models.diffusion
-    template = None if diffusion.face_template is None else diffusion.face_template.numpy()
-    crops = [
-        attackers_crop(photo, face, cell.view, diffusion.resolution, template)
-        for photo, face in zip(photos, faces, strict=True)
-    ]
+    crops = models.cropped(photos, faces, cell.view)
     tensors = torch.cat([image_to_tensor(crop, diffusion.device) for crop in crops])
     return purify(cell.handling, diffusion, tensors, cell.attack.seed)
 
@@ -257,7 +266,7 @@ def _told(
 
 
 def _measure(out: Shelf, workplace: Workplace, cell: MeasureCell) -> dict[str, Any]:
-    """Cosines of an attack's images to the person's reference, as made and smoothed.
+    """Cosines of an attack's images to the person's reference, as made and smoothed; their KID.
 
     Raises:
         ValueError: If the attack is not done, or the reference shows no face.
@@ -267,6 +276,8 @@ def _measure(out: Shelf, workplace: Workplace, cell: MeasureCell) -> dict[str, A
     if attack is None:
         raise ValueError("no_images: the attack itself could not be done")
     references = _references(workplace, cell.reference)
+    photos = _reference_crops(workplace, cell.reference, cell.attack.view)
+    kernel_distance = _kernel_distance(workplace.device)
     stops = []
     for num_steps, images in zip(
         attack["stops"], read_images(out, cell.attack, len(attack["stops"])), strict=True
@@ -278,6 +289,7 @@ def _measure(out: Shelf, workplace: Workplace, cell: MeasureCell) -> dict[str, A
                 "num_steps": num_steps,
                 "as_made": _look(plain, references),
                 "smoothed": _look(smooth, references),
+                "kid": None if kernel_distance is None else kernel_distance.between(images, photos),
             }
         )
     return {"stops": stops}
@@ -299,6 +311,24 @@ def _references(workplace: Workplace, photos: tuple[PhotoFile, ...]) -> dict[str
     """A person's reference by judge; in memory only."""
     seen = _models(workplace).panel.look([_read(photo) for photo in photos])
     return {name: one.reference for name, one in seen.items()}
+
+
+@lru_cache(maxsize=64)
+def _reference_crops(
+    workplace: Workplace, photos: tuple[PhotoFile, ...], view: ViewName
+) -> list[Crop]:
+    """The reference as a model sees it that learns from it; photos without a face are left out."""
+    models = _models(workplace)
+    read = [_read(photo) for photo in photos]
+    seen = [(photo, find_face(models.detector, photo)) for photo in read]
+    kept = [(photo, face) for photo, face in seen if face is not None or view == "whole"]
+    return models.cropped([photo for photo, _ in kept], [face for _, face in kept], view)
+
+
+@lru_cache(maxsize=1)
+def _kernel_distance(device: str) -> KernelDistance | None:
+    network = _lpips(device)
+    return None if network is None else KernelDistance(network)
 
 
 def _change(workplace: Workplace, cell: ChangeCell) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A whole evaluation: a tiny real checkpoint for the mechanics, the embedded one once."""
 
 import json
+import math
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -47,6 +48,7 @@ def test_an_evaluation_leaves_tables_a_summary_and_a_page_and_no_weights(
     assert attacks.schema.equals(ATTACKS_SCHEMA)
     assert images.schema.equals(IMAGES_SCHEMA)
     assert attacks["status"].to_pylist() == ["done"] * 4
+    assert all(math.isfinite(distance) for distance in attacks["kid"].to_pylist())
     assert images.num_rows == 4 * 2 * 2  # attacks, stops, images
     assert sum(images["counts"].to_pylist()) == 4 * 2
     summary = json.loads((out / "summary.json").read_text())

@@ -40,6 +40,7 @@ def row(
         "condition": condition,
         "status": "done",
         "face_detection_rate": 1.0,
+        "kid": leak / 10,
         "scores": [score("seen", True, in_loss), score("unseen", False, leak)],
     }
 
@@ -62,6 +63,15 @@ ROWS = [
 def lines() -> dict[tuple[str, str, str], Any]:
     found = ResultLines(ROWS).lines()
     return {(line.handling, line.condition, line.judge): line for line in found}
+
+
+def test_kid_stands_beside_that_of_clean_photos_as_a_mean_over_people(
+    lines: dict[Any, Any],
+) -> None:
+    line = lines["none", "protected", "unseen"]
+    assert (line.kid_clean, line.kid) == pytest.approx((0.06, 0.03))
+    unknown = ResultLines([{**one, "kid": None} for one in ROWS]).lines()[0]
+    assert (unknown.kid_clean, unknown.kid) == (None, None)
 
 
 def test_effect_is_computed_over_people_by_each_judge(lines: dict[Any, Any]) -> None:
