@@ -1,0 +1,146 @@
+"""The tables' conditions are what their names say, and a tree is made once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dladiff.config import MethodSettings
+from pipeline.config import load_config, method_digest
+from pipeline.evaluation.summary import ResultLines, summary_json
+from tools.evaluation.baselines.methods import METHODS
+from tools.evaluation.core import __main__ as core
+from tools.evaluation.core.conditions import (
+    BALANCED,
+    CONDITIONS,
+    OURS,
+    Condition,
+    conditions_of,
+)
+from tools.evaluation.core.table import markdown_table, short
+
+
+def method_of(condition: Condition) -> MethodSettings:
+    words = [*OURS, *condition.options]
+    given = list(zip(words[::2], words[1::2], strict=True))
+    preset = next((value for name, value in given if name == "--preset"), None)
+    return load_config(preset, overrides=[v for n, v in given if n == "--set"]).method
+
+
+def test_every_tree_of_ours_is_by_a_method_of_its_own() -> None:
+    ours = [condition for condition in (BALANCED, *CONDITIONS) if condition.method is None]
+    digests = {condition.name: method_digest(method_of(condition), {}) for condition in ours}
+    assert len(set(digests.values())) == len(ours)
+
+
+def test_the_tables_have_every_method_of_others_at_the_same_budget() -> None:
+    assert {one.method for one in CONDITIONS if one.part == "baselines"} | {
+        one.method for one in CONDITIONS if one.part == "controls"
+    } >= set(METHODS)
+    names = [condition.name for condition in CONDITIONS]
+    assert len(set(names)) == len(names)
+
+
+def test_parts_are_chosen_and_the_default_comes_first() -> None:
+    chosen = conditions_of(["families"])
+    assert [one.name for one in chosen] == ["protected", "sface-alone", "dlib-alone"]
+
+
+@pytest.fixture
+def album(astronaut: np.ndarray, tmp_path: Path) -> Path:
+    """Two people with five photos each."""
+    for identity in ("ann", "ben"):
+        (tmp_path / "album" / identity).mkdir(parents=True)
+        for number in range(5):
+            face = np.ascontiguousarray(astronaut[number : number + 256, 110:334])
+            Image.fromarray(face).save(tmp_path / "album" / identity / f"{number}.jpg")
+    return tmp_path / "album"
+
+
+def test_only_attacked_photos_are_protected_and_each_tree_once(album: Path, tmp_path: Path) -> None:
+    attacked, noise = tmp_path / "attacked", next(c for c in CONDITIONS if c.name == "sign_noise")
+    core.copy_attacked_photos(str(album), attacked, 1)
+    assert sorted(str(path.relative_to(attacked)) for path in attacked.rglob("*.jpg")) == [
+        f"ann/{number}.jpg" for number in range(4)
+    ]
+    core.make_tree(noise, attacked, tmp_path / "work")
+    tree = core.tree_of(noise, tmp_path / "work")
+    made = {path: path.stat().st_mtime_ns for path in tree.rglob("*.png")}
+    assert len(made) == 4
+    core.make_tree(noise, attacked, tmp_path / "work")
+    assert {path: path.stat().st_mtime_ns for path in tree.rglob("*.png")} == made
+
+
+def test_a_tree_that_broke_off_is_made_anew(album: Path, tmp_path: Path) -> None:
+    attacked, noise = tmp_path / "attacked", next(c for c in CONDITIONS if c.name == "sign_noise")
+    core.copy_attacked_photos(str(album), attacked, 1)
+    tree = core.tree_of(noise, tmp_path / "work")
+    tree.mkdir(parents=True)
+    (tree / "half-written").touch()
+    core.make_tree(noise, attacked, tmp_path / "work")
+    assert not (tree / "half-written").exists()
+    assert len(list(tree.rglob("*.png"))) == 4
+
+
+def attack_row(condition: str, identity: str, leaks: tuple[float, float]) -> dict[str, Any]:
+    scores = [
+        {
+            "judge": judge,
+            "family": judge,
+            "in_loss": False,
+            "kin_of_loss": False,
+            "leak": leak,
+            "identity_score": leak,
+            "leak_smoothed": leak,
+            "floor": 0.0,
+            "floor_smoothed": 0.0,
+        }
+        for judge, leak in zip(("one", "two"), leaks, strict=True)
+    ]
+    return {
+        "identity": identity,
+        "attack": "lora",
+        "handling": "none",
+        "condition": condition,
+        "status": "done",
+        "face_detection_rate": 1.0,
+        "kid": 0.0125,
+        "scores": scores,
+    }
+
+
+def test_the_table_has_a_row_per_condition_by_the_judges_that_are_asked() -> None:
+    rows = [
+        attack_row(condition, identity, leaks)
+        for identity in ("ann", "ben")
+        for condition, leaks in (
+            ("clean", (0.5, 0.5)),
+            ("protected", (0.0, 0.25)),
+            ("noise", (0.5, 0.5)),
+        )
+    ]
+    change = {"psnr_db_median": 33.5, "lpips_median": 0.04}
+    seen = {"protected": change, "noise": change}
+    summary = json.loads(json.dumps(summary_json(ResultLines(rows).lines(), seen)))
+    table = markdown_table(
+        summary, {"protected": "`balanced`", "noise": "noise"}, "lora", "none", ["one"]
+    )
+    head, _, ours, noise = table.splitlines()
+    assert head == (
+        "| condition | one | smoothed | `balanced` is ahead by | two | PSNR dB, LPIPS | KID |"
+    )
+    assert ours == "| `balanced` | 1.00 (1.00 to 1.00) | 1.00 |  | .50 | 33.5, .040 | .013 |"
+    assert noise == (
+        "| noise | .00 (.00 to .00) | .00 | 1.00 (1.00 to 1.00) | .00 | 33.5, .040 | .013 |"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.951, ".95"), (-0.02, "-.02"), (1.04, "1.04"), (None, "-"), (10.5, "10.50")],
+)
+def test_numbers_have_no_zero_before_the_point(value: float | None, text: str) -> None:
+    assert short(value) == text

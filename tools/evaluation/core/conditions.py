@@ -1,0 +1,112 @@
+"""What the tables compare: our presets, ours less a part, methods of others, controls.
+
+Data only. Trees of one method at several budgets are named ``method@budget``, so that an
+evaluation joins them to a curve; ``protected`` is ``balanced``.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Part = Literal["presets", "ablations", "surrogates", "families", "baselines", "controls", "curves"]
+
+CPU_SECONDS = "16"
+"""Per photo, for each method of others."""
+OURS = ("--set", "threads=1", "--workers", "1", "--canary", "0")
+"""As the methods of others are timed; a canary would hold photos back."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One protected tree."""
+
+    name: str
+    part: Part
+    label: str
+    """In the table."""
+    options: tuple[str, ...]
+    """Of ``dladiff protect``, or of ``tools.evaluation.protect_with``."""
+    method: str | None = None
+    """Of others, or a control; None: ours."""
+
+
+def _ours(name: str, part: Part, label: str, *options: str) -> Condition:
+    return Condition(name, part, label, options)
+
+
+def _without(name: str, part: Part, label: str, *values: str) -> Condition:
+    """``balanced`` with other settings."""
+    return Condition(name, part, label, tuple(word for one in values for word in ("--set", one)))
+
+
+def _surrogates(name: str, label: str, *values: str) -> Condition:
+    """Layer 1 by surrogates, a third of their epochs, with a probe of what they leave to learn."""
+    shared = ("layer1.likeness.enabled=false", "layer1.num_epochs=10", "layer1.probe.enabled=true")
+    return _without(name, "surrogates", label, *shared, *values)
+
+
+def _other(
+    method: str, label: str, face_levels: str = "18", surroundings_levels: str = "3"
+) -> Condition:
+    budget = ("--face-levels", face_levels, "--surroundings-levels", surroundings_levels)
+    part: Part = "baselines" if face_levels == "18" else "curves"
+    options = (*budget, "--cpu-seconds", CPU_SECONDS)
+    return Condition(f"{method}@{face_levels}", part, label, options, method)
+
+
+BALANCED = _ours("protected", "presets", "`balanced`")
+_SEPARATE = "layer1.joint_steps=false"
+CONDITIONS: tuple[Condition, ...] = (
+    _ours("protected@discreet", "presets", "`discreet`", "--preset", "discreet"),
+    _ours("protected@strong", "presets", "`strong`", "--preset", "strong"),
+    _ours("protected@fast", "presets", "`fast`", "--preset", "fast"),
+    _ours("paper", "presets", "`paper`", "--preset", "paper"),
+    _without("layer1-alone", "ablations", "layer 1 alone", "layer2.enabled=false"),
+    _ours("layer2-alone", "ablations", "layer 2 alone", "--preset", "zero-shot"),
+    _without(
+        "no-handling", "ablations", "no random handling in the loss",
+        "layer1.transforms.enabled=false", "layer2.transforms.enabled=false",
+    ),
+    _without("no-mixtures", "ablations", "no mixtures", "layer1.likeness.mixtures_per_step=0"),
+    _without("no-students", "ablations", "no students", "layer1.likeness.more_encoders=[]"),
+    _surrogates("surrogates", "surrogates in place of L_id"),
+    _surrogates("no-dsur", "the same without DSUR", "layer1.dual_surrogates=false"),
+    _surrogates("no-adft", "the same without ADFT", "layer1.dynamic_fine_tuning=false"),
+    _surrogates("den-alone", "L_den alone", _SEPARATE, "layer1.attention_steps=0"),
+    _surrogates("att-alone", "L_att alone", _SEPARATE, "layer1.denoising_steps=0"),
+    _without(
+        "sface-alone", "families", "SFace", "layer1.likeness.more_encoders=[]",
+        "layer2.encoders=[{name: sface, kind: sface}]",
+    ),
+    _without(
+        "dlib-alone", "families", "dlib's network", "layer1.likeness.more_encoders=[]",
+        "layer2.encoders=[{name: dlib, kind: dlib_resnet}]",
+    ),
+    _other("mist-untargeted", "Mist, untargeted"),
+    _other("facelock", "FaceLock"),
+    _other("simac", "SimAC"),
+    _other("advdm", "AdvDM"),
+    _other("mist", "Mist, targeted"),
+    _other("fsmg", "FSMG"),
+    _other("metacloak-style", "MetaCloak-style"),
+    _other("aspl", "ASPL"),
+    _other("caat", "CAAT"),
+    _other("photoguard", "PhotoGuard's encoder attack"),
+    _other("mist-untargeted", "Mist, untargeted, 12 levels", "12", "2"),
+    _other("mist-untargeted", "Mist, untargeted, 8 levels", "8", "1.4"),
+    _other("advdm", "AdvDM, 12 levels", "12", "2"),
+    _other("advdm", "AdvDM, 8 levels", "8", "1.4"),
+    _other("facelock", "FaceLock, 12 levels", "12", "2"),
+    Condition(
+        "sampled_face", "controls", "our losses, away from a sampled face", (), "sampled_face"
+    ),
+    Condition("borrowed", "controls", "our change of another face", (), "borrowed"),
+    Condition("sign_noise", "controls", "sign noise", (), "sign_noise"),
+)  # fmt: skip
+PARTS = tuple(dict.fromkeys(condition.part for condition in CONDITIONS))
+
+
+def conditions_of(parts: Iterable[str]) -> list[Condition]:
+    """Those of some parts, in the table's order; ``balanced`` comes first and always."""
+    wanted = set(parts)
+    return [BALANCED, *(condition for condition in CONDITIONS if condition.part in wanted)]
