@@ -7,6 +7,7 @@ is in place, and a module imported here would go unchecked in all tests.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import numpy as np
 import pytest
 import skimage.data
@@ -15,6 +16,11 @@ import torch
 if TYPE_CHECKING:
     from dladiff.encoders.identity_encoders import IdentityEncoder
     from dladiff.face_detection import FaceDetector
+
+
+# What an example takes says more of a busy machine than of the code; pytest has a timeout anyway.
+hypothesis.settings.register_profile("no_deadline", deadline=None)
+hypothesis.settings.load_profile("no_deadline")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,7 @@ from pipeline.config import OperationSettings
 from pipeline.errors import ConfigurationError
 from pipeline.records import MISSING_VERSION, SourcePhoto
 from pipeline.storage.store import ObjectInfo, Skipped, Store, lies_below, normalise_uri, open_store
-from pipeline.storage.uris import root_of
+from pipeline.storage.uris import folder_and_name, root_of
 
 PHOTO_EXTENSIONS = frozenset(
     ("jpg", "jpeg", "png", "webp", "heic", "heif", "avif", "bmp", "tif", "tiff", "gif")
@@ -151,10 +151,10 @@ def _require_folder(store: Store) -> None:
 
 
 def _is_file(uri: str) -> bool:
-    parent, _, name = uri.rpartition("/")
-    if parent.endswith(":/"):  # directly below the root, or a bare bucket
+    folder, name = folder_and_name(uri)
+    if folder.endswith(":/"):  # a bare bucket
         return False
-    return open_store(parent).info(name) is not None
+    return open_store(folder).info(name) is not None
 
 
 def _is_hidden(key: str) -> bool:

@@ -21,7 +21,7 @@ from pipeline.catalog.photos import LOOK_UPS, Catalog, CatalogReport, count_phot
 from pipeline.errors import ConfigurationError
 from pipeline.records import MISSING_VERSION, SourcePhoto
 from pipeline.storage.store import lies_below, normalise_uri, open_store
-from pipeline.storage.uris import root_of
+from pipeline.storage.uris import folder_and_name, root_of
 
 _REQUIRED = ("identity", "uri")
 _COLUMNS = (*_REQUIRED, "output_key")
@@ -48,7 +48,7 @@ def read_catalog_file(
         ConfigurationError: A column is missing, a URI lies elsewhere or is named twice, or an
             output key is not below ``images/`` or is named twice.
     """
-    folder, _, name = uri.rpartition("/")
+    folder, name = folder_and_name(uri)
     roots = (folder, *map(normalise_uri, allow_prefixes))
     content = open_store(folder).read(name, max_bytes=_MAX_BYTES)
     rows = _csv_rows(content) if name.lower().endswith(".csv") else _parquet_rows(content)

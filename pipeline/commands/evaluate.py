@@ -200,6 +200,7 @@ def evaluate(
     holds attacks.parquet, images.parquet, summary.json and page.html. Run it again to go on
     after a stop; nothing is computed twice. No fine-tuned weights are ever written.
     """
+    from pipeline.evaluation.people import require_trees
     from pipeline.evaluation.settings import (
         default_judges,
         evaluation_settings,
@@ -232,6 +233,7 @@ def evaluate(
         overrides or (),
     )
     trees = dict(_named_tree(text) for text in also or ())
+    require_trees(clean_uri, (protected_uri, *trees.values()))
 
     from functools import partial
 

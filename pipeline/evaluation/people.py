@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline.catalog.folder import PHOTO_EXTENSIONS, read_catalog
+from pipeline.catalog.folder import CATALOG_EXTENSIONS, PHOTO_EXTENSIONS, read_catalog
 from pipeline.config import OperationSettings
 from pipeline.errors import ConfigurationError
 from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.output.manifest import newest_state
 from pipeline.output.manifest_parts import part_keys
 from pipeline.records import SourcePhoto
-from pipeline.storage.store import open_store, read_uri
+from pipeline.storage.store import Store, open_store, read_uri
 
 CLEAN = "clean"
 PROTECTED = "protected"
@@ -44,6 +44,27 @@ class Person:
     """Clean photos that stand for the person."""
     own_reference: bool
     """The reference is the attacked photos' originals, since too few others are left."""
+
+
+def require_trees(clean_uri: str, trees: Iterable[str]) -> None:
+    """Asks whether CLEAN and the protected trees are there at all, before anything slow.
+
+    Raises:
+        ConfigurationError: If one is not.
+    """
+    if PurePosixPath(clean_uri).suffix.lower().removeprefix(".") not in CATALOG_EXTENSIONS:
+        _open_tree(clean_uri, "clean")
+    for tree in trees:
+        _open_tree(tree, "protected")
+
+
+def _open_tree(uri: str, kind: str) -> Store:
+    store = open_store(uri)
+    if not store.root_exists():
+        raise ConfigurationError(
+            f"there is no folder of {kind} photos at {store.uri}: check its spelling"
+        )
+    return store
 
 
 def find_people(
@@ -106,9 +127,7 @@ def _person(
 
 def protected_uris(photos: Sequence[SourcePhoto], tree_uri: str) -> dict[str, str]:
     """URI of the protected photo by URI of the clean one, as far as there are any."""
-    store = open_store(tree_uri)
-    if not store.root_exists():
-        raise ConfigurationError(f"there is no folder of protected photos at {store.uri}")
+    store = _open_tree(tree_uri, "protected")
     if is_output(tree_uri):
         keys = {
             uri: state.output_key

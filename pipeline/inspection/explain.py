@@ -11,6 +11,7 @@ from pipeline.output.tombstones import Tombstones
 from pipeline.reasons import Reason
 from pipeline.records import PhotoSet
 from pipeline.storage.store import Store, normalise_uri, open_store
+from pipeline.storage.uris import folder_and_name
 
 _MAX_CANDIDATES = 10
 _NOTES = {
@@ -151,7 +152,7 @@ def _verdict(state: SourceState) -> str:
 
 def _has_changed(uri: str, state: SourceState) -> bool | None:
     """Whether the original is another version now; None: it cannot be found."""
-    folder, _, name = uri.rpartition("/")
+    folder, name = folder_and_name(uri)
     try:
         info = open_store(folder).info(name)
     except (EnvironmentTrouble, ConfigurationError):

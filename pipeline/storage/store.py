@@ -18,7 +18,7 @@ from pipeline.storage.backend import Backend, ObjectInfo, Skipped
 from pipeline.storage.local import LocalFolder
 from pipeline.storage.other import FsspecPrefix
 from pipeline.storage.troubles import RETRY_DELAYS_S, NotSupported, ObjectTooLarge, retrying
-from pipeline.storage.uris import lies_below, normalise_uri, split_uri
+from pipeline.storage.uris import folder_and_name, lies_below, normalise_uri, split_uri
 
 __all__ = [
     "HASH_METADATA",
@@ -300,7 +300,7 @@ def read_uri(uri: str, max_bytes: int | None = None, root: str | None = None) ->
     Raises:
         ConfigurationError: If ``uri`` does not lie below ``root``.
     """
-    root = uri.rpartition("/")[0] if root is None else root
+    root = folder_and_name(uri)[0] if root is None else root
     store = _cached_store(root, os.getpid())
     try:
         key = store.key_of(uri)

@@ -98,6 +98,15 @@ def _resolved(uri: str) -> str:
     return "file://" + os.path.realpath(path) if scheme == "file" else uri
 
 
+def folder_and_name(uri: str) -> tuple[str, str]:
+    """The normalised URI of the folder that holds an object, and the object's name in it.
+
+    Of a bare bucket the folder is no URI: ask only of what lies in one.
+    """
+    folder, _, name = uri.rpartition("/")
+    return ("file:///" if folder == "file://" else folder), name
+
+
 def root_of(uri: str, roots: Iterable[str]) -> str | None:
     """The longest of ``roots`` below which ``uri`` is written; None: below none."""
     below = [root for root in roots if uri.startswith(root.rstrip("/") + "/")]

@@ -186,6 +186,9 @@ def test_without_a_command_the_help_is_shown() -> None:
         (["verify", "nowhere"], "there is no OUTPUT at"),
         (["explain", "nowhere", "1.jpg"], "there is no OUTPUT at"),
         (["report", "nowhere"], "there is no OUTPUT at"),
+        (["evaluate", "nowhere", "out", "results"], "there is no folder of clean photos at"),
+        (["evaluate", ".", "nowhere", "results"], "there is no folder of protected photos at"),
+        (["evaluate", ".", ".", "results", "--also", "a=nowhere"], "protected photos at"),
     ],
 )
 def test_wrong_arguments_exit_with_1_and_one_message(

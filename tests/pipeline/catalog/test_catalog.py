@@ -116,6 +116,8 @@ def test_missing_input_is_refused_with_a_remedy(tmp_path: Path) -> None:
         read_catalog(str(tmp_path / "nowhere"), OPERATION)
     with pytest.raises(ConfigurationError, match=r"does not exist"):
         read_catalog(str(tmp_path / "nowhere.csv"), OPERATION)
+    with pytest.raises(ConfigurationError, match=r"file:///no-such-folder does not exist"):
+        read_catalog("/no-such-folder", OPERATION)
 
 
 def test_a_single_photo_as_input_is_refused_with_a_remedy(tmp_path: Path) -> None:

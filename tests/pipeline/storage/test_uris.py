@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigurationError
-from pipeline.storage.uris import lies_below, normalise_uri, split_uri
+from pipeline.storage.uris import folder_and_name, lies_below, normalise_uri, split_uri
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,17 @@ def test_below_is_by_whole_segments_and_through_links(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     os.symlink(tmp_path / "in", tmp_path / "link")
     assert lies_below(f"file://{tmp_path}/link/out", f"file://{tmp_path}/in")
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("file:///data/in/1.jpg", ("file:///data/in", "1.jpg")),
+        ("file:///photos.csv", ("file:///", "photos.csv")),
+        ("s3://bucket/in/1.jpg", ("s3://bucket/in", "1.jpg")),
+        ("s3://bucket/1.jpg", ("s3://bucket", "1.jpg")),
+    ],
+)
+def test_an_object_lies_in_a_folder_that_can_be_opened(uri: str, expected: tuple[str, str]) -> None:
+    assert folder_and_name(uri) == expected
+    assert normalise_uri(expected[0]) == expected[0]
