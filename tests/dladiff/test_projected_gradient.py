@@ -25,7 +25,7 @@ def _images(seed: int, batch: int = 2) -> torch.Tensor:
 
 
 @given(seed=st.integers(0, 2**31), epsilon=st.floats(0, 0.25), spread=st.floats(0, 3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_projection_stays_within_budget_and_pixel_range(
     seed: int, epsilon: float, spread: float
 ) -> None:
@@ -38,7 +38,7 @@ def test_projection_stays_within_budget_and_pixel_range(
 
 
 @given(seed=st.integers(0, 2**31))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_projecting_twice_changes_nothing(seed: int) -> None:
     clean = _images(seed)
     once = project(_images(seed + 1) - 0.5, clean, 0.1)
@@ -46,7 +46,7 @@ def test_projecting_twice_changes_nothing(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 2**31), levels=st.integers(0, 32))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_rounded_result_stays_within_whole_levels(seed: int, levels: int) -> None:
     clean = (_images(seed) * 255).round() / 255
     added = project((_images(seed + 1) - 0.5), clean, levels / 255)

@@ -182,7 +182,7 @@ def _spoil(position: int, value: int) -> Callable[[bytes], bytes]:
     return spoiled
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(sorted(FORMATS)),
     st.lists(st.builds(_spoil, st.integers(0, 5000), st.integers(0, 255)), max_size=5),
