@@ -34,8 +34,9 @@ from pipeline.evaluation.settings import (
     evaluation_settings,
 )
 from pipeline.evaluation.summary import Line, ResultLines
-from pipeline.evaluation.worker import Workplace, do_in_memory
+from pipeline.evaluation.worker import do_in_memory
 from pipeline.evaluation.workers import OpenWorkers
+from pipeline.evaluation.workplace import Workplace
 from pipeline.interruption import interruptible
 from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output.audits import Audit, AuditJudge, read_audit, write_audit

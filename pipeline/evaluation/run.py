@@ -29,8 +29,9 @@ from pipeline.evaluation.result import evaluation_page, facts, visibility_of
 from pipeline.evaluation.rows import ATTACKS_SCHEMA, IMAGES_SCHEMA, Tables, make_tables
 from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.evaluation.summary import Line, ResultLines, summary_json
-from pipeline.evaluation.worker import CellOutcome, Workplace, do_cell
+from pipeline.evaluation.worker import CellOutcome, do_cell
 from pipeline.evaluation.workers import OpenWorkers
+from pipeline.evaluation.workplace import Workplace
 from pipeline.interruption import RunInterrupted, interruptible
 from pipeline.options import EXIT_DONE, EXIT_FAILURES, EXIT_UNFINISHED
 from pipeline.reporting.words import format_count, format_duration
