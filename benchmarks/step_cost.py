@@ -2,8 +2,7 @@
 
 ``python -m benchmarks.step_cost`` builds a checkpoint of Stable Diffusion's structure (UNet of
 64/128/256/256 channels, 128 px, random weights) and runs both loops, each in a process of its
-own. ``--checkpoint FOLDER --photos FOLDER`` also compares ``learned_fraction`` of T timesteps
-per VAE pass with T = 1 at equal CPU seconds, which needs trained weights.
+own.
 
 The textbook loop is what research code does: weights collect gradients, the text encoder runs at
 each step, one timestep per pass of the VAE, every attention map is kept and both UNets run to
@@ -21,27 +20,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dladiff.config import (
-    FaceDetectorSettings,
     Layer1Settings,
-    ProbeSettings,
     SurrogateSettings,
     TransformSettings,
 )
 from dladiff.diffusion.attention_maps import attention_distance
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.diffusion.denoising_loss import add_noise, draw_noise, draw_timesteps, squared_error
-from dladiff.face_detection import load_face_detector
-from dladiff.image_values import image_to_tensor
 from dladiff.instances import InstancePhoto, instance_photo
-from dladiff.layer1.adft import FinetuningDefense, open_finetuning_defense
+from dladiff.layer1.adft import open_finetuning_defense
 
 NUM_PHOTOS = 4
 TIMESTEPS_PER_STEP = 4
@@ -108,7 +101,6 @@ def lean_epochs(diffusion: DiffusionModel, _: UNet2DConditionModel, num_epochs: 
         timesteps_per_step=TIMESTEPS_PER_STEP,
         transforms=TransformSettings(enabled=False),
         surrogate=SurrogateSettings(step0_steps=0),
-        probe=ProbeSettings(enabled=False),
     )
     photos = random_photos(NUM_PHOTOS)
     with open_finetuning_defense(photos, [], diffusion, settings, 0, NUM_PHOTOS) as defense:
@@ -225,42 +217,12 @@ def in_own_process(loop: str, folder: Path, num_epochs: int) -> dict[str, float]
     return result
 
 
-def learned_at_equal_seconds(checkpoint: str, photos: Path, budget_s: float) -> dict[int, Any]:
-    """learned_fraction after equal CPU seconds of ADFT epochs, for T = 1 and T = 4."""
-    diffusion = load_diffusion_model(SurrogateSettings(checkpoint=checkpoint), "cpu")
-    detector = load_face_detector(FaceDetectorSettings())
-    instances = []
-    for path in sorted(photos.glob("*.jpg"))[:NUM_PHOTOS]:
-        image = np.asarray(Image.open(path).convert("RGB"))
-        instances.append(instance_photo(path.stem, image_to_tensor(image), detector.detect(image)))
-    results: dict[int, Any] = {}
-    for count in (1, TIMESTEPS_PER_STEP):
-        settings = Layer1Settings(timesteps_per_step=count)
-        with open_finetuning_defense(instances, [], diffusion, settings, 0) as defense:
-            results[count] = _run_for(defense, budget_s)
-    return results
-
-
-def _run_for(defense: FinetuningDefense, budget_s: float) -> dict[str, float | None]:
-    defense.train_static_surrogate()
-    started = time.process_time()
-    while time.process_time() - started < budget_s:
-        defense.alternate()
-    probe = defense.open_probe()
-    assert probe is not None
-    latents = defense.probed_latents(perturbed=True)
-    return {"epochs": defense.epoch, "learned_fraction": probe.learned_fraction(latents)}
-
-
 def main() -> None:
     """Prints one row per loop, the ratios, and whether they keep the limits."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--loop", choices=["lean", "textbook"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--checkpoint", help="trained checkpoint, e.g. embedded")
-    parser.add_argument("--photos", type=Path, help="folder with photos of one person")
-    parser.add_argument("--budget-s", type=float, default=60.0)
     arguments = parser.parse_args()
     if arguments.loop:
         print(json.dumps(run_one(arguments.loop, arguments.folder, arguments.epochs)))
@@ -279,11 +241,6 @@ def main() -> None:
     for name, ratio in ratios.items():
         verdict = "kept" if ratio <= LIMITS[name] else "BROKEN"
         print(f"ratio of {name}: {ratio:.3f}, limit {LIMITS[name]} {verdict}")
-    if arguments.checkpoint:
-        torch.set_num_threads(1)
-        found = learned_at_equal_seconds(arguments.checkpoint, arguments.photos, arguments.budget_s)
-        for count, row in found.items():
-            print(f"T = {count}: {row}")
 
 
 if __name__ == "__main__":

@@ -158,25 +158,6 @@ class SurrogateSettings(Settings):
     """Photos per fine-tuning step [P: 4]."""
 
 
-class ProbeSettings(Settings):
-    """The stop rule: how much of the clean photos a fresh LoRA learns from the protected ones."""
-
-    enabled: bool = True
-    every_epochs: Annotated[int, Field(ge=1)] = 10
-    num_steps: Annotated[int, Field(ge=1)] = 50
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Of the probe's LoRA; None: as ``surrogate.learning_rate`` says for LoRA."""
-    num_eval_pairs: Annotated[int, Field(ge=4)] = 16
-    """Fixed (timestep, noise) pairs per photo on which the probe's loss is measured."""
-    max_photos: Annotated[int, Field(ge=1)] = 4
-    """The first photos of the set, as an attacker with 3-5 photos has them; the lesson of a few
-    steps on many photos would be lost in the noise."""
-    target_learned_fraction: float = 0.3
-    """tau: stop below it."""
-    min_gain: float = 0.02
-    """Stop when two checks in a row gain less."""
-
-
 class LikenessSettings(Settings):
     """L_id: raise ``1 - cos`` of what the autoencoder shows of each face [X] (method.md).
 
@@ -265,11 +246,11 @@ class Layer1Settings(Settings):
     """ADFT. False: K3 = 0, the dynamic surrogate stays the checkpoint."""
     joint_steps: bool = True
     """One forward gives maps and prediction; step on the sum of both normalised gradients, with
-    momentum, instead of K1 then K2 steps [X]. Measured: learned_fraction .32 against .67."""
+    momentum, instead of K1 then K2 steps, which can undo each other [X, measured]."""
     joint_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     dynamic_reset_epochs: Annotated[int, Field(ge=1)] | None = 2
     """Every so many epochs the dynamic surrogate returns to the checkpoint, where attackers
-    start [X]; None: never [P]. Measured: learned_fraction .26 against .33."""
+    start [X, measured]; None: never [P]."""
     timestep_choice: Literal["stratified", "uniform", "gradient"] = "stratified"
     """``gradient``: prefer timesteps whose image gradient is large (after SimAC)."""
     include_largest_maps: bool = False
@@ -282,14 +263,13 @@ class Layer1Settings(Settings):
     view_shares: tuple[float, float, float] = (0.2, 0.2, 0.6)
     """Shares of whole-photo, face-square and aligned-face views; the last only where the
     checkpoint is made for aligned faces, the last two only where a face was found. More of what
-    the checkpoint was trained on measures better: learned_fraction .67 against .87."""
+    the checkpoint was trained on measures better [X]."""
     transforms: TransformSettings = TransformSettings()
     likeness: LikenessSettings = LikenessSettings()
     autoencoders: tuple[AutoencoderSettings, ...] = ()
     """More autoencoders in L_id besides the surrogate checkpoint's own, in turns; no UNet is
     needed, so that one photo can stand against several model families."""
     surrogate: SurrogateSettings = SurrogateSettings()
-    probe: ProbeSettings = ProbeSettings()
 
 
 class MethodSettings(Settings):
@@ -371,7 +351,6 @@ _PRESETS: dict[str, dict[str, object]] = {
             "timesteps_per_step": 2,
             "likeness": {"num_steps": 30, "step_size_levels": 1.0},
             "surrogate": {"lora_rank": 8, "step0_steps": 60},
-            "probe": {"enabled": False},
         },
         "layer2": {"num_steps": 40, "step_size_levels": 0.8},
     },
@@ -384,16 +363,14 @@ _PRESETS: dict[str, dict[str, object]] = {
                 "photo_step_every": 2,
                 "finishing_steps": 48,
             },
-            "probe": {"enabled": False},
         },
         "layer2": {"epsilon_levels": 9.0},
         "masking": {"floor_share": 0.4},
     },
-    "balanced": {"layer1": {"probe": {"enabled": False}}},
+    "balanced": {},
     "strong": {
         "layer1": {
             "likeness": {"num_steps": 90, "surroundings_levels": 7.0},
-            "probe": {"enabled": False},
         },
         "masking": {"floor_share": 1.0},
     },
@@ -413,7 +390,6 @@ _PRESETS: dict[str, dict[str, object]] = {
             "transforms": {"enabled": False},
             "likeness": {"enabled": False},
             "surrogate": {"adaptation": "full", "step0_steps": 400},
-            "probe": {"enabled": False},
         },
         "layer2": {
             "mode": "crop",

@@ -188,7 +188,6 @@ def _set_result(results: list[PhotoResult], outcome: Layer1Outcome, cost: Cost) 
     return SetResult(
         photos=results,
         cost=cost,
-        learned_fraction=metrics.learned_fraction,
         layer1_stop_reason=metrics.stop_reason,
         attention_loss_before=metrics.losses_before.attention,
         attention_loss_after=metrics.losses_after.attention,

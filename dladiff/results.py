@@ -64,7 +64,7 @@ class Cost:
     vae_passes: int = 0
     encoder_passes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall seconds by stage (``step0``, ``layer1``, ``probe``, ``layer2``, ``measure``)."""
+    """Wall seconds by stage (``step0``, ``layer1``, ``layer2``, ``measure``)."""
     gpu_seconds: float = 0.0
     peak_memory_gb: float = 0.0
     """Peak device memory on CUDA, peak resident memory of the process on CPU."""
@@ -105,7 +105,6 @@ class SetResult:
     """What became of a photo set; the losses are of those photos on which surrogates worked."""
 
     photos: list[PhotoResult]
-    learned_fraction: float | None = None
     layer1_stop_reason: str | None = None
     attention_loss_before: float | None = None
     attention_loss_after: float | None = None

@@ -100,7 +100,6 @@ class ManifestRow:
     psnr_db: float | None = _null("Re-read file against the original, dB.")
     ssim: float | None = _null("Structural similarity in [0, 1].")
     lpips: float | None = _null("LPIPS (AlexNet); null where its weights are not installed.")
-    learned_fraction: float | None = _null("What a probe still learned of the clean photos, 0..1.")
     identity_cosines: list[CosineColumn] | None = _null("Clean against protected, per encoder.")
     model_likeness: list[CosineColumn] | None = _null(
         "Clean photo against what the checkpoint's autoencoder shows of it, per encoder: what "

@@ -94,19 +94,12 @@ class LoraSurrogate(Surrogate):
 class FullSurrogate(Surrogate):
     """A complete set of weights beside the checkpoint's; only preset ``paper`` pays for it."""
 
-    def __init__(self, diffusion: DiffusionModel, adapters: "_Adapters | None"):
+    def __init__(self, diffusion: DiffusionModel):
         super().__init__(diffusion)
-        self.adapters = adapters
-        self.base = {
-            name: parameter
-            for name, parameter in diffusion.unet.named_parameters()
-            if "lora_" not in name
-        }
+        self.base = dict(diffusion.unet.named_parameters())
         self.state = {name: parameter.detach().clone() for name, parameter in self.base.items()}
 
     def predict(self, noisy_latents: Latents, timesteps: Timesteps) -> Latents:
-        if self.adapters is not None:
-            self.adapters.activate([])
         return self.diffusion.predict(noisy_latents, timesteps, weights=self.state)
 
     def weights(self) -> list[Tensor]:
@@ -144,19 +137,19 @@ def open_surrogates(
 
     Args:
         diffusion: The checkpoint; its own weights are bit-identical afterwards.
-        settings: LoRA or full weights. A surrogate called ``probe`` is always a LoRA.
-        names: E.g. ``("static", "dynamic", "probe")``.
+        settings: LoRA or full weights.
+        names: E.g. ``("static", "dynamic")``.
         seed: Of the adapters' first weights.
     """
-    lora_names = [n for n in names if settings.adaptation == "lora" or n == "probe"]
-    adapters = _Adapters(diffusion.unet, lora_names, settings.lora_rank) if lora_names else None
+    is_lora = settings.adaptation == "lora"
+    adapters = _Adapters(diffusion.unet, names, settings.lora_rank) if is_lora else None
     surrogates = Surrogates(diffusion, adapters)
     try:
         for name in names:
             surrogates._by_name[name] = (
                 LoraSurrogate(diffusion, adapters, name, seed)
-                if adapters is not None and name in lora_names
-                else FullSurrogate(diffusion, adapters)
+                if adapters is not None
+                else FullSurrogate(diffusion)
             )
         yield surrogates
     finally:

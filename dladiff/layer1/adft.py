@@ -12,7 +12,6 @@ import torch
 
 from dladiff.config import Layer1Settings
 from dladiff.diffusion.attention_maps import AttentionReader, attention_layers
-from dladiff.diffusion.autoencoder import Latents
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.fine_tuning import FineTuner
 from dladiff.diffusion.surrogates import Surrogates, open_surrogates
@@ -26,13 +25,14 @@ from dladiff.layer1.losses import (
     measure_losses,
 )
 from dladiff.layer1.photo_latents import PhotoEncoder
-from dladiff.layer1.probe import Probe, StopRule
 from dladiff.randomness import derive_seed, keyed_generator
 from dladiff.results import Cost
 from dladiff.stopwatch import timed
 
 NUM_TIMESTEP_BINS = 10
 """Of timestep choice ``gradient``."""
+NUM_EVAL_PAIRS = 16
+"""Fixed (timestep, noise) pairs per photo at which losses are measured before and after."""
 
 OnProgress = Callable[[str, float], None]
 """Called between steps with a stage name and the fraction done."""
@@ -48,8 +48,6 @@ class Layer1Metrics:
     """Of the final surrogates on the clean photos."""
     losses_after: Layer1Losses
     """Of the same surrogates at the same (t, e) on the perturbed photos."""
-    learned_fraction: float | None = None
-    """See ``Probe``; None: not measured, or the clean photos taught nothing."""
 
 
 @contextmanager
@@ -64,8 +62,7 @@ def open_finetuning_defense(
 ) -> Iterator["FinetuningDefense"]:
     """Holds the surrogates of one person for as long as layer 2's interplay may need them."""
     seed = derive_seed(seed, "layer1", *[photo.key for photo in photos])
-    names = ("static", "dynamic", "probe") if settings.probe.enabled else ("static", "dynamic")
-    with open_surrogates(diffusion, settings.surrogate, names, seed) as surrogates:
+    with open_surrogates(diffusion, settings.surrogate, ("static", "dynamic"), seed) as surrogates:
         yield FinetuningDefense(
             photos, references, diffusion, surrogates, settings, seed, micro_batch, cost or Cost()
         )
@@ -121,31 +118,21 @@ class FinetuningDefense:
         self.timestep_weights: torch.Tensor | None = None
 
     def run(self, on_progress: OnProgress | None = None) -> Layer1Metrics:
-        """Step 0, then ADFT epochs until the probe says stop or all are done."""
+        """Step 0, then all ADFT epochs."""
         report = on_progress or (lambda stage, fraction: None)
         settings = self.settings
         with timed(self.cost, "step0", self.diffusion.device):
             self.train_static_surrogate()
             self._weigh_timesteps()
-        probe = self.open_probe()
-        rule, learned, reason, epoch = StopRule(settings.probe), None, "all_epochs", 0
         for epoch in range(1, settings.num_epochs + 1):
             with timed(self.cost, "layer1", self.diffusion.device):
                 self.alternate()
             report("layer1", epoch / settings.num_epochs)
-            is_last = epoch == settings.num_epochs
-            if probe and (is_last or epoch % settings.probe.every_epochs == 0):
-                with timed(self.cost, "probe", self.diffusion.device):
-                    learned = probe.learned_fraction(self.probed_latents(perturbed=True))
-                if not is_last and (found := rule.reason_to_stop(learned)):
-                    reason = found
-                    break
         return Layer1Metrics(
-            num_epochs=epoch,
-            stop_reason=reason,
+            num_epochs=settings.num_epochs,
+            stop_reason="all_epochs",
             losses_before=self.measure(perturbed=False),
             losses_after=self.measure(perturbed=True),
-            learned_fraction=learned,
         )
 
     def alternate(self, train: bool = True) -> None:
@@ -206,7 +193,7 @@ class FinetuningDefense:
             self.losses,
             latents,
             clean,
-            self.settings.probe.num_eval_pairs,
+            NUM_EVAL_PAIRS,
             self.seed,
             self.micro_batch,
         )
@@ -228,25 +215,4 @@ class FinetuningDefense:
             latents = self.encoder.attackers_latents(self.instances, perturbed=False)
             self.timestep_weights = gradient_by_timestep(
                 self.losses, latents, NUM_TIMESTEP_BINS, self.seed, self.micro_batch
-            )
-
-    def probed_latents(self, perturbed: bool) -> Latents:
-        """What the probe trains on: the first photos, as an attacker sees them."""
-        probed = self.instances[: self.settings.probe.max_photos]
-        return self.encoder.attackers_latents(probed, perturbed)
-
-    def open_probe(self) -> Probe | None:
-        """The probe of these photos, with what the clean ones teach already measured."""
-        if not self.settings.probe.enabled:
-            return None
-        with timed(self.cost, "probe", self.diffusion.device):
-            return Probe(
-                surrogates=self.surrogates,
-                diffusion=self.diffusion,
-                clean_latents=self.probed_latents(perturbed=False),
-                surrogate_settings=self.settings.surrogate,
-                settings=self.settings.probe,
-                seed=self.seed,
-                micro_batch=self.micro_batch,
-                cost=self.cost,
             )

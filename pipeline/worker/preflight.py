@@ -39,12 +39,10 @@ def _built_in_photo() -> Image:
 def _shortened(method: MethodSettings) -> MethodSettings:
     """The same method with as few iterations as exercise every part of it."""
     surrogate = method.layer1.surrogate.model_copy(update={"step0_steps": 1})
-    probe = method.layer1.probe.model_copy(update={"enabled": False})
     layer1 = method.layer1.model_copy(
         update={
             "num_epochs": 1,
             "surrogate": surrogate,
-            "probe": probe,
             "likeness": method.layer1.likeness.model_copy(update={"num_steps": 3}),
         }
     )

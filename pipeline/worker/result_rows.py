@@ -59,7 +59,6 @@ def _with_losses(row: ManifestRow, of_set: SetResult) -> ManifestRow:
     """Adds what surrogates measured, of the photos of the set that they worked on."""
     return replace(
         row,
-        learned_fraction=of_set.learned_fraction,
         attention_loss_before=of_set.attention_loss_before,
         attention_loss_after=of_set.attention_loss_after,
         attention_loss_after_layer2=of_set.attention_loss_after_layer2,

@@ -7,7 +7,6 @@ import pytest
 from dladiff.config import (
     Layer1Settings,
     LikenessSettings,
-    ProbeSettings,
     SurrogateSettings,
     TransformSettings,
 )
@@ -65,5 +64,4 @@ def settings() -> Layer1Settings:
         views_per_photo=4,
         transforms=TransformSettings(enabled=False),
         surrogate=SurrogateSettings(lora_rank=4, step0_steps=8, learning_rate=1e-2),
-        probe=ProbeSettings(num_steps=8, num_eval_pairs=4, learning_rate=1e-2),
     )

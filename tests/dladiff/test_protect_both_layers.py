@@ -61,7 +61,6 @@ def test_both_layers_keep_their_budgets_and_all_numbers_are_filled(
     assert 7 < face.max_change_levels <= 18
     assert wall.max_change_levels == 7
     numbers = [
-        result.learned_fraction,
         result.attention_loss_before,
         result.attention_loss_after,
         result.denoising_loss_before,
@@ -71,7 +70,7 @@ def test_both_layers_keep_their_budgets_and_all_numbers_are_filled(
     ]
     assert all(number is not None and np.isfinite(number) for number in numbers)
     assert result.layer1_stop_reason == "all_epochs"
-    stages = {"detect", "step0", "layer1", "probe", "layer2", "interplay", "measure"}
+    stages = {"detect", "step0", "layer1", "layer2", "interplay", "measure"}
     assert set(result.cost.seconds) == stages
     assert result.cost.unet_forward_backward_pairs > 0
     assert result.cost.encoder_passes > 0

@@ -27,8 +27,7 @@ def few_steps(*, layer1: bool) -> dladiff.MethodSettings:
     """Both layers, or the second alone, with as few steps as show a change."""
     method = dladiff.preset_settings("fast")
     surrogate = method.layer1.surrogate.model_copy(update={"step0_steps": 4})
-    probe = method.layer1.probe.model_copy(update={"enabled": False})
-    changes = {"enabled": layer1, "num_epochs": 2, "surrogate": surrogate, "probe": probe}
+    changes = {"enabled": layer1, "num_epochs": 2, "surrogate": surrogate}
     return method.model_copy(
         update={
             "layer1": method.layer1.model_copy(update=changes),

@@ -23,11 +23,11 @@ from scipy.stats import rankdata
 from dladiff.evaluation.scores import Score, bootstrap, effect
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.evaluation.people import CLEAN
-from pipeline.manifest_row import ManifestRow
+from pipeline.manifest_row import CosineColumn, ManifestRow
 from pipeline.output.manifest import newest_rows
 from pipeline.storage.store import open_store
 
-PROXIES = ("learned_fraction", "model_likeness")
+PROXIES = ("model_likeness", "identity_cosines")
 """Manifest columns; both fall where protection is better."""
 _COLUMNS = ("output_uri", *PROXIES)
 
@@ -122,15 +122,16 @@ def _proxies(rows: Sequence[ManifestRow], identity: str, num_photos: int) -> dic
     """Averages over the attacked photos: the first protected ones of the person, by URI."""
     own = [row for row in rows if row.identity == identity and row.output_uri is not None]
     attacked = sorted(own, key=lambda row: row.source_uri)[:num_photos]
-    learned = [row.learned_fraction for row in attacked if row.learned_fraction is not None]
-    likeness = [value for row in attacked if (value := _likeness(row)) is not None]
-    values = {"learned_fraction": learned, "model_likeness": likeness}
-    return {name: fmean(column) for name, column in values.items() if column}
+    known = {}
+    for proxy in PROXIES:
+        values = [_likeness(getattr(row, proxy) or []) for row in attacked]
+        if found := [value for value in values if value is not None]:
+            known[proxy] = fmean(found)
+    return known
 
 
-def _likeness(row: ManifestRow) -> float | None:
-    """What the autoencoder still shows, by encoders in no loss where there are any."""
-    columns = row.model_likeness or []
+def _likeness(columns: Sequence[CosineColumn]) -> float | None:
+    """To the person, by encoders in no loss where there are any."""
     counted = [column for column in columns if column.held_out] or columns
     values = [column.after for column in counted if column.after is not None]
     return fmean(values) if values else None

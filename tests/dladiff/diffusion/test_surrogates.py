@@ -9,7 +9,7 @@ from dladiff.config import SurrogateSettings
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.surrogates import Surrogate, Surrogates, open_surrogates
 
-NAMES = ("static", "dynamic", "probe")
+NAMES = ("static", "dynamic", "third")
 KINDS = pytest.mark.parametrize("adaptation", ["lora", "full"])
 
 
@@ -84,7 +84,7 @@ def test_surrogates_start_at_the_checkpoint_and_change_apart(
         change(surrogates["dynamic"])
         moved = surrogates["dynamic"].predict(*rows)
         assert (moved - pretrained).abs().max() > 1e-3
-        for name in ("static", "probe"):
+        for name in ("static", "third"):
             torch.testing.assert_close(surrogates[name].predict(*rows), pretrained)
         torch.testing.assert_close(surrogates["dynamic"].predict(*rows), moved, rtol=0, atol=0)
         torch.testing.assert_close(surrogates.predict_pretrained(*rows), pretrained)

@@ -40,15 +40,16 @@ def attack_row(identity: str, condition: str, leak: float, **columns: Any) -> di
 
 
 def protected_row(
-    identity: str, number: int, likeness: float, learned: float | None = None
+    identity: str, number: int, likeness: float, on_photo: float | None = None
 ) -> ManifestRow:
     name = f"{identity}{number}"
+    seen = None if on_photo is None else [CosineColumn("dlib", True, 1.0, on_photo, None)]
     return replace(
         photo_row(source_photo(name, b"x"), "protected"),
         identity=identity,
         source_uri=f"file:///clean/{identity}/{number}.jpg",
         output_uri=f"file:///out/images/{name}.png",
-        learned_fraction=learned,
+        identity_cosines=seen,
         model_likeness=[
             CosineColumn("dlib", True, 0.9, likeness, None),
             CosineColumn("sface", False, 0.9, 1 - likeness, None),
@@ -65,7 +66,7 @@ def attacks() -> list[dict[str, Any]]:
 
 
 def manifests() -> dict[str, list[ManifestRow]]:
-    """What the autoencoder shows ranks as the leak does; what a probe learns the other way."""
+    """What the autoencoder shows ranks as the leak does; what the photo shows the other way."""
     found: dict[str, list[ManifestRow]] = {"weak": [], "strong": []}
     for identity, leaks in LEAKS.items():
         for name, leak in zip(found, leaks, strict=True):
@@ -83,13 +84,13 @@ def test_a_proxy_that_falls_with_every_effect_has_rho_minus_one_and_its_mirror_p
     found = observations(attacks(), manifests(), "dreambooth", "none")
     assert len(found) == 8
     likeness = rank_correlation(found, "model_likeness")
-    learned = rank_correlation(found, "learned_fraction")
+    on_photo = rank_correlation(found, "identity_cosines")
     assert likeness is not None
-    assert learned is not None
+    assert on_photo is not None
     assert likeness.value == pytest.approx(-1)
     assert likeness.high == pytest.approx(-1)
-    assert learned.value == pytest.approx(1)
-    assert learned.num_people == 4
+    assert on_photo.value == pytest.approx(1)
+    assert on_photo.num_people == 4
 
 
 def test_only_judges_in_no_loss_and_encoders_in_no_loss_count() -> None:
@@ -128,12 +129,12 @@ def test_people_are_drawn_whole_so_that_one_person_has_no_interval() -> None:
 
 def test_a_proxy_that_was_not_measured_is_said_to_be_unknown() -> None:
     rows = {
-        name: [replace(row, learned_fraction=None) for row in of]
+        name: [replace(row, identity_cosines=None) for row in of]
         for name, of in manifests().items()
     }
     lines = report_lines(observations(attacks(), rows, "dreambooth", "none"))
-    assert lines[1] == "learned_fraction: cannot be said from 0 observations"
-    assert lines[2].startswith("model_likeness: rho -1.00")
+    assert lines[1].startswith("model_likeness: rho -1.00")
+    assert lines[2] == "identity_cosines: cannot be said from 0 observations"
 
 
 def test_the_command_reads_a_result_and_manifests_and_names_nobody(

@@ -26,7 +26,7 @@ class AdvDm(LatentBaseline):
 
     def __init__(self, person: Person) -> None:
         super().__init__(person)
-        self.surrogate: Surrogate = FullSurrogate(person.diffusion, None)
+        self.surrogate: Surrogate = FullSurrogate(person.diffusion)
         """Whose loss is raised."""
 
     def latent_gradient(self, step: int) -> LatentGradient:
@@ -80,7 +80,7 @@ class Aspl(AdvDm):
 
     def __init__(self, person: Person) -> None:
         super().__init__(person)
-        self.lasting: Surrogate = FullSurrogate(person.diffusion, None)
+        self.lasting: Surrogate = FullSurrogate(person.diffusion)
 
     def before_step(self, step: int) -> None:
         if step % self.ascent_steps:
@@ -115,7 +115,7 @@ class Caat(AdvDm):
 
     def __init__(self, person: Person) -> None:
         super().__init__(person)
-        self.surrogate = CrossAttentionSurrogate(person.diffusion, None)
+        self.surrogate = CrossAttentionSurrogate(person.diffusion)
         self.learner = self.tuner(self.surrogate)
 
     def before_step(self, step: int) -> None:
@@ -134,7 +134,7 @@ class MetaCloak(AdvDm):
 
     def __init__(self, person: Person) -> None:
         super().__init__(person)
-        pool = [FullSurrogate(person.diffusion, None) for _ in range(self.num_surrogates)]
+        pool = [FullSurrogate(person.diffusion) for _ in range(self.num_surrogates)]
         self.pool = [self.tuner(surrogate) for surrogate in pool]
         self.layer1 = self.layer1.model_copy(update={"transforms": TransformSettings()})
 

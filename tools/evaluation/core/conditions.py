@@ -40,8 +40,8 @@ def _without(name: str, part: Part, label: str, *values: str) -> Condition:
 
 
 def _surrogates(name: str, label: str, *values: str) -> Condition:
-    """Layer 1 by surrogates, a third of their epochs, with a probe of what they leave to learn."""
-    shared = ("layer1.likeness.enabled=false", "layer1.num_epochs=10", "layer1.probe.enabled=true")
+    """Layer 1 by surrogates, a third of their epochs."""
+    shared = ("layer1.likeness.enabled=false", "layer1.num_epochs=10")
     return _without(name, "surrogates", label, *shared, *values)
 
 
