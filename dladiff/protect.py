@@ -188,7 +188,7 @@ def _set_result(results: list[PhotoResult], outcome: Layer1Outcome, cost: Cost) 
     return SetResult(
         photos=results,
         cost=cost,
-        layer1_stop_reason=metrics.stop_reason,
+        layer1_stop_reason="all_epochs",
         attention_loss_before=metrics.losses_before.attention,
         attention_loss_after=metrics.losses_after.attention,
         denoising_loss_before=metrics.losses_before.denoising,

@@ -42,8 +42,6 @@ OnProgress = Callable[[str, float], None]
 class Layer1Metrics:
     """What layer 1 reached, on the photos as an attacker would see them."""
 
-    num_epochs: int
-    stop_reason: str
     losses_before: Layer1Losses
     """Of the final surrogates on the clean photos."""
     losses_after: Layer1Losses
@@ -129,8 +127,6 @@ class FinetuningDefense:
                 self.alternate()
             report("layer1", epoch / settings.num_epochs)
         return Layer1Metrics(
-            num_epochs=settings.num_epochs,
-            stop_reason="all_epochs",
             losses_before=self.measure(perturbed=False),
             losses_after=self.measure(perturbed=True),
         )

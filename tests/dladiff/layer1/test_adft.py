@@ -249,10 +249,8 @@ def test_progress_metrics_and_cost_are_reported(
 ) -> None:
     told: list[tuple[str, float]] = []
     with open_finetuning_defense(photos, [], diffusion, settings, seed=0) as defense:
-        result = defense.run(lambda stage, fraction: told.append((stage, fraction)))
+        defense.run(lambda stage, fraction: told.append((stage, fraction)))
     assert told == [("layer1", 0.5), ("layer1", 1.0)]
-    assert result.num_epochs == 2
-    assert result.stop_reason == "all_epochs"
     cost = defense.cost
     assert set(cost.seconds) == {"step0", "layer1"}
     # Step 0, signed steps at T timesteps, and K3; batches hold 3 or 4 photos.
