@@ -72,6 +72,21 @@ def test_only_attacked_photos_are_protected_and_each_tree_once(album: Path, tmp_
     assert len(made) == 4
     core.make_tree(noise, attacked, tmp_path / "work")
     assert {path: path.stat().st_mtime_ns for path in tree.rglob("*.png")} == made
+    core.copy_attacked_photos(str(album), attacked, 2)
+    core.make_tree(noise, attacked, tmp_path / "work")
+    assert len(list(tree.rglob("*.png"))) == 8
+
+
+def test_what_cannot_work_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "album").mkdir()
+    words = [str(tmp_path / "album"), str(tmp_path / "work")]
+    with pytest.raises(SystemExit):
+        core.main([*words, "--part", "controls", "--people", "1"])
+    assert "need --people 2" in capsys.readouterr().err
+    assert core.main([*words, "--part", "presets"]) == 1
+    assert "it needs <identity>/<photo>" in capsys.readouterr().err
 
 
 def test_a_tree_that_broke_off_is_made_anew(album: Path, tmp_path: Path) -> None:

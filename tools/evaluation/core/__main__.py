@@ -15,9 +15,10 @@ from pathlib import Path
 
 from pipeline.catalog.folder import read_catalog
 from pipeline.config import OperationSettings
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.evaluation.people import photos_by_identity
 from pipeline.storage.store import read_uri
+from tools.evaluation.baselines.methods import BORROWED
 from tools.evaluation.core.conditions import BALANCED, OURS, PARTS, Condition, conditions_of
 from tools.evaluation.core.table import markdown_table
 
@@ -27,10 +28,13 @@ _NUM_ATTACKED = 4
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; the exit code of the first step that failed, else 0."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     options.attack = options.attack or ["dreambooth"]
     options.handling = options.handling or ["none"]
     chosen = conditions_of(options.part or PARTS)
+    if options.people < 2 and any(condition.method == BORROWED for condition in chosen):
+        parser.error("controls need --people 2 or more: one of them takes another person's change")
     attacked = options.work / "attacked"
     try:
         copy_attacked_photos(options.photos, attacked, options.people)
@@ -54,8 +58,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def copy_attacked_photos(source: str, folder: Path, num_people: int) -> None:
-    """The first photos of the first people by name, the ones that an evaluation trains on."""
+    """The first photos of the first people by name, the ones that an evaluation trains on.
+
+    Raises:
+        ConfigurationError: If there are none.
+    """
     by_identity = photos_by_identity(read_catalog(source, OperationSettings()).photos)
+    if not by_identity:
+        raise ConfigurationError(f"no photos in {source}; it needs <identity>/<photo>")
+    shutil.rmtree(folder, ignore_errors=True)  # there may be others from an earlier call
     for photos in list(by_identity.values())[:num_people]:
         for photo in photos[:_NUM_ATTACKED]:
             path = folder / photo.output_key.removeprefix("images/").removesuffix(".png")
@@ -64,16 +75,17 @@ def copy_attacked_photos(source: str, folder: Path, num_people: int) -> None:
 
 
 def make_tree(condition: Condition, attacked: Path, work: Path) -> None:
-    """Protects the attacked photos, unless that was done by the very same command."""
+    """Protects the attacked photos, unless the very same command did that to the same ones."""
     tree = tree_of(condition, work)
     command = _command(condition, attacked, tree, work)
-    stamp = work / "made" / f"{condition.name}.json"
-    if stamp.is_file() and json.loads(stamp.read_text()) == command:
+    photos = sorted(str(path.relative_to(attacked)) for path in attacked.rglob("*.*"))
+    stamp, made_of = work / "made" / f"{condition.name}.json", [command, photos]
+    if stamp.is_file() and json.loads(stamp.read_text()) == made_of:
         return
     shutil.rmtree(tree, ignore_errors=True)
     subprocess.run(command, check=True, stdout=sys.stderr)
     stamp.parent.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(json.dumps(command))
+    stamp.write_text(json.dumps(made_of))
 
 
 def tree_of(condition: Condition, work: Path) -> Path:
@@ -86,9 +98,8 @@ def _command(condition: Condition, attacked: Path, tree: Path, work: Path) -> li
         return [_DLADIFF, "protect", str(attacked), str(tree), *OURS, *condition.options]
     command = [sys.executable, "-m", "tools.evaluation.protect_with", condition.method]
     command += [str(attacked), str(tree), *condition.options]
-    return command + (
-        ["--ours", str(tree_of(BALANCED, work))] if condition.method == "borrowed" else []
-    )
+    ours = ["--ours", str(tree_of(BALANCED, work))] if condition.method == BORROWED else []
+    return command + ours
 
 
 def _evaluation(options: argparse.Namespace, chosen: list[Condition]) -> list[str]:
