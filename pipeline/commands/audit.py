@@ -45,7 +45,7 @@ def audit(
         operation = config.operation.model_copy(update={"workers": workers})
         config = config.model_copy(update={"operation": operation})
     found = do_audit(store, run, num_sets, config, None, lambda text: print(text, file=sys.stderr))
-    show(found, lambda one: [f"{name:12}{value}" for name, value in audit_table(one)], as_json)
+    show(found, lambda one: [f"{name}: {value}" for name, value in audit_table(one)], as_json)
 
 
 def do_audit(
