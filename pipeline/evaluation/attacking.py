@@ -19,10 +19,7 @@ from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image, Images, image_to_tensor, tensor_to_image
 from dladiff.results import Face
 from pipeline.evaluation.cells import AttackCell
-from pipeline.evaluation.records import (
-    Shelf,
-    write_images,
-)
+from pipeline.evaluation.records import Shelf, write_images
 from pipeline.evaluation.workplace import Models, Workplace, models_of, read_photo
 
 

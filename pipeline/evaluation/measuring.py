@@ -10,14 +10,15 @@ from dladiff.evaluation.handlings import smoothed
 from dladiff.evaluation.image_quality import KernelDistance
 from dladiff.evaluation.judges import Seen
 from dladiff.evaluation.settings import ViewName
-from dladiff.quality import load_learned_perceptual_distance, psnr_db, ssim
+from dladiff.quality import (
+    LearnedPerceptualDistance,
+    load_learned_perceptual_distance,
+    psnr_db,
+    ssim,
+)
 from pipeline.evaluation.cells import ChangeCell, MeasureCell
 from pipeline.evaluation.people import PhotoFile
-from pipeline.evaluation.records import (
-    Shelf,
-    read_images,
-    read_record,
-)
+from pipeline.evaluation.records import Shelf, read_images, read_record
 from pipeline.evaluation.workplace import Workplace, models_of, read_photo
 
 
@@ -108,5 +109,5 @@ def measure_change(workplace: Workplace, cell: ChangeCell) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _lpips(device: str) -> Any:
+def _lpips(device: str) -> LearnedPerceptualDistance | None:
     return load_learned_perceptual_distance(device)

@@ -14,12 +14,7 @@ from dladiff.errors import DladiffError
 from pipeline.evaluation.attacking import attack
 from pipeline.evaluation.cells import AttackCell, Cell, MeasureCell
 from pipeline.evaluation.measuring import measure, measure_change
-from pipeline.evaluation.records import (
-    MemoryShelf,
-    Shelf,
-    read_record,
-    write_record,
-)
+from pipeline.evaluation.records import MemoryShelf, Shelf, read_record, write_record
 from pipeline.evaluation.workplace import Workplace
 from pipeline.storage.store import open_store
 

@@ -162,7 +162,7 @@ def protect_tree(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     models = Models.load(options.method, settings.method)
-    people = _people(options.input, options.photos)
+    people = first_photos(options.input, options.photos)
     tally = Tally()
     for number, photos in enumerate(people):
         images = [_read(photo.uri) for photo in photos]
@@ -243,8 +243,12 @@ def _away_from_stranger(
     return aimed.images
 
 
-def _people(source: str, num_photos: int) -> list[list[SourcePhoto]]:
-    """The first photos of each identity by name: those that an evaluation attacks."""
+def first_photos(source: str, num_photos: int) -> list[list[SourcePhoto]]:
+    """The first photos of each identity by name: those that an evaluation attacks.
+
+    Raises:
+        ConfigurationError: If there are none.
+    """
     by_identity = photos_by_identity(read_catalog(source, OperationSettings()).photos)
     if not by_identity:
         raise ConfigurationError(f"no photos in {source}; it needs <identity>/<photo>")

@@ -13,17 +13,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline.catalog.folder import read_catalog
-from pipeline.config import OperationSettings
-from pipeline.errors import ConfigurationError, PipelineError
-from pipeline.evaluation.people import photos_by_identity
+from pipeline.errors import PipelineError
+from pipeline.models.hashing import file_sha256
 from pipeline.storage.store import read_uri
 from tools.evaluation.baselines.methods import BORROWED
 from tools.evaluation.core.conditions import BALANCED, OURS, PARTS, Condition, conditions_of
 from tools.evaluation.core.table import markdown_table
+from tools.evaluation.protect_with import first_photos
 
 _DLADIFF = str(Path(sys.executable).with_name("dladiff"))
 _NUM_ATTACKED = 4
+"""Of each person, as an evaluation trains on."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,12 +63,10 @@ def copy_attacked_photos(source: str, folder: Path, num_people: int) -> None:
     Raises:
         ConfigurationError: If there are none.
     """
-    by_identity = photos_by_identity(read_catalog(source, OperationSettings()).photos)
-    if not by_identity:
-        raise ConfigurationError(f"no photos in {source}; it needs <identity>/<photo>")
+    people = first_photos(source, _NUM_ATTACKED)[:num_people]
     shutil.rmtree(folder, ignore_errors=True)  # there may be others from an earlier call
-    for photos in list(by_identity.values())[:num_people]:
-        for photo in photos[:_NUM_ATTACKED]:
+    for photos in people:
+        for photo in photos:
             path = folder / photo.output_key.removeprefix("images/").removesuffix(".png")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(read_uri(photo.uri))
@@ -78,8 +76,9 @@ def make_tree(condition: Condition, attacked: Path, work: Path) -> None:
     """Protects the attacked photos, unless the very same command did that to the same ones."""
     tree = tree_of(condition, work)
     command = _command(condition, attacked, tree, work)
-    photos = sorted(str(path.relative_to(attacked)) for path in attacked.rglob("*.*"))
-    stamp, made_of = work / "made" / f"{condition.name}.json", [command, photos]
+    files = [path for path in sorted(attacked.rglob("*")) if path.is_file()]
+    made_of = [command, {str(path.relative_to(attacked)): file_sha256(path) for path in files}]
+    stamp = work / "made" / f"{condition.name}.json"
     if stamp.is_file() and json.loads(stamp.read_text()) == made_of:
         return
     shutil.rmtree(tree, ignore_errors=True)

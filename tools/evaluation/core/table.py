@@ -50,7 +50,7 @@ def markdown_table(
                 ]
             row += [short(lines[condition, judge]["effect"]["value"]) for judge in brief]
             seen = summary["visibility"][condition]
-            row.append(f"{seen['psnr_db_median']:.1f}, {short(seen['lpips_median'], 3)}")
+            row.append(f"{short(seen['psnr_db_median'], 1)}, {short(seen['lpips_median'], 3)}")
             rows.append([*row, short(lines[condition, full[0]]["kid"], 3)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
