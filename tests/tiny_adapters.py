@@ -1,9 +1,9 @@
-"""Adapters of the IP-Adapter-FaceID family at tiny size, in the names of the published files."""
+"""Adapters that read faces at tiny size, in the names of the published files."""
 
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ControlNetModel, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -42,6 +42,35 @@ def write_adapter(
     draws.norm("image_proj.norm", width)
     if clip_dim is not None:
         _resampler(draws, "image_proj.perceiver_resampler", width, clip_dim)
+    _attention(draws, unet, width, with_lora)
+    save_file(draws.state, path)
+    return path
+
+
+def write_instantid(path: Path, unet: UNet2DConditionModel, id_dim: int) -> Path:
+    """Writes InstantID's adapter for ``unet``; returns ``path``."""
+    draws, width = _Draws(0), int(unet.config.cross_attention_dim)
+    draws.state["image_proj.latents"] = torch.randn(1, 16, width, generator=draws.generator)
+    _resampler(draws, "image_proj", width, id_dim)
+    _attention(draws, unet, width, with_lora=False)
+    save_file(draws.state, path)
+    return path
+
+
+def write_identity_net(folder: Path, unet: UNet2DConditionModel) -> Path:
+    """Writes InstantID's ControlNet for ``unet``, trained in so far as it changes something."""
+    net = ControlNetModel.from_unet(unet)
+    generator = torch.Generator().manual_seed(0)
+    zeros = [*net.controlnet_down_blocks.parameters(), *net.controlnet_mid_block.parameters()]
+    zeros += list(net.controlnet_cond_embedding.conv_out.parameters())
+    with torch.no_grad():
+        for weight in zeros:
+            weight.copy_(torch.randn(weight.shape, generator=generator) / 4)
+    net.save_pretrained(folder)
+    return folder
+
+
+def _attention(draws: _Draws, unet: UNet2DConditionModel, width: int, with_lora: bool) -> None:
     modules = dict(unet.named_modules())
     for index, name in enumerate(unet.attn_processors):
         attention = modules[name.removesuffix(".processor")]
@@ -54,8 +83,6 @@ def write_adapter(
                 module = attention.to_out[0] if layer == "to_out" else getattr(attention, layer)
                 draws.linear(f"ip_adapter.{index}.{layer}_lora.down", module.in_features, 2)
                 draws.linear(f"ip_adapter.{index}.{layer}_lora.up", 2, module.out_features)
-    save_file(draws.state, path)
-    return path
 
 
 def _resampler(draws: _Draws, name: str, width: int, clip_dim: int) -> None:

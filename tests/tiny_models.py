@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DCondi
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTextModelWithProjection,
     CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
@@ -39,16 +40,16 @@ def tiny_unet(seed: int = 0, **changes: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(**(config | changes)).eval()
 
 
-def tiny_vae(seed: int = 0) -> AutoencoderKL:
-    """An AutoencoderKL that halves the side once."""
+def tiny_vae(seed: int = 0, num_halvings: int = 1) -> AutoencoderKL:
+    """An AutoencoderKL that halves the side once, or as often as said."""
     torch.manual_seed(seed)
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
         latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * (num_halvings + 1),
+        up_block_types=("UpDecoderBlock2D",) * (num_halvings + 1),
+        block_out_channels=(*(8,) * num_halvings, 16),
         layers_per_block=1,
         norm_num_groups=4,
         sample_size=32,
@@ -70,19 +71,21 @@ def tiny_taesd(seed: int = 0) -> AutoencoderTiny:
 
 def tiny_text_encoder(vocab_size: int, seed: int = 0) -> CLIPTextModel:
     torch.manual_seed(seed)
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=vocab_size,
-            hidden_size=32,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=NUM_TOKENS,
-            projection_dim=32,
-            bos_token_id=0,
-            eos_token_id=1,
-        )
-    ).eval()
+    return CLIPTextModel(_tiny_text_config(vocab_size)).eval()
+
+
+def _tiny_text_config(vocab_size: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=vocab_size,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=NUM_TOKENS,
+        projection_dim=32,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
 
 
 def write_clip_vision(folder: Path, hidden_size: int = 32, seed: int = 0) -> Path:
@@ -148,4 +151,22 @@ def write_checkpoint(
     }
     index = {"_class_name": "StableDiffusionPipeline", **parts}
     (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def write_xl_checkpoint(folder: Path) -> Path:
+    """Stable Diffusion XL's structure, 128 px in latents of 16; returns its folder."""
+    write_checkpoint(folder)
+    tokenizer = write_tokenizer(folder / "tokenizer_2")
+    unet = tiny_unet(
+        cross_attention_dim=64,  # of both text encoders
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 32,
+    )
+    unet.save_pretrained(folder / "unet")
+    tiny_vae(num_halvings=3).save_pretrained(folder / "vae")
+    torch.manual_seed(1)
+    second = CLIPTextModelWithProjection(_tiny_text_config(len(tokenizer)))
+    second.save_pretrained(folder / "text_encoder_2")
     return folder

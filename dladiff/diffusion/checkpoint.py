@@ -4,23 +4,19 @@ Knows how a Stable-Diffusion-shaped checkpoint is loaded and used. Knows nothing
 adapters or photos; ``surrogates`` turns it into the surrogates of layer 1.
 """
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from dladiff.config import AutoencoderSettings, SurrogateSettings
 from dladiff.diffusion.autoencoder import Autoencoder, FaceTemplate, Latents
+from dladiff.diffusion.parts import load_part, load_vae, read_json
 from dladiff.errors import ModelError
 from dladiff.weight_files import autoencoder_folder, checkpoint_folder
 
@@ -28,6 +24,14 @@ Timesteps = Int[Tensor, " batch"]
 """Timesteps of a noise schedule, 0 ... 999."""
 PromptEmbeds = Float[Tensor, "1 tokens features"]
 PredictionType = Literal["epsilon", "v_prediction"]
+
+
+@dataclass(frozen=True, eq=False)
+class SecondText:
+    """What Stable Diffusion XL reads a prompt with besides its first text encoder."""
+
+    encoder: CLIPTextModelWithProjection = field(repr=False)
+    tokenizer: CLIPTokenizer = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,6 +51,9 @@ class DiffusionModel(Autoencoder):
     """abar_t of the noise schedule, on the UNet's device."""
     learning_rates: dict[str, float] = field(default_factory=dict)
     """Calibrated for this checkpoint, by adaptation (``lora``, ``full``)."""
+    second_text: SecondText | None = None
+    """Of Stable Diffusion XL only, from which ``attacks.sampling`` samples. ``predict`` has no
+    conditioning for it, and ``prompt_embeds`` are of the first text encoder alone."""
 
     @property
     def device(self) -> torch.device:
@@ -113,6 +120,7 @@ def load_diffusion_model(
     settings: SurrogateSettings,
     device: torch.device | str,
     precision: Literal["float32", "bfloat16"] = "float32",
+    accepts_xl: bool = False,
 ) -> DiffusionModel:
     """Loads a checkpoint in diffusers format, frozen, in evaluation mode and float32.
 
@@ -122,6 +130,7 @@ def load_diffusion_model(
         settings: Which checkpoint, at which resolution, under which prompt.
         device: Where it shall live.
         precision: ``bfloat16``: autocast on CUDA; weights stay float32 either way.
+        accepts_xl: Whether Stable Diffusion XL will do: the caller only samples from it.
 
     Raises:
         ModelError: If the checkpoint is absent, unpinned, damaged or of another kind.
@@ -129,12 +138,13 @@ def load_diffusion_model(
     folder = checkpoint_folder(settings)
     source = str(folder or settings.checkpoint)
     revision = settings.revision if folder is None else None
-    unet = _load_part(UNet2DConditionModel, source, "unet", revision)
-    vae = _load_vae(source, revision)
-    text_encoder = _load_part(CLIPTextModel, source, "text_encoder", revision)
-    tokenizer = _load_part(CLIPTokenizer, source, "tokenizer", revision)
+    unet = load_part(UNet2DConditionModel, source, "unet", revision)
+    vae = load_vae(source, revision)
+    second_text = _load_second_text(unet, source, revision, device, accepts_xl)
+    text_encoder = load_part(CLIPTextModel, source, "text_encoder", revision)
+    tokenizer = load_part(CLIPTokenizer, source, "tokenizer", revision)
     # DDPM has the forward process of every scheduler that Stable Diffusion ships with.
-    noise_scheduler = _load_part(DDPMScheduler, source, "scheduler", revision)
+    noise_scheduler = load_part(DDPMScheduler, source, "scheduler", revision)
     kind = noise_scheduler.config.prediction_type
     if kind not in ("epsilon", "v_prediction"):
         raise ModelError(f"{source}: prediction type {kind!r} is neither epsilon nor v_prediction")
@@ -151,9 +161,30 @@ def load_diffusion_model(
         alphas_cumprod=noise_scheduler.alphas_cumprod.to(device),
         resolution=settings.resolution or native,
         face_template=_read_face_template(source),
-        learning_rates=_read_json(Path(source) / "learning_rates.json"),
+        learning_rates=read_json(Path(source) / "learning_rates.json"),
         precision=precision,
+        second_text=second_text,
     )
+
+
+def _load_second_text(
+    unet: UNet2DConditionModel,
+    source: str,
+    revision: str | None,
+    device: torch.device | str,
+    accepts_xl: bool,
+) -> SecondText | None:
+    kind = unet.config.addition_embed_type
+    if kind is None:
+        return None
+    if kind != "text_time" or not accepts_xl:
+        raise ModelError(
+            f"{source}: needs a checkpoint with one text encoder, as Stable Diffusion 1 and 2 "
+            "have; Stable Diffusion XL can be attacked by zero_shot of dladiff evaluate only"
+        )
+    encoder = load_part(CLIPTextModelWithProjection, source, "text_encoder_2", revision)
+    tokenizer = load_part(CLIPTokenizer, source, "tokenizer_2", revision)
+    return SecondText(encoder.eval().requires_grad_(False).to(device), tokenizer)
 
 
 def load_autoencoder(
@@ -172,7 +203,7 @@ def load_autoencoder(
         folder = autoencoder_folder(settings)
     source = str(folder or settings.checkpoint)
     revision = settings.revision if folder is None else None
-    vae = _load_vae(source, revision).eval().requires_grad_(False).to(device)
+    vae = load_vae(source, revision).eval().requires_grad_(False).to(device)
     return Autoencoder(
         vae=vae,
         resolution=settings.resolution or _native_resolution(source, vae, revision),
@@ -192,46 +223,8 @@ def _native_resolution(source: str, vae: Any, revision: str | None) -> int:
         return side
 
 
-def _load_vae(source: str, revision: str | None) -> Any:
-    vae_class = AutoencoderTiny if _is_tiny_vae(source, revision) else AutoencoderKL
-    return _load_part(vae_class, source, "vae", revision)
-
-
-def _load_part(part: Any, source: str, subfolder: str, revision: str | None) -> Any:
-    is_model = part not in (CLIPTokenizer, DDPMScheduler)
-    options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32} if is_model else {}
-    try:
-        with _without_progress_bars():
-            return part.from_pretrained(source, subfolder=subfolder, revision=revision, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"{source}: its {subfolder} cannot be loaded as {part.__name__} (safetensors only): "
-            f"{error}"
-        ) from error
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Who shows progress is the caller's business; the library's own setting comes back."""
-    was_enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            transformers_logging.enable_progress_bar()
-
-
-def _is_tiny_vae(source: str, revision: str | None) -> bool:
-    try:
-        config = AutoencoderKL.load_config(source, subfolder="vae", revision=revision)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{source}: its vae has no readable configuration: {error}") from error
-    return bool(config.get("_class_name") == "AutoencoderTiny")
-
-
 def _read_face_template(source: str) -> FaceTemplate | None:
-    landmarks = _read_json(Path(source) / "face_template.json").get("landmarks")
+    landmarks = read_json(Path(source) / "face_template.json").get("landmarks")
     if landmarks is None:
         return None
     try:
@@ -244,15 +237,3 @@ def _read_face_template(source: str) -> FaceTemplate | None:
             f"{tuple(template.shape)}"
         )
     return template
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ModelError(f"{path}: not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path}: expected an object, got {type(content).__name__}")
-    return content

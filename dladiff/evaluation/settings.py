@@ -32,6 +32,16 @@ HANDLINGS: tuple[HandlingName, ...] = get_args(HandlingName)
 PURIFICATIONS: tuple[HandlingName, ...] = ("sdedit", "gridpure")
 """Handlings that act on the attacker's crops, with the checkpoint at hand."""
 
+XL_LIMITS = (
+    "Stable Diffusion XL is attacked by zero_shot without purification only: give --attack "
+    "zero_shot and other handlings than sdedit and gridpure"
+)
+
+
+def works_on_xl(name: AttackName, handling: HandlingName) -> bool:
+    """Whether an attack can be done on Stable Diffusion XL: nothing there is trained."""
+    return name in ("zero_shot", "untouched") and handling not in PURIFICATIONS
+
 
 class AttackSettings(Settings):
     """How an attacker customises a checkpoint and samples from it."""

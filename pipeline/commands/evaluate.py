@@ -107,7 +107,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="IP-Adapter-FaceID weights (safetensors) for zero_shot. Default: the embedded "
+            help="Weights (safetensors) of the adapter for zero_shot. Default: the embedded "
             "checkpoint's own.",
             rich_help_panel=_WHAT,
         ),
@@ -124,7 +124,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="KIND",
-            help="What --adapter is: faceid (default), faceid-plus or faceid-plusv2.",
+            help="What --adapter is: faceid (default), faceid-plus, faceid-plusv2 or instantid.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -133,6 +133,14 @@ def evaluate(
         typer.Option(
             metavar="FOLDER",
             help="CLIP vision tower (transformers format) that a Plus adapter reads besides.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    adapter_controlnet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="ControlNet (diffusers format) of InstantID.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -226,6 +234,7 @@ def evaluate(
             "adapter_encoder": parse_judge(adapter_encoder) if adapter_encoder else None,
             "adapter_kind": adapter_kind,
             "adapter_clip": adapter_clip,
+            "adapter_controlnet": adapter_controlnet,
             "judges": (*default_judges(), *own_judges),
             "judge_families": families,
             "in_loss": in_loss,

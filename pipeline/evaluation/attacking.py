@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from dladiff.errors import ModelError
 from dladiff.evaluation.attackers_view import find_face
 from dladiff.evaluation.attacks.attack import (
     fine_tuning_attack,
@@ -15,6 +16,7 @@ from dladiff.evaluation.attacks.attack import (
 from dladiff.evaluation.attacks.zero_shot import ToldFaces, read_faces
 from dladiff.evaluation.handlings import handle_photos
 from dladiff.evaluation.purification import purify
+from dladiff.evaluation.settings import PURIFICATIONS, XL_LIMITS, works_on_xl
 from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image, Images, image_to_tensor, tensor_to_image
 from dladiff.results import Face
@@ -27,6 +29,8 @@ def attack(out: Shelf, workplace: Workplace, cell: AttackCell) -> dict[str, Any]
     """Handles, crops, customises, generates; keeps the images."""
     models = models_of(workplace)
     diffusion = models.diffusion
+    if diffusion.second_text is not None and not works_on_xl(cell.attack.name, cell.handling):
+        raise ModelError(XL_LIMITS)
     cpu_started = time.process_time()
     started = time.monotonic()
     stops: list[tuple[int, Images]]
@@ -93,11 +97,12 @@ def _told(
     faces: Sequence[Face | None],
     crops: Images,
 ) -> ToldFaces:
-    """What the adapter's encoders read in each photo; of a purified one in its crop."""
+    """What the adapter's encoders read in each photo; in its crop where that is what is shown."""
+    sees_crops = cell.handling in PURIFICATIONS or models.adapter.identity_net is not None
     read = []
     for photo, face, crop in zip(photos, faces, crops, strict=True):
         seen: Image = photo
-        if cell.handling in ("sdedit", "gridpure"):
+        if sees_crops:
             seen = tensor_to_image(crop[None])
             face = find_face(models.detector, seen)
             if face is None:
@@ -105,5 +110,5 @@ def _told(
         assert face is not None
         read.append((seen, face))
     if not read:
-        raise ValueError("no_face: purification left no face for the adapter to read")
+        raise ValueError("no_face: no square crop shows the adapter a face; see --view")
     return read_faces(models.adapter, read, models.diffusion.device)

@@ -117,7 +117,18 @@ def checkpoint_digest(checkpoint: SurrogateSettings) -> str:
     folder = checkpoint_folder(checkpoint)
     if folder is None:
         return content_key("hub", checkpoint.checkpoint, checkpoint.revision)
+    return folder_digest(folder)
+
+
+def folder_digest(folder: Path) -> str:
+    """Hex digest of the weights and settings in a model's folder.
+
+    Raises:
+        ConfigurationError: If it holds none.
+    """
     files = files_below(folder)
+    if not files:
+        raise ConfigurationError(f"there is no model in {folder}")
     return content_key({name: file_sha256(path) for name, path in files.items()})
 
 

@@ -5,6 +5,7 @@ Knows people and settings. Runs nothing.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dladiff.evaluation.settings import AttackName, HandlingName, ViewName
 from pipeline.evaluation.cells import (
@@ -17,6 +18,7 @@ from pipeline.evaluation.cells import (
     content_key,
     encoders_digest,
     file_digest,
+    folder_digest,
     measure_cell,
 )
 from pipeline.evaluation.people import CLEAN, Person
@@ -103,7 +105,11 @@ class _CellMaker:
             encoder = encoders_digest((settings.adapter_encoder,))
             adapter = file_digest(settings.adapter_path)
             clip = settings.adapter_clip_encoder
-            more = () if clip is None else (settings.adapter_kind, encoders_digest((clip,)))
+            more: tuple[str, ...] = ()
+            if clip is not None:
+                more = (settings.adapter_kind, encoders_digest((clip,)))
+            elif settings.adapter_controlnet is not None:
+                more = (settings.adapter_kind, folder_digest(Path(settings.adapter_controlnet)))
             self.adapter = content_key(adapter, encoder, *more)
 
     def attack(

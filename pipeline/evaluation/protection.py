@@ -6,7 +6,9 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from dladiff.evaluation.settings import XL_LIMITS, works_on_xl
 from dladiff.weight_files import checkpoint_folder
+from pipeline.errors import ConfigurationError
 from pipeline.evaluation.families import family_of
 from pipeline.evaluation.people import is_output
 from pipeline.evaluation.settings import EvaluationSettings
@@ -87,6 +89,23 @@ def _cost(store: Store) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def require_attackable(settings: EvaluationSettings) -> None:
+    """Refuses before any work what cannot be done with Stable Diffusion XL.
+
+    A checkpoint that is still on a hub is refused by the workers.
+
+    Raises:
+        ConfigurationError: With what is possible.
+    """
+    folder = checkpoint_folder(settings.surrogate)
+    if folder is None or not (folder / "text_encoder_2").is_dir():
+        return
+    refused: list[str] = [name for name in settings.attacks if not works_on_xl(name, "none")]
+    refused += [name for name in settings.handlings if not works_on_xl("zero_shot", name)]
+    if refused:
+        raise ConfigurationError(f"{folder}: {XL_LIMITS}, got {', '.join(refused)}")
 
 
 def checkpoint_has_template(settings: EvaluationSettings) -> bool:

@@ -23,6 +23,7 @@ from pipeline.evaluation.protection import (
     checkpoint_has_template,
     cpu_seconds_of,
     encoders_in_loss,
+    require_attackable,
 )
 from pipeline.evaluation.records import read_record
 from pipeline.evaluation.result import evaluation_page, facts, visibility_of
@@ -78,6 +79,7 @@ def run_evaluation(
     trees = {PROTECTED: protected_uri, **(also or {})}
     in_loss = dict.fromkeys(settings.in_loss, "") | encoders_in_loss(trees.values())
     standing = standings(settings.judges, in_loss, settings.judge_families)
+    require_attackable(settings)
     people = find_people(clean_uri, trees, settings)
     plan = make_plan(people, settings, checkpoint_has_template(settings))
     reasons, interrupted = _do_cells(out, plan, settings, open_workers)

@@ -23,7 +23,10 @@ from pipeline.errors import ConfigurationError
 REFERENCE_ADAPTER = REFERENCE_MODELS / "adapters" / "sface-ip-adapter.safetensors"
 """Of the embedded checkpoint; reads SFace embeddings."""
 
-AdapterKind = Literal["faceid", "faceid-plus", "faceid-plusv2"]
+INSTANTID_SAMPLING = {"adapter_scale": 0.8, "guidance_scale": 5.0, "num_inference_steps": 30}
+"""As in its authors' example; the scale is of the adapter and of the ControlNet."""
+
+AdapterKind = Literal["faceid", "faceid-plus", "faceid-plusv2", "instantid"]
 EvaluationPreset = Literal["quick", "core", "full"]
 
 
@@ -52,11 +55,13 @@ class EvaluationSettings(Settings):
     in_loss: tuple[str, ...] = ()
     """Judges that were in a loss of the protection: their word is shown apart."""
     adapter: str | None = None
-    """IP-Adapter-FaceID file for ``zero_shot``; None: the embedded checkpoint's own."""
+    """Adapter's file for ``zero_shot``; None: the embedded checkpoint's own."""
     adapter_kind: AdapterKind = "faceid"
     """``faceid-plus`` and ``faceid-plusv2`` read a CLIP tower besides; their files look alike."""
     adapter_clip: str | None = None
     """Folder of that CLIP vision tower in transformers format."""
+    adapter_controlnet: str | None = None
+    """``instantid``: folder of its ControlNet in diffusers format."""
     adapter_encoder: EncoderSettings = EncoderSettings(name="sface", kind="sface")
     """The encoder that the adapter was trained on."""
     seed: int = 0
@@ -76,8 +81,8 @@ class EvaluationSettings(Settings):
         return EncoderSettings(name="clip", kind="clip", path=self.adapter_clip)
 
     @model_validator(mode="after")
-    def _adapter_and_its_encoders(self) -> "EvaluationSettings":
-        is_plus = self.adapter_kind != "faceid"
+    def _adapter_and_its_networks(self) -> "EvaluationSettings":
+        is_plus = self.adapter_kind.startswith("faceid-plus")
         if is_plus and (self.adapter is None or self.adapter_clip is None):
             raise ValueError(
                 f"{self.adapter_kind} needs its file and a CLIP tower: give --adapter FILE and "
@@ -85,8 +90,19 @@ class EvaluationSettings(Settings):
             )
         if self.adapter_clip is not None and not is_plus:
             raise ValueError(
-                "faceid reads no CLIP tower: say --adapter-kind faceid-plus or faceid-plusv2, or "
-                "leave --adapter-clip out"
+                f"{self.adapter_kind} reads no CLIP tower: say --adapter-kind faceid-plus or "
+                "faceid-plusv2, or leave --adapter-clip out"
+            )
+        is_instantid = self.adapter_kind == "instantid"
+        if is_instantid and (self.adapter is None or self.adapter_controlnet is None):
+            raise ValueError(
+                "instantid needs its file and its ControlNet: give --adapter FILE and "
+                "--adapter-controlnet FOLDER"
+            )
+        if self.adapter_controlnet is not None and not is_instantid:
+            raise ValueError(
+                f"{self.adapter_kind} has no ControlNet: say --adapter-kind instantid, or leave "
+                "--adapter-controlnet out"
             )
         return self
 
@@ -99,6 +115,8 @@ class EvaluationSettings(Settings):
         """The settings of an attack as this evaluation runs it."""
         frozen = attack_settings(name, aligned_faces)
         values = frozen.model_dump() | {"num_images": self.num_images, "seed": self.seed}
+        if name == "zero_shot" and self.adapter_kind == "instantid":
+            values |= INSTANTID_SAMPLING
         return AttackSettings(**(values | self.changes.get(name, {})))
 
 

@@ -12,6 +12,7 @@ from dladiff.config import EncoderSettings, FaceDetectorSettings
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.encoders.identity_encoders import IdentityEncoder, load_identity_encoder
 from dladiff.evaluation.attackers_view import Crop, attackers_crop
+from dladiff.evaluation.attacks.instantid import load_identity_net
 from dladiff.evaluation.attacks.zero_shot import FaceAdapter
 from dladiff.evaluation.judges import MIN_FACE_SCORE, Panel
 from dladiff.evaluation.settings import ViewName
@@ -59,6 +60,7 @@ class Models:
                 self.settings.surrogate,
                 self.workplace.device,
                 "bfloat16" if self.workplace.device.startswith("cuda") else "float32",
+                accepts_xl=True,
             )
         return self._diffusion
 
@@ -73,11 +75,15 @@ class Models:
     def adapter(self) -> FaceAdapter:
         if self._adapter is None:
             clip = self.settings.adapter_clip_encoder
+            net = self.settings.adapter_controlnet
             self._adapter = FaceAdapter(
                 self.settings.adapter_path,
                 self._encoder(self.settings.adapter_encoder),
                 None if clip is None else self._encoder(clip),
                 has_shortcut=self.settings.adapter_kind == "faceid-plusv2",
+                identity_net=None
+                if net is None
+                else load_identity_net(Path(net), self.workplace.device),
             )
         return self._adapter
 

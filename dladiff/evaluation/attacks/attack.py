@@ -46,7 +46,7 @@ def zero_shot_attack(
 ) -> Images:
     """Images of an adapter that is told the faces in turn, as its own encoders read them."""
     model = begin_zero_shot(diffusion, adapter)
-    return generate(model, diffusion, settings, faces)
+    return generate(model, diffusion, settings, (adapter, faces))
 
 
 def untouched_images(diffusion: DiffusionModel, settings: AttackSettings) -> Images:

@@ -1,7 +1,7 @@
-"""Zero-shot customisation: an adapter of the IP-Adapter-FaceID family reads one face at a time.
+"""Zero-shot customisation: an adapter reads one face at a time. Nothing is trained.
 
-Ye et al. 2023, arXiv:2308.06721. FaceID reads a recogniser's embedding; FaceID-Plus and -PlusV2
-read the tokens of a CLIP vision tower besides. Nothing is trained.
+IP-Adapter (Ye et al. 2023, arXiv:2308.06721): FaceID reads a recogniser's embedding; FaceID-Plus
+and -PlusV2 read the tokens of a CLIP vision tower besides. InstantID: see ``instantid``.
 """
 
 from collections.abc import Sequence
@@ -10,18 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.embeddings import IPAdapterFaceIDPlusImageProjection
+from diffusers.models.embeddings import (
+    IPAdapterFaceIDPlusImageProjection,
+    IPAdapterPlusImageProjection,
+)
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dladiff.diffusion.checkpoint import DiffusionModel
-from dladiff.encoders.identity_encoders import IdentityEncoder, UnitEmbeddings
+from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.errors import ModelError
 from dladiff.evaluation.attacks.customised import Customised, copy_of
+from dladiff.evaluation.attacks.instantid import IdentityNet, draw_keypoints
 from dladiff.evaluation.judges import face_crop
-from dladiff.image_values import Image
+from dladiff.evaluation.settings import AttackSettings
+from dladiff.image_values import Image, Images
 from dladiff.results import Face
 
 
@@ -35,17 +40,22 @@ class FaceAdapter:
     """The CLIP tower that FaceID-Plus reads, by its tokens before the last layer."""
     has_shortcut: bool = False
     """PlusV2: the recogniser's tokens are added once more to what the resampler makes of both."""
+    identity_net: IdentityNet | None = field(default=None, repr=False)
+    """InstantID: shown where the face lies. Its photos are the attacker's square crops."""
 
 
 @dataclass(frozen=True, eq=False)
 class ToldFaces:
     """What an adapter is told of a person's photos, face by face."""
 
-    embeds: UnitEmbeddings
+    embeds: Float[Tensor, "faces dim"]
+    """Unit vectors; InstantID's of any length."""
     looks: Float[Tensor, "faces tokens features"] | None = None
     """CLIP's tokens of each face; FaceID-Plus only."""
     blank: Float[Tensor, "1 tokens features"] | None = None
     """CLIP's tokens of nothing, for the unguided half."""
+    keypoints: Images | None = None
+    """Each face's drawn landmarks; InstantID only."""
 
     def __len__(self) -> int:
         return len(self.embeds)
@@ -59,12 +69,15 @@ def read_faces(
 
     Args:
         adapter: Of any kind.
-        photos: At least one.
+        photos: At least one; for InstantID squares of the checkpoint's size.
         device: Where the encoders live.
     """
-    embeds = torch.cat(
-        [adapter.encoder.embed(face_crop(adapter.encoder, *photo).to(device)) for photo in photos]
-    )
+    crops = [face_crop(adapter.encoder, *photo).to(device) for photo in photos]
+    if adapter.identity_net is not None:
+        drawn = [draw_keypoints(face.landmarks, len(photo)) for photo, face in photos]
+        raw = torch.cat([adapter.encoder.network(crop).flatten(1) for crop in crops])
+        return ToldFaces(raw, keypoints=torch.cat(drawn).to(device))
+    embeds = torch.cat([adapter.encoder.embed(crop) for crop in crops])
     clip = adapter.clip
     if clip is None:
         return ToldFaces(embeds)
@@ -80,6 +93,8 @@ def begin_zero_shot(diffusion: DiffusionModel, adapter: FaceAdapter) -> Customis
     Raises:
         ModelError: If the file is no adapter of this kind, or of another checkpoint's widths.
     """
+    if adapter.identity_net is not None and diffusion.second_text is None:
+        raise ModelError("InstantID works on Stable Diffusion XL only: name one with --checkpoint")
     model = copy_of(diffusion, unet=True)
     try:
         flat = load_file(adapter.path)
@@ -94,38 +109,76 @@ def begin_zero_shot(diffusion: DiffusionModel, adapter: FaceAdapter) -> Customis
         raise ModelError(
             f"{adapter.path}: not an IP-Adapter-FaceID file for this checkpoint: {error}"
         ) from error
-    reads_clip = isinstance(_projection(model), IPAdapterFaceIDPlusImageProjection)
-    if reads_clip != (adapter.clip is not None):
-        kind, other = ("a Plus", "no Plus") if reads_clip else ("no Plus", "a Plus")
-        raise ModelError(
-            f"{adapter.path}: {kind} adapter, but {other} adapter was asked for; see --adapter-kind"
-        )
-    if reads_clip:
+    _require_kind(model, adapter)
+    if adapter.clip is not None:
         _projection(model).shortcut = adapter.has_shortcut
     model.unet.to(diffusion.device).eval().requires_grad_(False)
     return model
 
 
 def tell(
-    model: Customised, faces: ToldFaces, row: int, num_images: int, guidance_scale: float
-) -> Float[Tensor, "guided 1 dim"]:
-    """One face as the sampler wants it: what stands for nobody, if guided, then the embedding.
+    model: Customised,
+    adapter: FaceAdapter,
+    faces: ToldFaces,
+    row: int,
+    num_images: int,
+    settings: AttackSettings,
+) -> dict[str, Any]:
+    """One face as arguments of the sampler: what stands for nobody, if guided, then the face.
+
+    The sampler passes embeddings only, so what else an adapter reads is handed over here.
 
     Args:
-        model: Of ``begin_zero_shot``; a Plus adapter's projection is handed CLIP's tokens here,
-            since the sampler passes it embeddings only.
+        model: Of ``begin_zero_shot``.
+        adapter: That it was begun with.
         faces: All.
         row: Which of them.
         num_images: That are sampled together.
-        guidance_scale: Above 1 the sampler runs a half that is told nobody.
+        settings: Whether the sampler runs a half that is told nobody (guidance above 1).
+
+    Raises:
+        ModelError: If the adapter was trained on another encoder.
     """
-    is_guided = guidance_scale > 1
+    projection = _projection(model)
+    face = faces.embeds[row : row + 1]
+    _require_width(projection, face, adapter)
+    told = torch.stack([torch.zeros_like(face), face] if settings.guidance_scale > 1 else [face])
     if faces.looks is not None and faces.blank is not None:
         look = faces.looks[row : row + 1]
-        halves = torch.stack([faces.blank, look] if is_guided else [look])
-        _projection(model).clip_embeds = halves.expand(-1, num_images, -1, -1)
-    told = faces.embeds[row : row + 1]
-    return torch.stack([torch.zeros_like(told), told]) if is_guided else told[None]
+        halves = torch.stack([faces.blank, look] if settings.guidance_scale > 1 else [look])
+        projection.clip_embeds = halves.expand(-1, num_images, -1, -1)
+    if adapter.identity_net is None or faces.keypoints is None:
+        return {"ip_adapter_image_embeds": [told]}
+    tokens = projection(told).repeat_interleave(num_images, dim=0)
+    adapter.identity_net.face_tokens = tokens
+    return {
+        "ip_adapter_image_embeds": [told[:, None]],
+        "image": faces.keypoints[row : row + 1],
+        "controlnet_conditioning_scale": settings.adapter_scale,
+    }
+
+
+def _require_kind(model: Customised, adapter: FaceAdapter) -> None:
+    kinds = {
+        IPAdapterFaceIDPlusImageProjection: "a FaceID-Plus file",
+        IPAdapterPlusImageProjection: "an InstantID file",
+    }
+    found = kinds.get(type(_projection(model)), "a FaceID file")
+    asked = "a FaceID file" if adapter.clip is None else "a FaceID-Plus file"
+    if adapter.identity_net is not None:
+        asked = "an InstantID file"
+    if found != asked:
+        raise ModelError(f"{adapter.path}: {found}, but {asked} was asked for; see --adapter-kind")
+
+
+def _require_width(projection: nn.Module, face: Tensor, adapter: FaceAdapter) -> None:
+    first = next(part for part in projection.modules() if isinstance(part, nn.Linear))
+    if first.in_features != face.shape[1]:
+        raise ModelError(
+            f"{adapter.path}: reads embeddings of {first.in_features} numbers, but encoder "
+            f"{adapter.encoder.name!r} gives {face.shape[1]}: name the one that it was trained on, "
+            "--adapter-encoder NAME=model.onnx"
+        )
 
 
 def _projection(model: Customised) -> Any:

@@ -166,12 +166,41 @@ def test_judges_are_named_by_file_or_from_the_package() -> None:
     [
         ({"adapter_kind": "faceid-plus"}, "give --adapter FILE and --adapter-clip FOLDER"),
         ({"adapter_clip": "tower"}, "reads no CLIP tower"),
-        ({"adapter_kind": "instantid"}, "adapter_kind: Input should be 'faceid'"),
+        ({"adapter_kind": "instantid"}, "give --adapter FILE and --adapter-controlnet FOLDER"),
+        ({"adapter_controlnet": "net"}, "faceid has no ControlNet"),
+        ({"adapter_kind": "photomaker"}, "adapter_kind: Input should be 'faceid'"),
     ],
 )
 def test_an_adapter_without_what_it_reads_is_refused(given: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
         evaluation_settings("quick", given)
+
+
+def test_instantid_is_named_by_its_network_and_sampled_as_its_authors_do(
+    trees: tuple[Path, Path], tmp_path: Path
+) -> None:
+    file, net = tmp_path / "instantid.safetensors", tmp_path / "net"
+    file.write_bytes(b"read only by its digest")
+    net.mkdir()
+
+    def first() -> PlannedRow:
+        plan = plan_of(
+            *trees,
+            attacks=("zero_shot",),
+            adapter=str(file),
+            adapter_kind="instantid",
+            adapter_controlnet=str(net),
+        )
+        return plan.rows[0]
+
+    with pytest.raises(ConfigurationError, match="there is no model in"):
+        first()
+    keys = set()
+    for content in (b"one", b"another"):
+        (net / "diffusion_pytorch_model.safetensors").write_bytes(content)
+        keys.add(first().cell.key)
+    assert len(keys) == 2
+    assert first().cell.attack.adapter_scale == 0.8
 
 
 def test_a_plus_adapter_is_named_by_its_kind_and_its_clip_tower(

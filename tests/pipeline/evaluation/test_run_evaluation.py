@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from diffusers import UNet2DConditionModel
 
 from pipeline.commands.evaluate import evaluate
+from pipeline.errors import ConfigurationError
 from pipeline.evaluation.families import Standing, standings
 from pipeline.evaluation.protection import encoders_in_loss, encoders_of_method
 from pipeline.evaluation.rows import ATTACKS_SCHEMA, IMAGES_SCHEMA
@@ -15,7 +17,8 @@ from pipeline.evaluation.run import EvaluationOutcome, run_evaluation
 from pipeline.evaluation.settings import EvaluationSettings, default_judges
 from pipeline.storage.store import open_store
 from tests.evaluation_scenes import FEW_STEPS, InProcess, few_images, write_trees
-from tests.tiny_models import write_checkpoint
+from tests.tiny_adapters import write_identity_net, write_instantid
+from tests.tiny_models import write_checkpoint, write_xl_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +77,27 @@ def test_nothing_is_computed_twice_and_a_killed_evaluation_goes_on(
     _, third = evaluate_trees(trees, out, settings)
     assert third.done == []
     assert (out / "page.html").read_text() == page
+
+
+def test_instantid_attacks_stable_diffusion_xl_and_nothing_trains_there(
+    trees: tuple[Path, Path], tmp_path: Path
+) -> None:
+    xl = write_xl_checkpoint(tmp_path / "xl")
+    unet = UNet2DConditionModel.from_pretrained(xl / "unet")
+    given = {
+        "attacks": ("zero_shot",),
+        "adapter_kind": "instantid",
+        "adapter": str(write_instantid(tmp_path / "ip-adapter.safetensors", unet, id_dim=128)),
+        "adapter_controlnet": str(write_identity_net(tmp_path / "ControlNetModel", unet)),
+    }
+    out = tmp_path / "out"
+    outcome, _ = evaluate_trees(trees, out, few_images(xl, **given))
+    assert outcome.exit_code == 0
+    attacks = pq.read_table(out / "attacks.parquet")
+    assert attacks["status"].to_pylist() == ["done"] * 4
+    for wrong in ({"attacks": ("zero_shot", "lora")}, {"handlings": ("none", "sdedit")}):
+        with pytest.raises(ConfigurationError, match=r"without purification only.*(lora|sdedit)"):
+            evaluate_trees(trees, out, few_images(xl, **(given | wrong)))
 
 
 def test_another_protected_tree_reuses_the_clean_attacks(

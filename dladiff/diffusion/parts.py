@@ -1,0 +1,69 @@
+"""Parts of a checkpoint's folder, one by one: networks, tokenizer, schedule, small JSON files.
+
+Only safetensors weights are read and no code of a checkpoint runs. Knows no object that they
+become; ``checkpoint`` puts them together.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler
+from safetensors import SafetensorError
+from transformers import CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from dladiff.errors import ModelError
+
+
+def load_vae(source: str, revision: str | None) -> Any:
+    vae_class = AutoencoderTiny if _is_tiny_vae(source, revision) else AutoencoderKL
+    return load_part(vae_class, source, "vae", revision)
+
+
+def load_part(part: Any, source: str, subfolder: str, revision: str | None) -> Any:
+    is_model = part not in (CLIPTokenizer, DDPMScheduler)
+    options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32} if is_model else {}
+    try:
+        with _without_progress_bars():
+            return part.from_pretrained(source, subfolder=subfolder, revision=revision, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"{source}: its {subfolder} cannot be loaded as {part.__name__} (safetensors only): "
+            f"{error}"
+        ) from error
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Who shows progress is the caller's business; the library's own setting comes back."""
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers_logging.enable_progress_bar()
+
+
+def _is_tiny_vae(source: str, revision: str | None) -> bool:
+    try:
+        config = AutoencoderKL.load_config(source, subfolder="vae", revision=revision)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source}: its vae has no readable configuration: {error}") from error
+    return bool(config.get("_class_name") == "AutoencoderTiny")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ModelError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: expected an object, got {type(content).__name__}")
+    return content
