@@ -35,6 +35,12 @@ DLIB_RESNET = REFERENCE_MODELS / "dlib_resnet.safetensors"
 LPIPS = REFERENCE_MODELS / "lpips_alex.safetensors"
 """Only measures, so it is in no method digest."""
 
+XL_IS_NO_SURROGATE = (
+    "Stable Diffusion XL, which has two text encoders, cannot be layer 1's surrogate: name it in "
+    "layer1.autoencoders, whose autoencoder is all that is needed where faces are found, and leave "
+    "layer1.surrogate.checkpoint as it is"
+)
+
 _NON_COMMERCIAL = "licensed by insightface for non-commercial research only"
 _WEIGHT_SUFFIXES = (".safetensors", ".onnx", ".bin", ".npz")
 _SETTING_SUFFIXES = (".json", ".txt")
@@ -132,6 +138,11 @@ def checkpoint_folder(settings: SurrogateSettings) -> Path | None:
             "weights stay the same; or give a local folder"
         )
     return None
+
+
+def is_xl(folder: Path) -> bool:
+    """Whether a folder in diffusers format holds Stable Diffusion XL."""
+    return (folder / "text_encoder_2").is_dir()
 
 
 def autoencoder_folder(settings: AutoencoderSettings) -> Path | None:

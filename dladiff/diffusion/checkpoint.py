@@ -18,7 +18,7 @@ from dladiff.config import AutoencoderSettings, SurrogateSettings
 from dladiff.diffusion.autoencoder import Autoencoder, FaceTemplate, Latents
 from dladiff.diffusion.parts import load_part, load_vae, read_json
 from dladiff.errors import ModelError
-from dladiff.weight_files import autoencoder_folder, checkpoint_folder
+from dladiff.weight_files import XL_IS_NO_SURROGATE, autoencoder_folder, checkpoint_folder
 
 Timesteps = Int[Tensor, " batch"]
 """Timesteps of a noise schedule, 0 ... 999."""
@@ -177,11 +177,10 @@ def _load_second_text(
     kind = unet.config.addition_embed_type
     if kind is None:
         return None
-    if kind != "text_time" or not accepts_xl:
-        raise ModelError(
-            f"{source}: needs a checkpoint with one text encoder, as Stable Diffusion 1 and 2 "
-            "have; Stable Diffusion XL can be attacked by zero_shot of dladiff evaluate only"
-        )
+    if kind != "text_time":
+        raise ModelError(f"{source}: a UNet of kind {kind!r} is none of Stable Diffusion's")
+    if not accepts_xl:
+        raise ModelError(f"{source}: {XL_IS_NO_SURROGATE}")
     encoder = load_part(CLIPTextModelWithProjection, source, "text_encoder_2", revision)
     tokenizer = load_part(CLIPTokenizer, source, "tokenizer_2", revision)
     return SecondText(encoder.eval().requires_grad_(False).to(device), tokenizer)

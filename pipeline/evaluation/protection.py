@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from dladiff.evaluation.settings import XL_LIMITS, works_on_xl
-from dladiff.weight_files import checkpoint_folder
+from dladiff.weight_files import checkpoint_folder, is_xl
 from pipeline.errors import ConfigurationError
 from pipeline.evaluation.families import family_of
 from pipeline.evaluation.people import is_output
@@ -100,7 +100,7 @@ def require_attackable(settings: EvaluationSettings) -> None:
         ConfigurationError: With what is possible.
     """
     folder = checkpoint_folder(settings.surrogate)
-    if folder is None or not (folder / "text_encoder_2").is_dir():
+    if folder is None or not is_xl(folder):
         return
     refused: list[str] = [name for name in settings.attacks if not works_on_xl(name, "none")]
     refused += [name for name in settings.handlings if not works_on_xl("zero_shot", name)]

