@@ -79,6 +79,10 @@ CONDITIONS: tuple[Condition, ...] = (
         "layer2.encoders=[{name: sface, kind: sface}]",
     ),
     _without(
+        "sface-family", "families", "SFace and its students",
+        "layer2.encoders=[{name: sface, kind: sface}]",
+    ),
+    _without(
         "dlib-alone", "families", "dlib's network", "layer1.likeness.more_encoders=[]",
         "layer2.encoders=[{name: dlib, kind: dlib_resnet}]",
     ),
