@@ -107,7 +107,7 @@ def begin_zero_shot(diffusion: DiffusionModel, adapter: FaceAdapter) -> Customis
             model.unet.load_lora_adapter(lora, prefix="unet", adapter_name="faceid")
     except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"{adapter.path}: not an IP-Adapter-FaceID file for this checkpoint: {error}"
+            f"{adapter.path}: not an adapter of faces for this checkpoint: {error}"
         ) from error
     _require_kind(model, adapter)
     if adapter.clip is not None:

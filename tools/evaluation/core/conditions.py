@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Part = Literal["presets", "ablations", "surrogates", "families", "baselines", "controls", "curves"]
+Part = Literal[
+    "presets", "ablations", "surrogates", "families", "baselines", "controls", "curves", "costs"
+]
 
 CPU_SECONDS = "16"
 """Per photo, for each method of others."""
@@ -52,6 +54,12 @@ def _other(
     part: Part = "baselines" if face_levels == "18" else "curves"
     options = (*budget, "--cpu-seconds", CPU_SECONDS)
     return Condition(f"{method}@{face_levels}", part, label, options, method)
+
+
+def _at_cost(method: str, label: str, cpu_seconds: str) -> Condition:
+    """At the whole budget with other work than ``CPU_SECONDS``."""
+    budget = ("--face-levels", "18", "--surroundings-levels", "3", "--cpu-seconds", cpu_seconds)
+    return Condition(f"{method}@{cpu_seconds}s", "costs", label, budget, method)
 
 
 BALANCED = _ours("protected", "presets", "`balanced`")
@@ -101,6 +109,8 @@ CONDITIONS: tuple[Condition, ...] = (
     _other("advdm", "AdvDM, 12 levels", "12", "2"),
     _other("advdm", "AdvDM, 8 levels", "8", "1.4"),
     _other("facelock", "FaceLock, 12 levels", "12", "2"),
+    _at_cost("mist-untargeted", "Mist, untargeted, 5 CPU seconds", "5"),
+    _at_cost("mist-untargeted", "Mist, untargeted, 48 CPU seconds", "48"),
     Condition(
         "sampled_face", "controls", "our losses, away from a sampled face", (), "sampled_face"
     ),
