@@ -20,11 +20,27 @@ from dladiff.errors import ModelError
 
 
 def load_vae(source: str, revision: str | None) -> Any:
+    """The autoencoder, ``AutoencoderKL`` or ``AutoencoderTiny`` as its configuration says.
+
+    Raises:
+        ModelError: As ``load_part``.
+    """
     vae_class = AutoencoderTiny if _is_tiny_vae(source, revision) else AutoencoderKL
     return load_part(vae_class, source, "vae", revision)
 
 
 def load_part(part: Any, source: str, subfolder: str, revision: str | None) -> Any:
+    """One part, networks in float32.
+
+    Args:
+        part: Class of diffusers or transformers.
+        source: Folder in diffusers format, or a hub id.
+        subfolder: The part's own.
+        revision: Commit of a hub id.
+
+    Raises:
+        ModelError: If it is absent, damaged or of another kind.
+    """
     is_model = part not in (CLIPTokenizer, DDPMScheduler)
     options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32} if is_model else {}
     try:
@@ -58,6 +74,11 @@ def _is_tiny_vae(source: str, revision: str | None) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """An object from a small file beside the parts; empty where there is no such file.
+
+    Raises:
+        ModelError: If it holds something else.
+    """
     if not path.is_file():
         return {}
     try:

@@ -46,7 +46,11 @@ def zero_shot_attack(
 ) -> Images:
     """Images of an adapter that is told the faces in turn, as its own encoders read them."""
     model = begin_zero_shot(diffusion, adapter)
-    return generate(model, diffusion, settings, (adapter, faces))
+    try:
+        return generate(model, diffusion, settings, (adapter, faces))
+    finally:
+        if adapter.identity_net is not None:  # the network is kept; this person's face is not
+            adapter.identity_net.face_tokens = None
 
 
 def untouched_images(diffusion: DiffusionModel, settings: AttackSettings) -> Images:

@@ -121,6 +121,7 @@ def test_the_control_network_reads_the_face_and_not_the_prompt(
     zero_shot_attack(xl, instantid, told, few_steps(num_images=2))
     handle.remove()
     assert {tuple(tokens.shape) for tokens in read} == {(2, 16, 64)}  # nobody, then the face
+    assert net.face_tokens is None  # of a person whose attack is over
     nobody, face = read[0]
     assert not torch.allclose(nobody, face)
 
