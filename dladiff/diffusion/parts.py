@@ -43,14 +43,22 @@ def load_part(part: Any, source: str, subfolder: str, revision: str | None) -> A
     """
     is_model = part not in (CLIPTokenizer, DDPMScheduler)
     options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32} if is_model else {}
+    what = f"{source}: its {subfolder} cannot be loaded as {part.__name__}"
+    with refusing(what), _without_progress_bars():
+        return part.from_pretrained(source, subfolder=subfolder, revision=revision, **options)
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Turns whatever the libraries raise at files that are no such model into a ``ModelError``.
+
+    Args:
+        what: Of which model it is said, and as what it cannot be loaded.
+    """
     try:
-        with _without_progress_bars():
-            return part.from_pretrained(source, subfolder=subfolder, revision=revision, **options)
+        yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"{source}: its {subfolder} cannot be loaded as {part.__name__} (safetensors only): "
-            f"{error}"
-        ) from error
+        raise ModelError(f"{what} (safetensors only): {error}") from error
 
 
 @contextmanager

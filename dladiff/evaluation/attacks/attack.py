@@ -8,7 +8,12 @@ from dladiff.evaluation.attacks.dreambooth import begin_dreambooth
 from dladiff.evaluation.attacks.lora import begin_lora
 from dladiff.evaluation.attacks.sampling import generate
 from dladiff.evaluation.attacks.textual_inversion import begin_textual_inversion
-from dladiff.evaluation.attacks.zero_shot import FaceAdapter, ToldFaces, begin_zero_shot
+from dladiff.evaluation.attacks.zero_shot import (
+    FaceAdapter,
+    ToldFaces,
+    begin_zero_shot,
+    require_width,
+)
 from dladiff.evaluation.settings import AttackName, AttackSettings
 from dladiff.image_values import Images
 
@@ -46,6 +51,7 @@ def zero_shot_attack(
 ) -> Images:
     """Images of an adapter that is told the faces in turn, as its own encoders read them."""
     model = begin_zero_shot(diffusion, adapter)
+    require_width(model, adapter, faces)
     try:
         return generate(model, diffusion, settings, (adapter, faces))
     finally:

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from diffusers import ControlNetModel
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor
 
-from dladiff.errors import ModelError
+from dladiff.diffusion.parts import refusing
 from dladiff.image_values import Images, image_to_tensor
 
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255))
@@ -49,15 +48,10 @@ def load_identity_net(folder: Path, device: torch.device | str) -> IdentityNet:
     Raises:
         ModelError: If it is missing, damaged or of another kind.
     """
-    try:
+    with refusing(f"{folder}: cannot be loaded as a ControlNet in diffusers format"):
         net = IdentityNet.from_pretrained(
             folder, use_safetensors=True, dtype=torch.float32, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"{folder}: cannot be loaded as a ControlNet in diffusers format (safetensors only): "
-            f"{error}"
-        ) from error
     loaded: IdentityNet = net.eval().requires_grad_(False).to(device)
     return loaded
 

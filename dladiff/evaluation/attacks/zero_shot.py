@@ -135,17 +135,13 @@ def tell(
         row: Which of them.
         num_images: That are sampled together.
         settings: Whether the sampler runs a half that is told nobody (guidance above 1).
-
-    Raises:
-        ModelError: If the adapter was trained on another encoder.
     """
-    projection = _projection(model)
+    projection, is_guided = _projection(model), settings.guidance_scale > 1
     face = faces.embeds[row : row + 1]
-    _require_width(projection, face, adapter)
-    told = torch.stack([torch.zeros_like(face), face] if settings.guidance_scale > 1 else [face])
+    told = torch.stack([torch.zeros_like(face), face] if is_guided else [face])
     if faces.looks is not None and faces.blank is not None:
         look = faces.looks[row : row + 1]
-        halves = torch.stack([faces.blank, look] if settings.guidance_scale > 1 else [look])
+        halves = torch.stack([faces.blank, look] if is_guided else [look])
         projection.clip_embeds = halves.expand(-1, num_images, -1, -1)
     if adapter.identity_net is None or faces.keypoints is None:
         return {"ip_adapter_image_embeds": [told]}
@@ -171,13 +167,19 @@ def _require_kind(model: Customised, adapter: FaceAdapter) -> None:
         raise ModelError(f"{adapter.path}: {found}, but {asked} was asked for; see --adapter-kind")
 
 
-def _require_width(projection: nn.Module, face: Tensor, adapter: FaceAdapter) -> None:
-    first = next(part for part in projection.modules() if isinstance(part, nn.Linear))
-    if first.in_features != face.shape[1]:
+def require_width(model: Customised, adapter: FaceAdapter, faces: ToldFaces) -> None:
+    """Refuses faces that another encoder than the adapter's has read.
+
+    Raises:
+        ModelError: With both widths.
+    """
+    parts = _projection(model).modules()
+    first = next(part for part in parts if isinstance(part, nn.Linear))
+    if first.in_features != faces.embeds.shape[1]:
         raise ModelError(
             f"{adapter.path}: reads embeddings of {first.in_features} numbers, but encoder "
-            f"{adapter.encoder.name!r} gives {face.shape[1]}: name the one that it was trained on, "
-            "--adapter-encoder NAME=model.onnx"
+            f"{adapter.encoder.name!r} gives {faces.embeds.shape[1]}: name the one that it was "
+            "trained on, --adapter-encoder NAME=model.onnx"
         )
 
 

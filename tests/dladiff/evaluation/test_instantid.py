@@ -7,9 +7,9 @@ import pytest
 import torch
 from diffusers.models.embeddings import IPAdapterPlusImageProjection
 
-from dladiff.config import SurrogateSettings
+from dladiff.config import EncoderSettings, SurrogateSettings
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
-from dladiff.encoders.identity_encoders import IdentityEncoder
+from dladiff.encoders.identity_encoders import IdentityEncoder, load_identity_encoder
 from dladiff.errors import ModelError
 from dladiff.evaluation.attacks.attack import untouched_images, zero_shot_attack
 from dladiff.evaluation.attacks.instantid import draw_keypoints, load_identity_net
@@ -18,7 +18,7 @@ from dladiff.evaluation.settings import AttackSettings, attack_settings
 from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image
 from tests.tiny_adapters import write_adapter, write_identity_net, write_instantid
-from tests.tiny_models import write_xl_checkpoint
+from tests.tiny_models import write_clip_vision, write_xl_checkpoint
 
 SFACE_DIM = 128
 
@@ -147,6 +147,22 @@ def test_face_id_and_no_adapter_sample_from_xl_too(
     assert images.shape == (3, 3, 128, 128)
     untouched = untouched_images(xl, few_steps(num_images=3))
     assert not torch.allclose(images, untouched)
+
+
+def test_face_id_plus_samples_from_xl_too(
+    tmp_path: Path, xl: DiffusionModel, sface: IdentityEncoder, told: ToldFaces
+) -> None:
+    tower = EncoderSettings(
+        name="clip", kind="clip", path=str(write_clip_vision(tmp_path / "clip", hidden_size=16))
+    )
+    path = write_adapter(tmp_path / "plus.safetensors", xl.unet, SFACE_DIM, clip_dim=16)
+    plus = FaceAdapter(path, sface, load_identity_encoder(tower, "cpu"))
+    looks = torch.randn(2, 17, 16, generator=torch.Generator().manual_seed(0))
+    faces = ToldFaces(told.embeds, looks, torch.zeros(1, 17, 16))
+    images = zero_shot_attack(xl, plus, faces, few_steps())
+    assert images.shape == (3, 3, 128, 128)
+    others = ToldFaces(told.embeds, looks.flip(0), faces.blank)
+    assert not torch.allclose(images, zero_shot_attack(xl, plus, others, few_steps()))
 
 
 def test_instantid_needs_its_own_file_its_encoder_and_xl(
