@@ -285,8 +285,9 @@ class MethodSettings(Settings):
     detector: FaceDetectorSettings = FaceDetectorSettings()
     micro_batch: Annotated[int, Field(ge=1)] = 8
     """Images per forward pass; changes rounding in the last bits, hence the digest."""
-    threads: Annotated[int, Field(ge=1)] = 2
-    """CPU threads of a worker; changes rounding in the last bits, hence the digest."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """CPU threads of a worker; changes rounding in the last bits, hence the digest. More workers
+    beat more threads, which wait for each other where a machine is busy with something else."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Autocast of the surrogate on CUDA; perturbation and adapters stay float32. CPU: float32."""
     keep_metadata: Literal["none", "copyright"] = "none"
