@@ -44,7 +44,7 @@ $(STAMP): pyproject.toml constraints.txt
 		"make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (some gigabytes with torch; takes minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[test]'
 	@touch $(STAMP)
 

@@ -45,6 +45,9 @@ class OperationSettings(Settings):
 
     workers: Annotated[int, Field(ge=1)] | None = None
     """Workers of the pool; None: as many as GPUs, or CPUs and memory, allow."""
+    local_photos: Annotated[int, Field(ge=0)] = 64
+    """A run of at most so many photos on this machine's CPUs starts its workers itself; more
+    photos, GPUs or the address of a cluster take Ray. 0: always Ray."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     """None: 1 where the cluster has GPUs and layer 1 is on, else 0."""
     worker_memory_gb: Annotated[float, Field(gt=0)] = 5.0

@@ -1,6 +1,7 @@
 """What a run asks of the workers that protect its photo sets, whatever starts them.
 
-``ray_pool`` is the one for work; a test runs the same flow in its own process.
+``local_pool`` is for small runs on this machine, ``ray_pool`` for all others; a test runs the same
+flow in its own process.
 """
 
 from collections.abc import Iterator, Sequence

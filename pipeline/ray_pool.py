@@ -19,6 +19,8 @@ from typing import Any, TypeVar, cast
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Workers of a Ray started here inherit it: their idle threads sleep instead of spinning.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Where somebody imported Ray before, its core has read the environment: then it stays as it was.
 if "ray" not in sys.modules and not {"RAY_ADDRESS", "RAY_AUTH_MODE"} & set(os.environ):
     # A cluster of our own listens on this machine's network: only its own processes may use it,

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from pipeline.catalog.folder import check_paths, read_catalog
@@ -60,7 +61,7 @@ def run_protection(
         options: What a person decided for this run.
         reporter: Display; None: silent.
         tally: Running numbers of this run, for a display that reads them; None: nobody does.
-        pool: Workers; None: Ray's.
+        pool: Workers; None: processes of this machine for a small run, else Ray's.
 
     Raises:
         ConfigurationError: Refused before any work.
@@ -111,7 +112,8 @@ def run_protection(
         reporter.started(plan.summary())
         message = None
         if plan.photo_sets:
-            message = _protect(driver, settings, pool or _ray_pool(options), reporter)
+            pool = pool or _fitting_pool(config, options, plan.summary().num_photos)
+            message = _protect(driver, settings, pool, reporter)
         # Anew: Ray's session has put handlers of its own in place, which would end the process.
         with interruptible():
             reporter.stage("fold")
@@ -217,13 +219,26 @@ def _protect(
     return None
 
 
-def _ray_pool(options: RunOptions) -> Pool:
-    """Ray, imported only where there is work: that takes seconds."""
+def _fitting_pool(config: RunConfig, options: RunOptions, num_photos: int) -> Pool:
+    """Processes of this machine where few photos need no more; else Ray, imported only then."""
     if options.ray_address is not None:
         os.environ["RAY_ADDRESS"] = options.ray_address  # which Ray reads when it is imported
+    is_small = num_photos <= config.operation.local_photos
+    if is_small and not os.environ.get("RAY_ADDRESS") and not _wants_gpus(config):
+        from pipeline.local_pool import LocalPool
+
+        return LocalPool()
     from pipeline.ray_pool import RayPool
 
     return RayPool()
+
+
+def _wants_gpus(config: RunConfig) -> bool:
+    """Whether workers would compute on GPUs: as asked for, else where layer 1 finds some."""
+    wanted = config.operation.gpus_per_worker
+    if wanted is not None:
+        return wanted > 0
+    return config.method.layer1.enabled and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def _record_gone(store: Store, run_id: str, plan: Plan, config: RunConfig) -> None:

@@ -143,6 +143,7 @@ def protect(
     pool: Pool | None = None,
 ) -> RunOutcome:
     config = quick_config(*overrides)
+    pool = pool or ray_pool.RayPool()
     return run_protection(str(album), str(output), config, options or RunOptions(), pool=pool)
 
 

@@ -1,0 +1,132 @@
+"""A small run without Ray: real processes that die, hang or cannot load, and what becomes of it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from dladiff.results import Photo, PhotoResult, SetResult
+from pipeline.config import RunConfig, load_config
+from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.local_pool import LocalPool
+from pipeline.options import RunOptions, RunOutcome
+from pipeline.output.manifest import newest_state
+from pipeline.run import run_protection
+from pipeline.storage.store import open_store
+from pipeline.worker.protector import Protector
+from pipeline.worker.settings import WorkerSettings
+from tests.sample_photos import encode, face_album, photo_image
+
+pytestmark = pytest.mark.slow
+
+DEADLY_HEIGHT, HANGING_HEIGHT = 65, 66
+"""Of a photo whose set ends its process, or never ends."""
+
+
+def load_negative(_: WorkerSettings) -> Protector:
+    def protect(photos: Sequence[Photo], *_: object) -> SetResult:
+        heights = {one.image.shape[0] for one in photos}
+        if DEADLY_HEIGHT in heights:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if HANGING_HEIGHT in heights:
+            time.sleep(600)
+        return SetResult(
+            [PhotoResult(one.key, "protected", image=255 - one.image) for one in photos]
+        )
+
+    return protect
+
+
+def load_nothing(_: WorkerSettings) -> Protector:
+    raise ConfigurationError("no such weights")
+
+
+def die_at_start(_: WorkerSettings) -> Protector:
+    os._exit(7)
+
+
+def config_of(*overrides: str) -> RunConfig:
+    quick = ["worker_memory_gb=0.1", "canary.num_sets=0", *overrides]
+    return load_config("zero-shot", overrides=quick)
+
+
+def write_people(album: Path, heights: Sequence[int]) -> None:
+    for number, height in enumerate(heights):
+        (album / str(number)).mkdir(parents=True)
+        content = encode(photo_image(height, 64, number), "PNG")
+        (album / str(number) / "1.png").write_bytes(content)
+
+
+def run(tmp_path: Path, pool: LocalPool, *overrides: str) -> RunOutcome:
+    album, output = str(tmp_path / "in"), str(tmp_path / "out")
+    return run_protection(album, output, config_of(*overrides), RunOptions(), pool=pool)
+
+
+@pytest.mark.parametrize("overrides", [("workers=1",), ("workers=2",), ("workers=1", "overlap")])
+def test_a_set_that_ends_its_process_is_given_up_and_no_other(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    changes = [one.replace("overlap", "stage_while_computing=true") for one in overrides]
+    write_people(tmp_path / "in", [64, 64, DEADLY_HEIGHT, 64])
+    outcome = run(tmp_path, LocalPool(load_negative), *changes)
+    assert outcome.counts == {"protected": 3, "quarantined": 1}
+    states = newest_state(open_store(str(tmp_path / "out"))).values()
+    assert {one.identity for one in states if one.status == "quarantined"} == {"2"}
+
+
+def test_a_set_that_hangs_is_ended_and_given_up(tmp_path: Path) -> None:
+    write_people(tmp_path / "in", [64, HANGING_HEIGHT])
+    changes = ["workers=1", "set_time_limit_s=3", "max_crashed_attempts=1"]
+    outcome = run(tmp_path, LocalPool(load_negative), *changes)
+    assert outcome.counts == {"protected": 1, "quarantined": 1}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_that_cannot_load_end_the_run_with_the_reason(tmp_path: Path, workers: int) -> None:
+    write_people(tmp_path / "in", [64, 64])
+    with pytest.raises(PipelineError, match="no such weights"):
+        run(tmp_path, LocalPool(load_nothing), f"workers={workers}")
+
+
+def test_workers_that_die_at_their_start_end_the_run(tmp_path: Path) -> None:
+    write_people(tmp_path / "in", [64])
+    with pytest.raises(PipelineError, match="broke: a process ended with 7"):
+        run(tmp_path, LocalPool(die_at_start))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_worker_outlives_the_command(tmp_path: Path, number: signal.Signals) -> None:
+    face_album(tmp_path / "in", {"ann": 1})
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "protect"]
+    command += [str(tmp_path / "in"), str(tmp_path / "out"), "--preset", "zero-shot"]
+    process = subprocess.Popen(
+        [*command, "--set", "layer2.num_steps=100000"], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        attempts = tmp_path.glob
+        deadline = time.monotonic() + 120
+        while not list(attempts("out/runs/*/attempts/*/*.json")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        workers = children_of(process.pid)
+        assert workers
+        process.send_signal(number)
+        code = process.wait(60)
+        assert code == (-number if number == signal.SIGKILL else 3)
+        deadline = time.monotonic() + 20
+        while any(Path(f"/proc/{pid}/exe").exists() for pid in workers):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
