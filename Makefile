@@ -45,7 +45,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (some gigabytes with torch; takes minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[test]'
+		--constraint constraints.txt --editable '.[pipeline,bench,test]'
 	@touch $(STAMP)
 
 format: setup ## Format the code and repair what ruff can
@@ -69,5 +69,5 @@ manifests: setup ## Write the files of k8s/ that are made from others (needs kub
 # all their archives.
 lock: setup ## Resolve constraints.txt and deploy/requirements.lock anew
 	@$(COMPILE) --all-extras --output-file constraints.txt $(ARGS) pyproject.toml
-	@$(COMPILE) --generate-hashes --constraint constraints.txt \
+	@$(COMPILE) --generate-hashes --extra pipeline --constraint constraints.txt \
 		--output-file deploy/requirements.lock pyproject.toml

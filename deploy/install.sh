@@ -9,8 +9,8 @@ target=${1:?usage: deploy/install.sh TARGET}
 source=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python3}
 
-"$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || {
-    echo "install.sh: $python is not Python 3.11; PYTHON=/path/to/python3.11 names another" >&2
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || {
+    echo "install.sh: $python is not Python 3.11 to 3.13; PYTHON=/path/to/python3.11 names another" >&2
     exit 1
 }
 "$python" -m venv "$target"

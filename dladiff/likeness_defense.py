@@ -16,8 +16,8 @@ from torch import Tensor
 from dladiff.config import LikenessSettings
 from dladiff.identities import KnownPhoto
 from dladiff.image_values import levels_to_unit
-from dladiff.layer1.likeness import AutoencoderLikeness
 from dladiff.layer2.photo_likeness import PhotoLikeness
+from dladiff.own_losses import LikenessGradients
 
 NUM_LOOKS = 10
 """Of each photo, over which the stop rule averages: a look is another view, handling and noise."""
@@ -64,7 +64,7 @@ class PhotoLosses:
 
 def defend_likeness(
     photos: Sequence[KnownPhoto],
-    through_model: AutoencoderLikeness,
+    through_model: LikenessGradients,
     on_photo: PhotoLosses | None,
     settings: LikenessSettings,
     on_progress: Callable[[float], None],

@@ -12,6 +12,7 @@ from dladiff.config import MethodSettings
 from dladiff.diffusion.autoencoder import Autoencoder
 from dladiff.encoders.identity_encoders import IdentityEncoder, load_identity_encoder
 from dladiff.face_detection import FaceDetector, load_face_detector
+from dladiff.own_losses import OwnLoss
 from dladiff.quality import LearnedPerceptualDistance, load_learned_perceptual_distance
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class ProtectionModels:
     """None where its weights are not installed."""
     more_likeness_encoders: Sequence[IdentityEncoder] = ()
     """Of the likeness loop, beside the white boxes."""
+    losses: Sequence[OwnLoss] = ()
+    """The caller's own, beside L_id."""
 
     @property
     def white_boxes(self) -> list[IdentityEncoder]:

@@ -18,6 +18,7 @@ from dladiff.layer2.photo_likeness import PhotoLikeness
 from dladiff.likeness_defense import PhotoLosses, defend_likeness
 from dladiff.measurement import measure_photo
 from dladiff.models import ProtectionModels
+from dladiff.own_losses import WithOwnLosses
 from dladiff.projected_gradient import GradientAscent
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost, OnProgress, Photo, PhotoResult, SetResult
@@ -151,7 +152,7 @@ def take_likeness_away(
     )
     num_steps = defend_likeness(
         known,
-        through_model,
+        WithOwnLosses(through_model, models.losses) if models.losses else through_model,
         PhotoLosses(in_loop, finishing) if layer2.enabled else None,
         likeness,
         lambda fraction: report("likeness", fraction),

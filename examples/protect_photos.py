@@ -9,43 +9,31 @@ colour profiles and rotation, resuming, limits, a manifest.
 import argparse
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 import dladiff
 
 
 def protect_folder(
-    source: Path, target: Path, method: dladiff.MethodSettings, device: str = "cpu"
+    source: Path, target: Path, protector: dladiff.Protector
 ) -> list[dladiff.PhotoResult]:
     """Protects the photos of a folder, all of one person, and saves them as PNG.
 
     Args:
         source: JPEG and PNG files of one person.
         target: Where ``<name>.png`` is written of each photo that could be protected.
-        method: Budgets, steps and models.
-        device: Where the models compute, e.g. ``cuda:0``.
+        protector: Models and settings; serves many folders.
 
     Returns:
         What became of each photo, in the order of their names.
     """
     files = sorted(file for file in source.iterdir() if file.suffix in (".jpg", ".jpeg", ".png"))
-    photos = [dladiff.Photo(file.name, read_photo(file)) for file in files]
-    torch.set_num_threads(method.threads)  # part of the method: sums round otherwise
-    models = dladiff.load_models(method, device)
-    result = dladiff.protect_photo_set(photos, [], models, method)
+    result = protector.protect(files)
     target.mkdir(parents=True, exist_ok=True)
     for file, photo in zip(files, result.photos, strict=True):
         if photo.image is not None:
             Image.fromarray(photo.image).save(target / f"{file.name}.png")
     return result.photos
-
-
-def read_photo(file: Path) -> np.ndarray:
-    """RGB uint8 (height, width, 3), upright."""
-    with Image.open(file) as image:
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def main() -> None:
@@ -59,8 +47,8 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    method = dladiff.preset_settings(arguments.preset)
-    for photo in protect_folder(arguments.source, arguments.target, method, arguments.device):
+    protector = dladiff.Protector(arguments.preset, device=arguments.device)
+    for photo in protect_folder(arguments.source, arguments.target, protector):
         psnr = "" if photo.psnr_db is None else f", {photo.psnr_db:.1f} dB"
         likeness = "".join(
             f", {cosine.encoder} {cosine.before:.2f} -> {cosine.after:.2f}"

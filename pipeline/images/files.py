@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import PngImagePlugin, UnidentifiedImageError
 
+from dladiff.pictures import UnsupportedPictureError, to_srgb, upright
 from pipeline.config import OperationSettings
 from pipeline.errors import PhotoError
-from pipeline.images.colours import to_srgb
-from pipeline.images.metadata import read_metadata, upright
+from pipeline.images.metadata import read_metadata
 from pipeline.reasons import Reason, ReasonCode
 
 pillow_heif.register_heif_opener()
@@ -188,7 +188,10 @@ def _decode(picture: PillowImage.Image) -> DecodedPhoto:
     metadata = read_metadata(picture)
     if not metadata.readable:
         notes.append("exif_ignored")
-    rgb, colour_notes = to_srgb(picture)
+    try:
+        rgb, colour_notes = to_srgb(picture)
+    except UnsupportedPictureError as error:
+        raise PhotoError(Reason(ReasonCode.UNSUPPORTED_MODE, str(error))) from None
     return DecodedPhoto(
         image=np.array(upright(rgb, metadata.orientation)),
         copyright=metadata.copyright,

@@ -8,16 +8,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-_ORIENTATION, _COPYRIGHT = 0x0112, 0x8298
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+from dladiff.pictures import ORIENTATION_TAG, UPRIGHT
+
+_COPYRIGHT = 0x8298
 _MAX_COPYRIGHT_CHARACTERS = 300
 
 
@@ -38,17 +31,12 @@ def read_metadata(picture: Image.Image) -> Metadata:
     notice = picture.info.get("Copyright")  # a text chunk of PNG
     try:
         exif = picture.getexif()
-        orientation = exif.get(_ORIENTATION, 1)
+        orientation = exif.get(ORIENTATION_TAG, 1)
         notice = exif.get(_COPYRIGHT) or notice
     except Exception:  # damaged metadata make the parsers raise almost anything
         return Metadata(1, _one_line(notice), readable=False)
-    known = orientation if orientation in _UPRIGHT else 1
+    known = orientation if orientation in UPRIGHT else 1
     return Metadata(known, _one_line(notice), readable=True)
-
-
-def upright(picture: Image.Image, orientation: int) -> Image.Image:
-    """Turns and flips a picture as its EXIF orientation says."""
-    return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
 
 
 def _one_line(notice: object) -> str | None:

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from hashlib import sha256
 
 from dladiff.config import MethodSettings
+from dladiff.content_keys import content_keys
 from dladiff.results import Cost, Photo, PhotoResult, SetResult
 from pipeline.errors import PhotoError
 from pipeline.images.files import DecodedPhoto, PhotoLimits, decode_photo
@@ -136,15 +136,8 @@ def _by_content(photo: WholePhoto) -> tuple[str, str]:
 
 
 def _method_photos(photos: Sequence[tuple[WholePhoto, DecodedPhoto]]) -> list[Photo]:
-    """Keyed by content: the same photo gets the same noise wherever it lies.
-
-    Copies of a photo in one set are numbered, so that each is a photo of its own.
-    """
-    seen: Counter[str] = Counter()
-    keyed = []
-    for photo, decoded in photos:
-        copy = seen[photo.sha256]
-        seen[photo.sha256] += 1
-        key = sha256(f"{photo.sha256} {copy}".encode()).hexdigest() if copy else photo.sha256
-        keyed.append(Photo(key=key, image=decoded.image))
-    return keyed
+    """Keyed by content: the same photo gets the same noise wherever it lies."""
+    keys = content_keys([photo.sha256 for photo, _ in photos])
+    return [
+        Photo(key=key, image=decoded.image) for key, (_, decoded) in zip(keys, photos, strict=True)
+    ]

@@ -32,7 +32,7 @@ def locked() -> dict[str, str]:
 def test_every_dependency_is_locked_at_the_version_that_is_tested() -> None:
     pins = locked()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for text in project["dependencies"]:
+    for text in [*project["dependencies"], *project["optional-dependencies"]["pipeline"]]:
         requirement = Requirement(text)
         pin = pins[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(pin), text

@@ -20,7 +20,8 @@ def test_the_example_protects_a_real_photo_within_the_budget(
     method = dladiff.preset_settings("zero-shot")
     layer2 = method.layer2.model_copy(update={"num_steps": 8, "step_size_levels": 3.0})
     method = method.model_copy(update={"layer2": layer2, "threads": 1})
-    (result,) = protect_folder(source, tmp_path / "protected", method)
+    protector = dladiff.Protector(method, cache_dir=tmp_path)
+    (result,) = protect_folder(source, tmp_path / "protected", protector)
     assert result.status == "protected"
     with Image.open(tmp_path / "protected" / "1.png.png") as saved:
         change = np.abs(np.array(saved).astype(int) - astronaut[:300, 100:400])
@@ -32,7 +33,8 @@ def test_the_example_protects_a_real_photo_within_the_budget(
 
 def test_every_offered_name_exists_and_importing_the_package_loads_no_torch() -> None:
     program = (
-        "import sys, dladiff; assert dladiff.METHOD_VERSION; assert 'torch' not in sys.modules;"
+        "import sys, dladiff; assert dladiff.METHOD_VERSION and dladiff.__version__;"
+        "assert 'torch' not in sys.modules; assert dir(dladiff) == sorted(dladiff.__all__);"
         "print([name for name in dladiff.__all__ if getattr(dladiff, name, None) is None])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -1,7 +1,7 @@
-"""Any colour mode of an image file -> 8-bit sRGB without transparency.
+"""Any picture that Pillow opened -> upright, 8 bits a value, sRGB, without transparency.
 
-Knows modes, bit depths and ICC profiles. A picture without a profile is taken as sRGB, as
-browsers do.
+Knows modes, bit depths, ICC profiles and orientations. A picture without a profile is taken as
+sRGB, as browsers do. The library and the pipeline read pixels by these same functions. No torch.
 """
 
 import io
@@ -9,8 +9,23 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
-from pipeline.errors import PhotoError
-from pipeline.reasons import Reason, ReasonCode
+ORIENTATION_TAG = 0x0112
+"""Of EXIF: how the camera was held, 1 to 8."""
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of each orientation upright; of 1, nothing."""
+
+
+class UnsupportedPictureError(ValueError):
+    """The picture holds values whose range its file does not tell."""
+
 
 _SRGB = ImageCms.createProfile("sRGB")
 _DIRECT_MODES = {"RGB", "L", "CMYK"}
@@ -29,7 +44,7 @@ def to_srgb(picture: Image.Image) -> tuple[Image.Image, list[str]]:
         The converted picture, and notes on what was changed or ignored.
 
     Raises:
-        PhotoError: ``unsupported_mode`` for values whose range the file does not tell.
+        UnsupportedPictureError: For values whose range the file does not tell.
     """
     notes: list[str] = []
     profile = picture.info.get("icc_profile")
@@ -42,7 +57,7 @@ def to_srgb(picture: Image.Image) -> tuple[Image.Image, list[str]]:
         alpha = with_alpha.getchannel("A")
         picture = with_alpha.convert("RGB")
     elif picture.mode not in _CONVERTIBLE_MODES:
-        raise PhotoError(Reason(ReasonCode.UNSUPPORTED_MODE, f"pixels of kind {picture.mode!r}"))
+        raise UnsupportedPictureError(f"pixels of kind {picture.mode!r}")
     elif picture.mode not in _DIRECT_MODES:
         picture = picture.convert("RGB")
     picture = _apply_profile(picture, profile, notes)
@@ -53,11 +68,16 @@ def to_srgb(picture: Image.Image) -> tuple[Image.Image, list[str]]:
     return picture, notes
 
 
+def upright(picture: Image.Image, orientation: int) -> Image.Image:
+    """Turns and flips a picture as its EXIF orientation says."""
+    return picture.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else picture
+
+
 def _grey_to_8_bits(picture: Image.Image) -> Image.Image:
     # Pillow's own convert("L") clips 16-bit values instead of scaling them.
     values = np.asarray(picture).astype(np.int64)
     if values.size and (values.min() < 0 or values.max() > 65535):
-        raise PhotoError(Reason(ReasonCode.UNSUPPORTED_MODE, "grey values beyond 16 bits"))
+        raise UnsupportedPictureError("grey values beyond 16 bits")
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
