@@ -102,6 +102,7 @@ def _require_agreement(
     """Compares with onnxruntime on two smooth random images."""
     coarse = torch.rand(2, 3, 14, 14, generator=torch.Generator().manual_seed(0))
     images = functional.interpolate(coarse, size=(_SIDE, _SIDE), mode="bilinear")
+    onnxruntime.disable_telemetry_events()
     try:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1

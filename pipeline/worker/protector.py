@@ -4,6 +4,7 @@ Imports torch and the models only where they are loaded: a worker that computes 
 starts in a fraction of the time.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -46,7 +47,8 @@ def load_protector(settings: WorkerSettings) -> Protector:
     # Ray sets OMP_NUM_THREADS to the actor's CPUs, which may differ from one cluster to another.
     torch.set_num_threads(settings.config.method.threads)
     cache = settings.config.operation.weights_cache
-    folder = Path(cache) if cache else Path.home() / ".cache" / "dladiff"
+    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(cache) if cache else Path(user_cache) / "dladiff"
     models = load_models(settings.config.method, settings.device, folder)
 
     def protect(
