@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image
 from skimage.data import astronaut
 
+from dladiff.settings_in_use import unread_settings
 from pipeline.catalog.folder import read_catalog
 from pipeline.config import RunConfig, load_config
 from pipeline.planning.form_sets import form_sets
@@ -25,7 +26,8 @@ from pipeline.worker.read_photos import read_photo_set
 from pipeline.worker.settings import WorkerSettings
 
 SIZE = (4000, 3000)
-FEW = ("layer1.likeness.num_steps=4", "layer2.num_steps=4", "layer1.num_epochs=1")
+FEW = {"layer1.likeness.num_steps": 4, "layer2.num_steps": 4, "layer1.num_epochs": 1}
+"""Steps that show the peak of memory; those that the preset does not read are left out."""
 
 
 def main() -> None:
@@ -34,7 +36,9 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=16)
     parser.add_argument("--preset", default="balanced")
     arguments = parser.parse_args()
-    config = load_config(arguments.preset, overrides=FEW)
+    unread = unread_settings(load_config(arguments.preset).method)
+    few = [f"{path}={count}" for path, count in FEW.items() if path not in unread]
+    config = load_config(arguments.preset, overrides=few)
     with tempfile.TemporaryDirectory() as folder:
         album = Path(folder) / "in"
         write_large_photos(album / "person", arguments.photos)

@@ -5,8 +5,9 @@ converts them once with ``image_values.levels_to_unit``. [P] marks a value of th
 (arXiv:2511.19910), [X] a choice of ours where it is silent.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PresetName = Literal["paper", "strong", "balanced", "discreet", "fast", "zero-shot"]
@@ -295,6 +296,29 @@ class MethodSettings(Settings):
     max_reference_photos: Annotated[int, Field(ge=0)] = 4
     """Sets smaller than this are filled up with references for Step 0."""
 
+    def changed(self, *changes: str) -> "MethodSettings":
+        """These settings with other values, checked like all: ``changed("layer2.num_steps=30")``.
+
+        Args:
+            changes: Each ``path=value``, the value in YAML, as ``--set`` takes it.
+
+        Raises:
+            ValueError: If a path names no setting or a value is out of its range.
+        """
+        values: dict[str, Any] = self.model_dump(mode="json")
+        for change in changes:
+            path, separator, text = change.partition("=")
+            if not separator:
+                raise ValueError(f"{change!r}: expected path=value")
+            *sections, name = path.strip().split(".")
+            node = values
+            for section in sections:
+                node = node.setdefault(section, {})
+                if not isinstance(node, dict):
+                    raise ValueError(f"{path}: {section} has no settings below it")
+            node[name] = yaml.safe_load(text)
+        return MethodSettings.model_validate(values)
+
     @property
     def likeness_leads(self) -> bool:
         """Whether photos with faces go through L_id's loop."""
@@ -353,7 +377,6 @@ _PRESETS: dict[str, dict[str, object]] = {
             "likeness": {"num_steps": 30, "step_size_levels": 1.0},
             "surrogate": {"lora_rank": 8, "step0_steps": 60},
         },
-        "layer2": {"num_steps": 40, "step_size_levels": 0.8},
     },
     "discreet": {
         "layer1": {

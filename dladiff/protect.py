@@ -22,6 +22,7 @@ from dladiff.own_losses import WithOwnLosses
 from dladiff.projected_gradient import GradientAscent
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost, OnProgress, Photo, PhotoResult, SetResult
+from dladiff.settings_in_use import refuse_unread
 from dladiff.stopwatch import timed
 from dladiff.subject import Subject
 from dladiff.two_layers import Layer1Outcome, protect_in_two_layers
@@ -52,7 +53,9 @@ def protect_photo_set(
 
     Raises:
         GradientError: If an image gradient was zero or not finite: no protection would result.
+        ValueError: If ``config`` sets, other than its preset, what nothing will read.
     """
+    refuse_unread(config)
     report, cost = on_progress or (lambda stage, fraction: None), Cost()
     with timed(cost, "detect", models.device):
         subjects = [Subject(photo, models.detector.detect(photo.image)) for photo in photos]

@@ -7,6 +7,7 @@ Imports neither torch nor ray.
 import difflib
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
@@ -16,7 +17,10 @@ from pydantic import Field, ValidationError
 
 from dladiff import METHOD_VERSION
 from dladiff.config import MethodSettings, PresetName, Settings, preset_settings
+from dladiff.settings_in_use import leaves, read_without_face_alone, refuse_unread
 from pipeline.errors import ConfigurationError
+
+_LOG = logging.getLogger(__name__)
 
 
 class CanarySettings(Settings):
@@ -114,13 +118,13 @@ def load_config(
     Args:
         preset: Name of a preset; None: the file's ``method.preset``, else ``default_preset``.
         file: YAML with the sections ``method`` and ``operation``.
-        overrides: ``layer1.num_epochs=20``; a key without its section is looked up in
+        overrides: ``layer1.likeness.num_steps=20``; a key without its section is looked up in
             ``method``, then in ``operation``. Values are read as YAML.
         operation: Values of ``OperationSettings`` that stand above all others.
 
     Raises:
         ConfigurationError: With the value found and the remedy; a misspelt key is answered with
-            the nearest right one.
+            the nearest right one, a setting that nothing reads with the one that is read.
     """
     values: dict[str, Any] = _read_yaml(Path(file)) if file is not None else {}
     name = preset or (values.get("method") or {}).get("preset") or default_preset
@@ -133,13 +137,36 @@ def load_config(
         "operation": {},
     }
     merged = _merge(_merge(base, values), {"method": {"preset": name}})
-    for override in overrides:
-        _apply_override(merged, override)
+    set_by_key = [_apply_override(merged, override) for override in overrides]
     merged = _merge(merged, {"operation": operation or {}})
     try:
-        return RunConfig.model_validate(merged)
+        config = RunConfig.model_validate(merged)
     except ValidationError as error:
         raise ConfigurationError(_explain(error)) from None
+    _refuse_in_vain(config.method, set_by_key)
+    return config
+
+
+def _refuse_in_vain(method: MethodSettings, set_by_key: Iterable[str]) -> None:
+    """Refuses settings without effect; names those that act on photos without a face alone.
+
+    A file may repeat what the preset says anyway, as ``config show`` prints it; a key of ``--set``
+    always means something.
+    """
+    usual = leaves(preset_settings(method.preset))
+    given = {path for path, value in leaves(method).items() if usual[path] != value}
+    given |= {key.removeprefix("method.") for key in set_by_key if key.startswith("method.")}
+    try:
+        refuse_unread(method, given)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    for path in sorted(read_without_face_alone(method)):
+        if any(path == key or path.startswith(f"{key}.") for key in given):
+            _LOG.warning(
+                "%s acts on photos without a face alone: those with a face go through the "
+                "likeness loop (layer1.likeness)",
+                path,
+            )
 
 
 def method_digest(method: MethodSettings, weights_sha256: Mapping[str, str]) -> str:
@@ -199,7 +226,8 @@ def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def _apply_override(values: dict[str, Any], override: str) -> str:
+    """Puts one ``key=value`` into the tree; returns the whole key."""
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigurationError(f"--set {override!r}: expected key=value")
@@ -215,6 +243,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         node[parts[-1]] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigurationError(f"--set {override!r}: {error}") from None
+    return ".".join(parts)
 
 
 def _require_known(parts: list[str]) -> None:

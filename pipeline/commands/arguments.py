@@ -49,7 +49,8 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Set one value of the configuration, e.g. layer2.num_steps=60. Repeatable.",
+        help="Set one value of the configuration, e.g. layer1.likeness.num_steps=90. "
+        "One that nothing would read is refused. Repeatable.",
         rich_help_panel="Method",
     ),
 ]

@@ -3,9 +3,20 @@
 from dladiff.config import MethodSettings
 from dladiff.image_values import Image
 from dladiff.results import Photo
+from dladiff.settings_in_use import unread_settings
 from pipeline.errors import ConfigurationError
 from pipeline.worker.protector import LoadProtector, Protector, load_protector
 from pipeline.worker.settings import WorkerSettings
+
+_FEW = {
+    "layer1.likeness.num_steps": 3,
+    "layer1.likeness.photo_step_every": 3,
+    "layer1.likeness.finishing_steps": 1,
+    "layer1.surrogate.step0_steps": 1,
+    "layer1.num_epochs": 1,
+    "layer2.num_steps": 3,
+}
+"""Iterations that still reach every part: of three steps one looks at the photo itself."""
 
 
 def preflight(settings: WorkerSettings, load: LoadProtector = load_protector) -> None:
@@ -38,13 +49,5 @@ def _built_in_photo() -> Image:
 
 def _shortened(method: MethodSettings) -> MethodSettings:
     """The same method with as few iterations as exercise every part of it."""
-    surrogate = method.layer1.surrogate.model_copy(update={"step0_steps": 1})
-    layer1 = method.layer1.model_copy(
-        update={
-            "num_epochs": 1,
-            "surrogate": surrogate,
-            "likeness": method.layer1.likeness.model_copy(update={"num_steps": 3}),
-        }
-    )
-    layer2 = method.layer2.model_copy(update={"num_steps": 3})
-    return method.model_copy(update={"layer1": layer1, "layer2": layer2})
+    unread = unread_settings(method)
+    return method.changed(*(f"{path}={few}" for path, few in _FEW.items() if path not in unread))

@@ -1,4 +1,4 @@
-"""Both layers on a CUDA device: as on the CPU in what they reach, and equal bytes twice."""
+"""Each way through the method on a CUDA device: it reaches what the CPU reaches, twice the same."""
 
 from collections.abc import Iterator
 
@@ -23,17 +23,19 @@ def repeatable_kernels() -> Iterator[None]:
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = deterministic, tf32
 
 
-def few_steps(*, layer1: bool) -> dladiff.MethodSettings:
-    """Both layers, or the second alone, with as few steps as show a change."""
-    method = dladiff.preset_settings("fast")
-    surrogate = method.layer1.surrogate.model_copy(update={"step0_steps": 4})
-    changes = {"enabled": layer1, "num_epochs": 2, "surrogate": surrogate}
-    return method.model_copy(
-        update={
-            "layer1": method.layer1.model_copy(update=changes),
-            "layer2": method.layer2.model_copy(update={"num_steps": 8}),
-        }
-    )
+METHODS = {
+    "layer 2": dladiff.preset_settings("zero-shot").changed("layer2.num_steps=8"),
+    "one loop": dladiff.preset_settings("fast").changed(
+        "layer1.likeness.num_steps=9", "layer1.likeness.finishing_steps=4"
+    ),
+    "two layers": dladiff.preset_settings("fast").changed(
+        "layer1.likeness.enabled=false",
+        "layer1.num_epochs=2",
+        "layer1.surrogate.step0_steps=4",
+        "layer2.num_steps=8",
+    ),
+}
+"""Each way through the method, with as few steps as show a change."""
 
 
 def protect(
@@ -48,16 +50,16 @@ def protect(
 
 
 def test_an_encoder_embeds_on_the_device_as_on_the_cpu() -> None:
-    settings = few_steps(layer1=False).layer2.encoders[0]
+    settings = METHODS["layer 2"].layer2.encoders[0]
     crops = torch.rand(4, 3, 112, 112, generator=torch.Generator().manual_seed(0))
     on_cpu = load_identity_encoder(settings, "cpu").embed(crops)
     on_device = load_identity_encoder(settings, "cuda").embed(crops.cuda()).cpu()
     assert float((on_cpu * on_device).sum(dim=1).min()) > 0.9999
 
 
-@pytest.mark.parametrize("layer1", [False, True], ids=["layer 2", "both layers"])
-def test_the_device_reaches_what_the_cpu_reaches(astronaut: np.ndarray, layer1: bool) -> None:
-    photo, method = astronaut[:320, 80:400], few_steps(layer1=layer1)
+@pytest.mark.parametrize("way", METHODS)
+def test_the_device_reaches_what_the_cpu_reaches(astronaut: np.ndarray, way: str) -> None:
+    photo, method = astronaut[:320, 80:400], METHODS[way]
     _, on_cpu = protect(method, photo, "cpu")
     _, on_device = protect(method, photo, "cuda")
     assert on_device.status == on_cpu.status == "protected"
@@ -67,11 +69,9 @@ def test_the_device_reaches_what_the_cpu_reaches(astronaut: np.ndarray, layer1: 
         assert device.after == pytest.approx(cpu.after, abs=0.15)
 
 
-@pytest.mark.parametrize("layer1", [False, True], ids=["layer 2", "both layers"])
-def test_the_same_seed_gives_the_same_bytes_on_the_device(
-    astronaut: np.ndarray, layer1: bool
-) -> None:
-    photo, method = astronaut[:320, 80:400], few_steps(layer1=layer1)
+@pytest.mark.parametrize("way", METHODS)
+def test_the_same_seed_gives_the_same_bytes_on_the_device(astronaut: np.ndarray, way: str) -> None:
+    photo, method = astronaut[:320, 80:400], METHODS[way]
     first, _ = protect(method, photo, "cuda")
     second, _ = protect(method, photo, "cuda")
     assert np.array_equal(first, second)

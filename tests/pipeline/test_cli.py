@@ -232,7 +232,7 @@ def test_protect_hands_every_option_to_the_run(run: Run, tmp_path: Path) -> None
     file.write_text("method: {seed: 5}\noperation: {max_set_photos: 8}\n")
     result = dladiff(
         *("protect", "in", "out", "--preset", "fast", "--config", str(file)),
-        *("--set", "layer2.num_steps=7", "--set", "read_concurrency=2", "--run-id", "r9"),
+        *("--set", "layer1.likeness.num_steps=7", "--set", "read_concurrency=2", "--run-id", "r9"),
         *("--ray-address", "auto", "--workers", "3", "--gpus-per-worker", "0.5"),
         *("--on-method-change", "keep", "--retry-failed", "--retry-quarantined"),
         *("--max-failed", "0.1", "--wait", "--batch", "--single-writer", "--log-json"),
@@ -252,7 +252,7 @@ def test_protect_hands_every_option_to_the_run(run: Run, tmp_path: Path) -> None
         log_json=True,
     )
     method, operation = run.config.method, run.config.operation
-    assert (method.preset, method.seed, method.layer2.num_steps) == ("fast", 5, 7)
+    assert (method.preset, method.seed, method.layer1.likeness.num_steps) == ("fast", 5, 7)
     assert (operation.workers, operation.gpus_per_worker, operation.max_failed) == (3, 0.5, 0.1)
     assert (operation.single_writer, operation.max_set_photos) == (True, 8)
     assert operation.allow_prefixes == ("s3://a/b", "/c: d")

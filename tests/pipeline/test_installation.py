@@ -100,6 +100,32 @@ def readme_commands() -> list[str]:
     return [line.partition("  #")[0].strip() for line in lines if line.startswith("dladiff ")]
 
 
+def documented_changes() -> list[list[str]]:
+    """The ``--set`` values, line by line, that the README or a document shows for a run."""
+    texts = [path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))]
+    sections = ("method.", "operation.", "layer1.", "layer2.", "masking.", "detector.")
+    found = []
+    for line in "\n".join(texts).splitlines():
+        values = re.findall(r"--set ('[^']+'|[\w.]+=[^\s`)]+)", line)
+        found.append([one.strip("'") for one in values if one.strip("'").startswith(sections)])
+    return [values for values in found if values]
+
+
+@pytest.mark.parametrize("changes", documented_changes(), ids=" ".join)
+def test_each_documented_change_has_an_effect(changes: list[str]) -> None:
+    from pipeline.config import load_config
+
+    # A setting that nothing reads is refused; one that is as ever would change nothing.
+    whole = load_config(overrides=changes)
+    for change in changes:
+        path = change.partition("=")[0].removeprefix("method.")
+        node: Any = whole if path.startswith("operation.") else whole.method
+        usual: Any = load_config() if path.startswith("operation.") else load_config().method
+        for part in path.split("."):
+            node, usual = getattr(node, part), getattr(usual, part)
+        assert node != usual, change
+
+
 @pytest.mark.parametrize("line", readme_commands())
 def test_the_readmes_commands_are_understood(line: str) -> None:
     from typer.main import get_command

@@ -159,10 +159,16 @@ def test_a_missing_photo_of_a_catalog_file_is_decided_once(tmp_path: Path) -> No
 def test_another_method_is_refused_with_the_difference(
     catalog: Catalog, states: dict[str, SourceState]
 ) -> None:
-    config = load_config(overrides=["layer2.num_steps=60"])
-    before = load_config(overrides=["layer2.num_steps=150"]).method.model_dump(mode="json")
+    config = load_config("zero-shot", overrides=["layer2.num_steps=60"])
+    before = load_config("zero-shot", overrides=["layer2.num_steps=150"])
     with pytest.raises(ConfigurationError) as caught:
-        plan(catalog, states, "method-2", config, method_of_run={"run-1": before}.get)
+        plan(
+            catalog,
+            states,
+            "method-2",
+            config,
+            method_of_run={"run-1": before.method.model_dump(mode="json")}.get,
+        )
     text = str(caught.value)
     assert "26 photos" in text
     assert "layer2.num_steps: 150 -> 60" in text
