@@ -172,6 +172,16 @@ def leaves(settings: Settings, prefix: str = "") -> dict[str, object]:
     return found
 
 
+def changed_leaves(method: MethodSettings) -> set[str]:
+    """The leaves whose values are neither the preset's nor the defaults: somebody chose them."""
+    of_preset, usual = leaves(preset_settings(method.preset)), leaves(MethodSettings())
+    return {
+        path
+        for path, value in leaves(method).items()
+        if value not in (of_preset[path], usual[path])
+    }
+
+
 def unread_settings(method: MethodSettings) -> dict[str, str]:
     """The leaves that nothing reads under this method, on no photo, each with the reason."""
     unread: dict[str, str] = {}
@@ -202,14 +212,13 @@ def refuse_unread(method: MethodSettings, given: Iterable[str] | None = None) ->
     Args:
         method: As resolved.
         given: Paths of the leaves that were set, or of the sections that hold them; None: those
-            that differ from the method's preset.
+            of ``changed_leaves``.
 
     Raises:
         ValueError: With each such setting and what does what was meant.
     """
     if given is None:
-        usual = leaves(preset_settings(method.preset))
-        given = [path for path, value in leaves(method).items() if usual[path] != value]
+        given = changed_leaves(method)
     paths = tuple(given)
     lines = [
         f"{path} has no effect here: {why}"

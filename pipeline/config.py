@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from dladiff import METHOD_VERSION
 from dladiff.config import MethodSettings, PresetName, Settings, preset_settings
-from dladiff.settings_in_use import leaves, read_without_face_alone, refuse_unread
+from dladiff.settings_in_use import read_without_face_alone, refuse_unread
 from pipeline.errors import ConfigurationError
 
 _LOG = logging.getLogger(__name__)
@@ -137,25 +137,22 @@ def load_config(
         "operation": {},
     }
     merged = _merge(_merge(base, values), {"method": {"preset": name}})
-    set_by_key = [_apply_override(merged, override) for override in overrides]
+    # A file may repeat what the preset says anyway, as ``config show`` prints it.
+    in_file = [
+        line.partition(":")[0] for line in difference(base["method"], merged["method"] or {})
+    ]
+    given = {*in_file, *(_apply_override(merged, override) for override in overrides)}
     merged = _merge(merged, {"operation": operation or {}})
     try:
         config = RunConfig.model_validate(merged)
     except ValidationError as error:
         raise ConfigurationError(_explain(error)) from None
-    _refuse_in_vain(config.method, set_by_key)
+    _refuse_in_vain(config.method, {key.removeprefix("method.") for key in given})
     return config
 
 
-def _refuse_in_vain(method: MethodSettings, set_by_key: Iterable[str]) -> None:
-    """Refuses settings without effect; names those that act on photos without a face alone.
-
-    A file may repeat what the preset says anyway, as ``config show`` prints it; a key of ``--set``
-    always means something.
-    """
-    usual = leaves(preset_settings(method.preset))
-    given = {path for path, value in leaves(method).items() if usual[path] != value}
-    given |= {key.removeprefix("method.") for key in set_by_key if key.startswith("method.")}
+def _refuse_in_vain(method: MethodSettings, given: Collection[str]) -> None:
+    """Refuses settings without effect; names those that act on photos without a face alone."""
     try:
         refuse_unread(method, given)
     except ValueError as error:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dladiff.config import Layer1Settings, MethodSettings, preset_settings
+from dladiff.config import Layer1Settings, Layer2Settings, MethodSettings, preset_settings
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.face_detection import FaceDetector
@@ -92,9 +92,7 @@ def test_a_small_set_is_filled_up_with_references_for_step_0(
         return latents.new_zeros(0)
 
     monkeypatch.setattr("dladiff.diffusion.fine_tuning.FineTuner.train", count)
-    only_layer1 = config.model_copy(
-        update={"layer2": config.layer2.model_copy(update={"enabled": False})}
-    )
+    only_layer1 = config.model_copy(update={"layer2": Layer2Settings(enabled=False)})
     references = [Photo(f"reference {n}", photos[1].image) for n in range(9)]
     protect(photos[:1], references, models, only_layer1)
     views = config.layer1.views_per_photo
@@ -104,9 +102,7 @@ def test_a_small_set_is_filled_up_with_references_for_step_0(
 def test_layer_1_alone_protects_every_photo_within_its_budget(
     photos: list[Photo], models: ProtectionModels, config: MethodSettings
 ) -> None:
-    only_layer1 = config.model_copy(
-        update={"layer2": config.layer2.model_copy(update={"enabled": False})}
-    )
+    only_layer1 = config.model_copy(update={"layer2": Layer2Settings(enabled=False)})
     result = protect(photos, [], models, only_layer1)
     assert [photo.max_change_levels for photo in result.photos] == [7, 7]
     assert result.attention_loss_after_layer2 is None

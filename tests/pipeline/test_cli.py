@@ -275,6 +275,20 @@ def test_the_shown_configuration_is_a_configuration_file(tmp_path: Path) -> None
     assert RunConfig.model_validate(as_json) == load_config()
 
 
+def test_a_setting_in_vain_is_refused_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    # The default, but not what the preset says: somebody wrote it.
+    file.write_text("method: {layer1: {likeness: {num_steps: 60}}}\n")
+    for given, remedy in (
+        (("--preset", "fast", "--set", "layer2.num_steps=80"), "layer1.likeness.num_steps"),
+        (("--preset", "paper", "--config", str(file), "--set", "masking.floor_share=1"), "masking"),
+    ):
+        result = dladiff("config", "show", *given)
+        assert result.exit_code == 1
+        assert "has no effect here" in result.output
+        assert remedy in result.output
+
+
 def test_the_schema_documents_every_key() -> None:
     schema = json.loads(dladiff("config", "schema").stdout)
     assert schema["properties"].keys() == {"method", "operation"}
