@@ -277,11 +277,11 @@ def test_the_shown_configuration_is_a_configuration_file(tmp_path: Path) -> None
 
 def test_a_setting_in_vain_is_refused_with_the_one_that_was_meant(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
-    # The default, but not what the preset says: somebody wrote it.
-    file.write_text("method: {layer1: {likeness: {num_steps: 60}}}\n")
+    file.write_text("method: {layer2: {num_steps: 90}}\n")
     for given, remedy in (
         (("--preset", "fast", "--set", "layer2.num_steps=80"), "layer1.likeness.num_steps"),
-        (("--preset", "paper", "--config", str(file), "--set", "masking.floor_share=1"), "masking"),
+        (("--config", str(file)), "layer1.likeness.num_steps"),
+        (("--preset", "paper", "--set", "masking.floor_share=1"), "layer1.likeness.enabled"),
     ):
         result = dladiff("config", "show", *given)
         assert result.exit_code == 1
