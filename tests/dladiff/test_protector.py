@@ -14,15 +14,20 @@ from torch import Tensor, nn
 import dladiff
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.photo_inputs import OrderedPhotos, photos_of_tensor
+from dladiff.settings_in_use import unread_settings
 
 
 def short(preset: str) -> dladiff.MethodSettings:
     """A method of few steps, its models those of the preset."""
     method = dladiff.preset_settings(preset)  # type: ignore[arg-type]  # the parameter's values
-    likeness = method.layer1.likeness.model_copy(update={"num_steps": 3, "finishing_steps": 1})
-    layer1 = method.layer1.model_copy(update={"likeness": likeness})
-    layer2 = method.layer2.model_copy(update={"num_steps": 3, "step_size_levels": 3.0})
-    return method.model_copy(update={"layer1": layer1, "layer2": layer2, "threads": 1})
+    few = {
+        "layer1.likeness.num_steps": 3,
+        "layer1.likeness.finishing_steps": 1,
+        "layer2.num_steps": 3,
+        "layer2.step_size_levels": 3,
+    }
+    unread = unread_settings(method)
+    return method.changed(*(f"{path}={n}" for path, n in few.items() if path not in unread))
 
 
 @pytest.fixture(scope="module")
