@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from pipeline.config import OperationSettings
 from pipeline.manifest_row import ManifestRow
@@ -19,11 +20,10 @@ from pipeline.options import (
     RunOutcome,
 )
 from pipeline.output.canary import Canary, CanaryFailed
-from pipeline.output.fold import Fold, write_part
+from pipeline.output.fold import PUBLISHERS, Fold, write_part
 from pipeline.output.gate import Gates, runs_of
 from pipeline.output.ledger import Ledger
 from pipeline.output.lock import LockLostError, OutputLock
-from pipeline.output.publish import StagedDataLost, publish_commit
 from pipeline.output.runs import finish_run
 from pipeline.reasons import Reason, ReasonCode
 from pipeline.records import CommitRecord, PhotoSet, num_photos_of, photo_row
@@ -37,6 +37,8 @@ logger = logging.getLogger("dladiff.driver")
 _RECENT_SETS = 100
 _MAX_DEFERRED_OF_RECENT = 20
 """More deferrals than this among the last sets: the run stops instead of burning the queue."""
+_MAX_PUBLISHING = 4 * PUBLISHERS
+"""Sets on their way to be served: bounds what a killed driver leaves to the next one."""
 
 
 class TooManyDeferred(Exception):  # noqa: N818 - a reason to stop, not an error of ours
@@ -75,6 +77,7 @@ class Driver:
         self._held_statuses = Counter[str]()
         self._held_uploads: list[float] = []
         self._fold = self._new_fold()
+        self._publishing: dict[Future[CommitRecord], PhotoSet] = {}
         self._undecided = {photo_set.key: photo_set for photo_set in photo_sets}
         self._causes: dict[str, str] = {}
         self._recent: deque[bool] = deque(maxlen=_RECENT_SETS)
@@ -92,7 +95,9 @@ class Driver:
         return bool(self._canary.records)
 
     def take(self, outcome: SetOutcome) -> None:
-        """Publishes a decided set, or notes a deferral; folds when it is time.
+        """Publishes a decided set in the background, or notes a deferral; folds when it is time.
+
+        Waits only where much more is decided than the store takes.
 
         Raises:
             TooManyDeferred: The run had better stop.
@@ -112,6 +117,7 @@ class Driver:
         if outcome.set_key not in self._undecided:  # Ray ran the task again: published before
             return
         self._take_commit(outcome.set_key)
+        self._hear_of_published(at_most=_MAX_PUBLISHING)
         self.judge_if_due()
         if time.monotonic() - self._folded > self._operation.fold_every_s:
             self.fold()
@@ -147,8 +153,21 @@ class Driver:
 
     def fold(self) -> None:
         """Brings all that is decided so far into the manifest, but for what waits for the gate."""
+        self.wait_for_published()
         self._fold()
         self._folded = time.monotonic()
+
+    def wait_for_published(self) -> None:
+        """Returns when the images of all decided sets are where they are served.
+
+        Raises:
+            LockLostError: Another run took over.
+        """
+        self._hear_of_published(at_most=0)
+
+    def close(self) -> None:
+        """Ends what publishes in the background; call it while OUTPUT's lock is held."""
+        self._fold.close()
 
     def record_undecided(self) -> None:
         """Writes ``deferred`` rows, so that a person finds the cause of what is left."""
@@ -161,6 +180,7 @@ class Driver:
 
     def outcome(self, options: RunOptions, message: str | None = None) -> RunOutcome:
         """How the run ends, as exit code and numbers."""
+        self.wait_for_published()
         num_put_off = num_photos_of(self._put_off())
         tally, is_held = self._tally, self.holds_images
         published = tally.statuses - self._held_statuses if is_held else tally.statuses
@@ -203,16 +223,29 @@ class Driver:
         """Publishes or holds a set that its worker has committed."""
         photo_set = self._undecided.pop(set_key)
         self._causes.pop(set_key, None)
-        record = self._ledger.read_commit(photo_set.key, photo_set.generation)
-        assert record is not None, "the worker saw this commit"
-        uploads = [photo.modified_s for photo in photo_set.photos if photo.modified_s]
-        if self._hold(record):
-            self._held_uploads += uploads
-            ages = []
-        else:
-            self._publish(record)
-            ages = _ages_s(uploads)
-        self._reporter.set_decided(record.statuses(), record.seconds, record.gpu_seconds, ages)
+        name = photo_set.key, photo_set.generation
+        if not self._canary.is_open:
+            record = self._ledger.read_commit(*name)
+            assert record is not None, "the worker saw this commit"
+            if self._hold(record):
+                self._held_uploads += _uploads(photo_set)
+                self._say_decided(record)
+                return
+        self._publishing[self._fold.publish_soon(name)] = photo_set
+
+    def _hear_of_published(self, at_most: int) -> None:
+        """Reports what is published by now, waiting while more sets than these are on the way."""
+        while self._publishing:
+            timeout_s = None if len(self._publishing) > at_most else 0
+            done, _ = wait(self._publishing, timeout_s, FIRST_COMPLETED)
+            if not done:
+                return
+            for future in done:
+                photo_set = self._publishing.pop(future)
+                self._say_decided(future.result(), _ages_s(_uploads(photo_set)))
+
+    def _say_decided(self, record: CommitRecord, ages_s: Sequence[float] = ()) -> None:
+        self._reporter.set_decided(record.statuses(), record.seconds, record.gpu_seconds, ages_s)
 
     def _take_unheard(self) -> None:
         """Takes what workers committed before they were stopped, but could no longer tell."""
@@ -231,7 +264,7 @@ class Driver:
 
     def _judge(self) -> None:
         """Judges what waits; if it is good, publishes it, that of earlier runs first."""
-        if not self._lock.may_publish():
+        if not self._lock.regain():
             raise LockLostError("OUTPUT's lock is lost or was not renewed: publishing stops")
         try:
             self._canary.judge()
@@ -239,8 +272,10 @@ class Driver:
             self._canary_failed = True
             raise
         for earlier in sorted(runs_of(self._canary.records) - {self._run_id}):
-            Fold(self._store, earlier, self._lock.may_publish)()
+            Fold(self._store, earlier, self._lock.regain)()
             finish_run(self._store, earlier, {"finished_by": self._run_id})
+        self.wait_for_published()
+        self._fold.close()
         self._fold = self._new_fold()
         self.fold()
         self._canary.records.clear()  # last: until here an interrupted run must not be finished
@@ -248,16 +283,8 @@ class Driver:
         self._held_uploads.clear()
 
     def _new_fold(self) -> Fold:
-        may_publish, gates = self._lock.may_publish, Gates(self._store)
-        return Fold(self._store, self._run_id, may_publish, must_wait=gates.hold)
-
-    def _publish(self, record: CommitRecord) -> None:
-        try:
-            publish_commit(self._store, record, self._lock.may_publish)
-        except StagedDataLost as error:  # the fold writes it down as failed
-            logger.error("%s", error)
-        else:
-            self._fold.published(record)
+        must_wait = Gates(self._store).hold
+        return Fold(self._store, self._run_id, self._lock.regain, must_wait=must_wait)
 
     def _stop_if_hopeless(self) -> None:
         if sum(self._recent) > _MAX_DEFERRED_OF_RECENT:
@@ -270,6 +297,10 @@ class Driver:
         if hours is not None and self._worker_s >= hours * 3600 and self._undecided:
             self._limit_reached = True
             raise LimitReached(f"--max-worker-hours {hours:g} is spent")
+
+
+def _uploads(photo_set: PhotoSet) -> list[float]:
+    return [photo.modified_s for photo in photo_set.photos if photo.modified_s]
 
 
 def _ages_s(uploads: Sequence[float]) -> list[float]:

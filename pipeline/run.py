@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ def run_protection(
             on_wait=reporter.message,
         ) as lock,
         interruptible(),
+        ExitStack() as stack,
     ):
         reporter.stage("recover")
         weights = weights_sha256(config.method)
@@ -109,6 +111,7 @@ def run_protection(
             Canary(store, digest, canary, kept),
             options.max_worker_hours,
         )
+        stack.callback(driver.close)
         reporter.started(plan.summary())
         message = None
         if plan.photo_sets:

@@ -41,6 +41,13 @@ class LockHolder:
     host: str
     silent_s: float
     """Seconds since its last sign of life, by this machine's clock: good to a few seconds."""
+    ttl_s: float
+    """Seconds of silence after which the lock is free."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it was heard of within the lock's life; a run of an earlier pod was not."""
+        return self.silent_s <= self.ttl_s
 
 
 def read_lock(store: Store) -> LockHolder | None:
@@ -50,7 +57,7 @@ def read_lock(store: Store) -> LockHolder | None:
     if found is None:
         return None
     silent_s = max(0.0, time.time() - (found.last_sign or time.time()))
-    return LockHolder(found.run_id, found.host, round(silent_s, 1))
+    return LockHolder(found.run_id, found.host, round(silent_s, 1), found.ttl_s)
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,7 @@ class OutputLock:
         self._lost = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._regaining = threading.Lock()
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -182,6 +190,31 @@ class OutputLock:
             and not self._lost
             and self._now() - self._renewed_at < self._ttl_s / 2
         )
+
+    def regain(self, patience_s: float = 600.0) -> bool:
+        """Whether this run may publish, once the store that was away answers again.
+
+        A lock that could not be renewed is still ours if nobody took it: that is looked up before
+        anything is published. Safe to call from many threads, of which one asks the store.
+
+        Args:
+            patience_s: How long the store is waited for.
+        """
+        deadline = self._now() + patience_s
+        while not self.may_publish():
+            if self._lost or self._epoch is None or self._now() > deadline:
+                return False
+            with self._regaining:
+                if self.may_publish():
+                    return True
+                try:
+                    self.renew()
+                except LockLostError:
+                    return False
+                except EnvironmentTrouble as error:
+                    _log.warning("waiting for the store of OUTPUT: %s", error.cause)
+                    self._stop.wait(min(5.0, self._ttl_s / 8))
+        return True
 
     def release(self) -> None:
         """Gives the lock back; the next run need not wait for the TTL."""

@@ -23,7 +23,7 @@ def recover(store: Store, run_id: str, lock: OutputLock) -> list[CommitRecord]:
     store.sweep(ABANDONED_S)
     held: list[CommitRecord] = []
     for unfinished in unfinished_runs(store):
-        Fold(store, unfinished, lock.may_publish, must_wait=Gates(store).hold)()
+        Fold(store, unfinished, lock.regain, must_wait=Gates(store).hold)()
         waiting = held_records(store, unfinished)
         held += waiting
         if not waiting and unfinished != run_id:

@@ -90,7 +90,7 @@ def forget_identities(store: Store, identities: Collection[str]) -> ForgetReport
         traces = _find(store, names)
         report = ForgetReport(len(names), len(names - traces.known), len(traces.source_uris))
         for step in (_delete_images, _delete_records, _drop_rows):
-            if not lock.may_publish():
+            if not lock.regain():
                 raise LockLostError("OUTPUT's lock is lost or was not renewed: run this again")
             step(store, names, traces, report)
     return report

@@ -61,7 +61,7 @@ def collect_garbage(store: Store, older_than_s: float, dry_run: bool = False) ->
     with OutputLock(store, f"gc-{make_run_id({})}") as lock:
 
         def delete(found: Iterable[ObjectInfo]) -> None:
-            if not lock.may_publish():
+            if not lock.regain():
                 raise LockLostError("OUTPUT's lock is lost or was not renewed: gc stops")
             store.delete(info.key for info in found)
 

@@ -109,6 +109,7 @@ def test_a_decided_set_is_published_at_once_and_folded_when_asked(
     heard = Heard()
     driver = driver_of(store, lock, sets, heard)
     driver.take(committed(store, sets[1]))
+    driver.wait_for_published()
     assert store.read("images/b/1.jpg.png") == protect(INPUTS["b/1.jpg"])
     assert heard.decided == [{"protected": 2}]
     assert driver.undecided == [sets[0], sets[2]]
@@ -133,6 +134,7 @@ def test_a_set_that_ray_ran_twice_counts_once(
     outcome = committed(store, sets[0])
     driver.take(outcome)
     driver.take(dataclasses.replace(outcome, outcome="already"))
+    driver.wait_for_published()
     assert heard.decided == [{"protected": 2}]
     result = driver.outcome(RunOptions())
     assert (result.counts["protected"], result.num_sets, result.gpu_seconds) == (2, 1, 1.5)

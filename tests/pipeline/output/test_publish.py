@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipeline.errors import StoreThrottled
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.lock import LockLostError
 from pipeline.output.publish import StagedDataLost, publish_commit
@@ -55,7 +56,39 @@ def test_without_the_lock_nothing_is_published(local_store: Store) -> None:
         publish_commit(local_store, record, lambda: next(answers))
     assert len([*local_store.list("images/")]) == 1
     assert len([*local_store.list("runs/r/data/")]) == 2
-    assert publish_commit(local_store, record, lambda: True) == 1
+    assert publish_commit(local_store, record, lambda: True) == 2
+
+
+def test_an_image_that_the_store_refuses_for_a_while_is_waited_for_and_the_lock_asked_again(
+    local_store: Store,
+) -> None:
+    record = committed(local_store)
+    store = _BusyStore(local_store.uri)
+    asked: list[int] = []
+    assert publish_commit(store, record, lambda: not asked.append(1)) == 2  # type: ignore[func-returns-value]
+    assert len(asked) == 2 + store.num_refused
+    assert store.read("images/ann/1.jpg.png") == protect(b"one")
+
+
+def test_a_lock_lost_while_the_store_is_away_stops_publishing(local_store: Store) -> None:
+    record = committed(local_store)
+    store = _BusyStore(local_store.uri)
+    answers = iter([True, False])
+    with pytest.raises(LockLostError):
+        publish_commit(store, record, lambda: next(answers))
+    assert [*local_store.list("images/")] == []
+
+
+class _BusyStore(Store):
+    """Refuses the first three copies, as a store that throttles longer than its back-off."""
+
+    num_refused = 0
+
+    def copy_published(self, staged_key: str, final_key: str, sha256: str) -> None:
+        if self.num_refused < 3:
+            self.num_refused += 1
+            raise StoreThrottled("SlowDown")
+        super().copy_published(staged_key, final_key, sha256)
 
 
 @pytest.mark.parametrize("damage", ["deleted", "changed"])
