@@ -13,7 +13,7 @@ PYTHON ?= $(shell for name in python3.11 python3; do \
 	2>/dev/null && { command -v $$name; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo trial test faults setup format check bench manifests lock
+.PHONY: help demo trial test faults setup format check docs results bench manifests lock
 
 help: ## List the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' \
@@ -57,6 +57,14 @@ check: setup ## Lint, types and import contracts; continuous integration runs ch
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m tools.results --check
+	@$(MAKE) --no-print-directory docs
+
+docs: setup ## Build the documents as a site into site/, strictly
+	@NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict --quiet
+
+results: setup ## Write the tables of README and docs from results/
+	@$(BIN)/python -m tools.results
 
 bench: setup ## Measure photos per second of a whole run on this machine
 	@$(BIN)/python -m benchmarks.whole_run $(ARGS)

@@ -16,7 +16,6 @@ PACKAGES = (
     "rich",
     "s3fs",
     "typer",
-    "yaml",
 )
 """What the extra brings, by the names that are imported."""
 

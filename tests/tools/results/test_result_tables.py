@@ -1,0 +1,65 @@
+"""Tables of README and documents come from the result files, and say what was not measured."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tools.results.__main__ import ROOT, with_tables
+from tools.results.protection import ProtectionResults, summary_table
+
+
+@pytest.fixture
+def values() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((ROOT / "results" / "protection.json").read_text())
+    return loaded
+
+
+def test_the_readmes_table_is_that_of_the_result_file_and_has_at_most_six_rows() -> None:
+    results = ProtectionResults.read(ROOT / "results")
+    text = (ROOT / "README.md").read_text()
+    assert with_tables(text, results) == text
+    table = re.search(r"<!-- results: protection -->\n(.*?)<!--", text, re.DOTALL)
+    assert table is not None
+    assert 3 <= len(table[1].splitlines()) - 2 <= 6
+
+
+def test_another_number_in_the_file_is_another_table(values: dict[str, Any]) -> None:
+    judges = values["presets"]["balanced"]["effect"]
+    judges["MobileFaceNet"]["plain"] = [-0.04, -0.1, 0.01]
+    judges["SFace"]["plain"] = [3.0]  # in the loss: no judge of the summary
+    values["presets"]["balanced"]["jod"] = {"at_1x": 9.74, "at_2x": 9.21}
+    table = summary_table(ProtectionResults.model_validate(values))
+    assert "**-.04 (-.10-.01)** MobileFaceNet" in table
+    assert "3.00" not in table
+    assert "9.7; 9.2; 33.5 dB" in table
+    assert "not measured; 36.0 dB" in table
+
+
+def test_a_judge_that_is_missing_or_unknown_is_refused(values: dict[str, Any]) -> None:
+    del values["presets"]["discreet"]["effect"]["SFace"]
+    with pytest.raises(
+        ValidationError, match=r"discreet: judges differ from the list: \['SFace'\]"
+    ):
+        ProtectionResults.model_validate(values)
+
+
+def test_a_marker_that_names_no_table_is_refused() -> None:
+    results = ProtectionResults.read(ROOT / "results")
+    with pytest.raises(ValueError, match="no table 'other'"):
+        with_tables("<!-- results: other -->\n<!-- /results -->", results)
+
+
+def test_every_document_with_a_marker_is_up_to_date() -> None:
+    results = ProtectionResults.read(ROOT / "results")
+    documents = [path for path in (ROOT / "docs").rglob("*.md") if "<!-- results:" in _text(path)]
+    assert documents
+    for path in documents:
+        assert with_tables(_text(path), results) == _text(path), path.name
+
+
+def _text(path: Path) -> str:
+    return path.read_text()

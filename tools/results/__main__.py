@@ -1,0 +1,52 @@
+"""Writes the tables of README and docs from ``results/``; ``--check`` only says where they differ.
+
+    python -m tools.results [--check]
+
+A table stands between ``<!-- results: NAME -->`` and ``<!-- /results -->``.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from tools.results.protection import TABLES, ProtectionResults
+
+ROOT = Path(__file__).resolve().parents[2]
+_MARKED = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+
+
+def with_tables(text: str, results: ProtectionResults) -> str:
+    """A document with its marked tables made anew.
+
+    Raises:
+        ValueError: If a marker names no table.
+    """
+
+    def made(match: re.Match[str]) -> str:
+        if match[2] not in TABLES:
+            raise ValueError(f"no table {match[2]!r}; there are {', '.join(TABLES)}")
+        return f"{match[1]}{TABLES[match[2]](results)}\n{match[3]}"
+
+    return _MARKED.sub(made, text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if stale")
+    check: bool = parser.parse_args().check
+    results = ProtectionResults.read(ROOT / "results")
+    stale = []
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        text = document.read_text()
+        made = with_tables(text, results)
+        if made != text:
+            stale.append(str(document.relative_to(ROOT)))
+            if not check:
+                document.write_text(made)
+    if stale and check:
+        sys.exit(f"tables differ from results/: {', '.join(stale)}; run `make results`")
+
+
+if __name__ == "__main__":
+    main()
