@@ -29,7 +29,8 @@ class RunStatus:
 
     run_id: str
     state: Literal["finished", "working", "stopped"]
-    """``working``: holds the lock; ``stopped``: neither that nor finished, run again."""
+    """``working``: holds the lock and was heard of within the lock's life; ``stopped``: neither
+    that nor finished, run again."""
     started_at: str
     finished_at: str | None = None
     exit_code: int | None = None
@@ -79,7 +80,7 @@ def read_status(store: Store, run_id: str | None = None) -> RunStatus:
         )
     record, lock = read_run(store, run_id) or {}, read_lock(store)
     finished = read_finished(store, run_id)
-    is_working = lock is not None and lock.run_id == run_id
+    is_working = lock is not None and lock.run_id == run_id and lock.is_alive
     status = RunStatus(
         run_id=run_id,
         state="finished" if finished else "working" if is_working else "stopped",
@@ -197,7 +198,11 @@ def _lock_text(lock: LockHolder | None) -> str:
     if lock is None:
         return "free"
     silent = format_duration(lock.silent_s)
-    return f"run {lock.run_id} on host {lock.host}, last sign of life {silent} ago"
+    text = f"run {lock.run_id} on host {lock.host}, last sign of life {silent} ago"
+    if lock.is_alive:
+        return text
+    life = format_duration(lock.ttl_s)
+    return f"{text}, more than the lock's life of {life}: dead, or cut off from OUTPUT"
 
 
 def _timestamp(iso: str) -> float:

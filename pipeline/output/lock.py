@@ -177,10 +177,11 @@ class OutputLock:
         if self._epoch is None:
             raise LockLostError("this run holds no lock")
         began = self._now()  # before the request: its answer may be late
-        if self._lost or _newest_epoch(self._store) > self._epoch:
-            self._lost = True
-            raise LockLostError("another run took over OUTPUT's lock")
-        self._store.write(_key(self._epoch, "heartbeat"), self._record())
+        with self._store.in_haste():  # an answer that comes minutes later renews nothing
+            if self._lost or _newest_epoch(self._store) > self._epoch:
+                self._lost = True
+                raise LockLostError("another run took over OUTPUT's lock")
+            self._store.write(_key(self._epoch, "heartbeat"), self._record())
         self._renewed_at = began
 
     def may_publish(self) -> bool:
@@ -225,7 +226,8 @@ class OutputLock:
         epoch, self._epoch = self._epoch, None
         if epoch is not None and not self._lost:
             try:
-                self._store.write(_key(epoch, "released"), self._record())
+                with self._store.in_haste():
+                    self._store.write(_key(epoch, "released"), self._record())
             except EnvironmentTrouble as error:
                 # The TTL frees it; an error here would hide why the run ends.
                 _log.warning("the lock could not be released: %s", error.cause)

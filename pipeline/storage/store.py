@@ -6,8 +6,10 @@ Knows folders and buckets as one thing. Knows nothing of photos, sets or runs.
 import hashlib
 import logging
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, TypeVar, cast
@@ -17,7 +19,13 @@ from pipeline.storage.azure import AzurePrefix
 from pipeline.storage.backend import Backend, ObjectInfo, Skipped
 from pipeline.storage.local import LocalFolder
 from pipeline.storage.other import FsspecPrefix
-from pipeline.storage.troubles import RETRY_DELAYS_S, NotSupported, ObjectTooLarge, retrying
+from pipeline.storage.troubles import (
+    PATIENT_DELAYS_S,
+    RETRY_DELAYS_S,
+    NotSupported,
+    ObjectTooLarge,
+    retrying,
+)
 from pipeline.storage.uris import folder_and_name, lies_below, normalise_uri, split_uri
 
 __all__ = [
@@ -63,7 +71,7 @@ class Store:
         uri: str,
         *,
         single_writer: bool = False,
-        retry_delays_s: Sequence[float] = RETRY_DELAYS_S,
+        retry_delays_s: Sequence[float] | None = None,
     ) -> None:
         """Opens nothing yet.
 
@@ -71,11 +79,14 @@ class Store:
             uri: Root, see ``normalise_uri``.
             single_writer: The store need not honour exclusive creation; then at most one run,
                 without overlapping attempts, may write.
-            retry_delays_s: Waits in seconds between tries.
+            retry_delays_s: Waits in seconds between tries; None: ``PATIENT_DELAYS_S`` for a store
+                that has answered this object before, else ``RETRY_DELAYS_S``.
         """
         self.uri = normalise_uri(uri)
         self.single_writer = single_writer
-        self.retry_delays_s = tuple(retry_delays_s)
+        self.retry_delays_s = None if retry_delays_s is None else tuple(retry_delays_s)
+        self._has_answered = False
+        self._of_thread = threading.local()
         self._backend = self._make_backend()
 
     def __repr__(self) -> str:
@@ -83,6 +94,16 @@ class Store:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), self.uri, self.single_writer, self.retry_delays_s)
+
+    @contextmanager
+    def in_haste(self) -> Iterator[None]:
+        """Inside the block this thread waits seconds, not minutes, for a store that is away."""
+        before = getattr(self._of_thread, "in_haste", False)
+        self._of_thread.in_haste = True
+        try:
+            yield
+        finally:
+            self._of_thread.in_haste = before
 
     def uri_of(self, key: str) -> str:
         """Absolute URI of a key."""
@@ -192,11 +213,14 @@ class Store:
             FileNotFoundError: If there is no staged object.
             HashMismatch: If the staged object has other bytes; the final key is left alone.
         """
-        found = self.sha256_of(staged_key)
-        if found != sha256:
-            raise HashMismatch(f"a staged object has sha256 {found[:12]}, promised {sha256[:12]}")
         metadata = {HASH_METADATA: sha256}
-        self._do("publishing", lambda: self._backend.copy(staged_key, final_key, metadata))
+        with self.in_haste():  # whoever publishes asks for the lock between tries
+            found = self.sha256_of(staged_key)
+            if found != sha256:
+                raise HashMismatch(
+                    f"a staged object has sha256 {found[:12]}, promised {sha256[:12]}"
+                )
+            self._do("publishing", lambda: self._backend.copy(staged_key, final_key, metadata))
 
     def sha256_of(self, key: str, read: bool = False) -> str:
         """Hex digest of an object's bytes.
@@ -263,7 +287,18 @@ class Store:
         return {HASH_METADATA: hashlib.sha256(data).hexdigest(), **(more or {})}
 
     def _do(self, action: str, call: Callable[[], T]) -> T:
-        return retrying(f"{action} in {self.uri}", call, self.retry_delays_s)
+        """Calls with back-off. Any answer shows a living store, also that there is no object."""
+        delays_s = self.retry_delays_s
+        if delays_s is None:
+            is_patient = self._has_answered and not getattr(self._of_thread, "in_haste", False)
+            delays_s = PATIENT_DELAYS_S if is_patient else RETRY_DELAYS_S
+        try:
+            result = retrying(f"{action} in {self.uri}", call, delays_s)
+        except (FileNotFoundError, FileExistsError):
+            self._has_answered = True
+            raise
+        self._has_answered = True
+        return result
 
     def _make_backend(self) -> Backend:
         scheme, bucket, path = split_uri(self.uri)
@@ -315,6 +350,6 @@ def _cached_store(root: str, pid: int) -> Store:
 
 
 def _reopen(
-    kind: type[Store], uri: str, single_writer: bool, retry_delays_s: tuple[float, ...]
+    kind: type[Store], uri: str, single_writer: bool, retry_delays_s: tuple[float, ...] | None
 ) -> Store:
     return kind(uri, single_writer=single_writer, retry_delays_s=retry_delays_s)

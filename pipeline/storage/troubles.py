@@ -29,6 +29,9 @@ CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 60.0
 """Silence after which a connection to a bucket is given up and ``retrying`` tries again."""
 RETRY_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Waits between tries, each drawn between half and all of it: 8 to 16 s together."""
+PATIENT_DELAYS_S = (*RETRY_DELAYS_S, 15.0, *[30.0] * 20)
+"""The same for a store that has answered before: it is away, not misnamed. 5 to 10 minutes."""
+_SAY_EVERY_S = 60.0
 
 _THROTTLED = {
     "SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "RequestLimitExceeded",
@@ -167,8 +170,22 @@ def retrying(action: str, call: Callable[[], T], delays_s: Sequence[float] = RET
                 if trouble is error:
                     raise
                 raise trouble from error
-            _log.debug("%s; once more within %.1f s", trouble, wait_s)
+            _say_that_it_waits(trouble, wait_s)
             time.sleep(wait_s * random.uniform(0.5, 1))
+
+
+_said_at = -_SAY_EVERY_S
+
+
+def _say_that_it_waits(trouble: BaseException, wait_s: float) -> None:
+    """Aloud where a person would notice it, and once a minute however many threads wait."""
+    global _said_at
+    now = time.monotonic()
+    if wait_s > RETRY_DELAYS_S[-1] and now - _said_at >= _SAY_EVERY_S:
+        _said_at = now
+        _log.warning("%s; waiting, up to ten minutes in all", trouble)
+    else:
+        _log.debug("%s; once more within %.1f s", trouble, wait_s)
 
 
 def _safe_text(error: BaseException, code: str) -> str:

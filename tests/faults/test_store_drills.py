@@ -122,3 +122,25 @@ def test_a_server_that_is_killed_and_comes_back_loses_nothing(
     run_and_again(output, album, lambda: back.wait(100))
     assert dead.is_set()
     check_all_protected_once(output)
+
+
+@pytest.mark.parametrize("away_s", [45, 300])
+def test_a_store_that_is_away_for_minutes_costs_these_minutes(
+    gateway: Gateway, output: Store, album: Path, away_s: float
+) -> None:
+    """Longer than half the lock's life of 60 s, so that the lock itself has to be regained."""
+    away_since: list[float] = []
+
+    def decide(number: int) -> Answer:
+        if number == 60:
+            away_since.append(time.monotonic())
+        is_away = away_since and time.monotonic() - away_since[0] < away_s
+        return "drop" if is_away else "pass"
+
+    gateway.decide = decide
+    outcome = run(output, "drill", album, [])
+    assert outcome.exit_code == 0
+    assert outcome.counts == {"protected": len(PHOTOS)}  # nothing was put off to the second try
+    assert outcome.causes == {}
+    assert time.monotonic() - away_since[0] < away_s + 60
+    check_all_protected_once(output)

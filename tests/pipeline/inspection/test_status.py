@@ -65,6 +65,21 @@ def test_a_lock_left_behind_shows_its_age(tmp_path: Path) -> None:
     assert lock is not None
     assert (lock.run_id, lock.host) == ("run-0", "node-3")
     assert lock.silent_s == pytest.approx(500, abs=5)
+    assert not lock.is_alive
+
+
+def test_a_dead_run_that_still_holds_the_lock_is_not_called_working(tmp_path: Path) -> None:
+    album = ProtectedAlbum(tmp_path, finish=False)
+    (album.output / "locks").mkdir(exist_ok=True)
+    key = album.output / "locks" / "00000007.json"
+    key.write_text(json.dumps({"run_id": "run-1", "host": "node-3", "ttl_s": 120.0}))
+    for age_s, state in ((60, "working"), (500, "stopped")):
+        os.utime(key, (time.time() - age_s, time.time() - age_s))
+        status = read_status(album.store)
+        assert status.state == state
+        text = "\n".join(status_lines(status))
+        assert ("dead, or cut off from OUTPUT" in text) == (state == "stopped")
+        assert ("run `dladiff protect` again" in text) == (state == "stopped")
 
 
 def test_the_newest_run_is_shown_unless_another_is_named(tmp_path: Path) -> None:

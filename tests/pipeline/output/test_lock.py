@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,44 @@ def test_an_outage_does_not_end_the_signs_of_life(
             until(lambda: len(tries) >= 2)
         before = local_store.info("locks/00000001.heartbeat")
         until(lambda: local_store.info("locks/00000001.heartbeat") != before)
+
+
+def test_a_lock_that_an_outage_made_stale_is_regained_unless_another_run_took_it(
+    local_store: Store,
+) -> None:
+    now = [1000.0]
+    lock = OutputLock(local_store, "first", ttl_s=100, clock=lambda: now[0])
+    lock.acquire()
+    abandon(lock)
+    now[0] += 300
+    assert not lock.may_publish()
+    assert lock.regain()
+    assert lock.may_publish()
+    now[0] += 300
+    with OutputLock(later(local_store, 1000), "second"):
+        assert not lock.regain()
+    assert not lock.regain()
+
+
+def test_many_threads_that_wait_for_a_stale_lock_ask_the_store_once(
+    local_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked = [1000.0], list[str]()
+    lock = OutputLock(local_store, "first", ttl_s=100, clock=lambda: now[0])
+    lock.acquire()
+    abandon(lock)
+    now[0] += 300
+    write = Store.write
+
+    def counted(store: Store, key: str, data: bytes) -> None:
+        asked.append(key)
+        write(store, key, data)
+
+    monkeypatch.setattr(Store, "write", counted)
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(lambda _: lock.regain(), range(8)))
+    assert asked == ["locks/00000001.heartbeat"]
+    lock.release()
 
 
 def test_a_waiting_run_gets_the_lock_when_it_is_released(local_store: Store) -> None:

@@ -164,6 +164,33 @@ def test_an_endpoint_that_nobody_listens_at_is_unreachable(
             use()
 
 
+def test_a_store_that_has_answered_is_waited_for_and_one_that_never_did_is_not(
+    local_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("pipeline.storage.troubles.time.sleep", waits.append)
+    # Not the fixture, which may have been used before.
+    store = Store(local_store.uri)
+
+    def away(key: str, max_bytes: int | None) -> bytes:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(store._backend, "get", away)
+    with pytest.raises(StoreUnreachable):
+        store.read("x")
+    assert 7 < sum(waits) < 16  # an endpoint that is misspelt must be told soon
+    store.write("y", b"")
+    waits.clear()
+    with store.in_haste(), pytest.raises(StoreUnreachable):
+        store.read("x")
+    assert sum(waits) < 16
+    waits.clear()
+    with pytest.raises(StoreUnreachable):
+        store.read("x")
+    assert 300 < sum(waits) < 640
+    assert max(waits) <= 30
+
+
 def test_missing_credentials_are_denied(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
