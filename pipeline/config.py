@@ -197,6 +197,27 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -
 OnMethodChange = Literal["refuse", "keep", "reprotect"]
 
 
+def parse_assignment(text: str) -> tuple[list[str], Any]:
+    """What ``--set`` of every command takes: ``key.below=value``, the value in YAML.
+
+    Raises:
+        ConfigurationError: If there is no key, or the value is no YAML.
+    """
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise ConfigurationError(f"--set {text!r}: expected key=value")
+    try:
+        return key.strip().split("."), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"--set {text!r}: {error}") from None
+
+
+def nearest_hint(key: str, known: Iterable[str]) -> str:
+    """`` (did you mean KEY?)`` where a known key is near, else nothing."""
+    near = difflib.get_close_matches(key, list(known), 1, 0.6)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text())
@@ -225,10 +246,7 @@ def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
 
 def _apply_override(values: dict[str, Any], override: str) -> str:
     """Puts one ``key=value`` into the tree; returns the whole key."""
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise ConfigurationError(f"--set {override!r}: expected key=value")
-    parts = key.strip().split(".")
+    parts, value = parse_assignment(override)
     if parts[0] not in RunConfig.model_fields:
         section = "method" if parts[0] in MethodSettings.model_fields else "operation"
         parts = [section, *parts]
@@ -236,10 +254,7 @@ def _apply_override(values: dict[str, Any], override: str) -> str:
     node = values
     for part in parts[:-1]:
         node = node.setdefault(part, {})
-    try:
-        node[parts[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"--set {override!r}: {error}") from None
+    node[parts[-1]] = value
     return ".".join(parts)
 
 

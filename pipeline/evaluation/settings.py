@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from dladiff.config import EncoderSettings, Settings, SurrogateSettings
@@ -18,6 +17,7 @@ from dladiff.evaluation.settings import (
     attack_settings,
 )
 from dladiff.weight_files import REFERENCE_MODELS
+from pipeline.config import nearest_hint, parse_assignment
 from pipeline.errors import ConfigurationError
 
 REFERENCE_ADAPTER = REFERENCE_MODELS / "adapters" / "sface-ip-adapter.safetensors"
@@ -213,11 +213,13 @@ def parse_judge(text: str) -> EncoderSettings:
 
 
 def _parse_override(text: str) -> tuple[str, str, Any]:
-    key, separator, value = text.partition("=")
-    name, dot, field = key.strip().partition(".")
-    if not (separator and dot) or name not in ATTACKS or field not in AttackSettings.model_fields:
+    parts, value = parse_assignment(text)
+    known = [f"{name}.{field}" for name in ATTACKS for field in AttackSettings.model_fields]
+    key = ".".join(parts)
+    if key not in known:
         raise ConfigurationError(
             f"--set {text!r}: expected ATTACK.SETTING=VALUE with one of {', '.join(ATTACKS)} and "
-            f"one of {', '.join(AttackSettings.model_fields)}"
+            f"one of {', '.join(AttackSettings.model_fields)}{nearest_hint(key, known)}"
         )
-    return name, field, yaml.safe_load(value)
+    name, field = parts
+    return name, field, value

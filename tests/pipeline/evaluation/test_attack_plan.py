@@ -128,6 +128,9 @@ def test_presets_and_what_a_person_says() -> None:
         ("quick", {"attacks": ["magic"]}, [], "got 'magic'"),
         ("quick", {"handlings": ["soap"]}, [], "got 'soap'"),
         ("quick", {}, ["lora.steps=3"], "expected ATTACK.SETTING=VALUE"),
+        ("quick", {}, ["lora.num_stepz=3"], r"did you mean lora\.num_steps\?"),
+        ("quick", {}, ["lora.num_steps=[3"], r"--set .*: while parsing"),
+        ("quick", {}, ["lora"], "expected key=value"),
         ("quick", {}, ["lora.num_steps=few"], "num_steps"),
     ],
 )
