@@ -89,6 +89,15 @@ def test_the_command_says_what_to_install(environment: Path, tmp_path: Path) -> 
     assert "ray" in line
 
 
+def test_files_that_are_no_code_are_in_the_wheel(environment: Path) -> None:
+    (packages,) = environment.glob("lib/python*/site-packages")
+    for package in ("dladiff", "pipeline"):
+        files = [path for path in (ROOT / package).rglob("*") if path.is_file()]
+        others = [path for path in files if path.suffix not in (".py", ".pyc")]
+        assert others
+        assert [one for one in others if not (packages / one.relative_to(ROOT)).exists()] == []
+
+
 def test_the_command_names_every_package_of_its_extra() -> None:
     from pipeline.entry import PACKAGES
 

@@ -4,14 +4,15 @@ Knows results; people appear as numbers, photos of them do appear: the page is a
 """
 
 import base64
-import html
 import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
+from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
 from dladiff.evaluation.scores import Score
@@ -20,45 +21,7 @@ from pipeline.evaluation.curves import CurvePoint
 from pipeline.evaluation.plots import PlotRow, interval_plot
 from pipeline.evaluation.summary import WORST, Line
 
-_PRIVATE = (
-    "Keep this page private: it shows photos of people and generated likenesses of them. Never "
-    "publish a generated likeness of a real person."
-)
-_HOW_TO_READ = (
-    "Leak: mean cosine of generated faces to the person's clean reference, 0 where no face was "
-    "found. Floor: the same without the person. Effect: share of the leak that protection takes "
-    "away, (clean - protected) / (clean - floor), under the same handling; 0 is nothing, 1 is "
-    "back at the floor. KID: how far the images are from photos of the person as pictures, on "
-    "AlexNet's features; no measure of protection. Intervals: 95 %, bootstrap over people. It "
-    "holds for these attacks, this checkpoint and these photos, and is no promise about others."
-)
-_WHO_JUDGES = (
-    "Judges are grouped into families that err alike. The headline is the worst family outside "
-    "every loss: of those of which no member was in a loss, the one that still sees most of the "
-    "person. A judge whose family has a member in a loss is kin of a loss: no independent word, "
-    "yet not to be passed over. plain, mobile and convnext are small students distilled from SFace "
-    "and belong to its family; they tell people apart less well (a stranger scores .17 to .21 with "
-    "them, about 0 with the others) and mostly report lower effects, which may be the truth for an "
-    "audience or a recogniser of their kind."
-)
-_CURVES = (
-    "Effect against what the change shows and costs. Trees named method@budget are joined. Filled: "
-    "the headline; rings: the mean of the families outside every loss. At equal visibility or "
-    "equal cost, higher is better. Seconds of a run are those of its worker."
-)
-_STYLE = """
-body { font-family: sans-serif; margin: 2rem; max-width: 80rem; color: #222; }
-.warning { border: 2px solid #b00; padding: .6rem 1rem; font-weight: bold; }
-table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid #ddd; }
-th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left; }
-tr.headline td { font-weight: bold; } tr.in-loss td { color: #777; }
-img { display: block; margin: .2rem 0 .8rem; max-width: 100%; }
-svg text { font: 13px sans-serif; fill: #222; } svg .tick { text-anchor: middle; fill: #666; }
-svg .label { text-anchor: end; } svg .grid { stroke: #ddd; }
-svg .interval { stroke: #1668a8; stroke-width: 3; } svg .value { fill: #1668a8; }
-svg .other { fill: none; stroke: #888; }
-"""
+_TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
 @dataclass(frozen=True)
@@ -85,54 +48,47 @@ class PageContent:
     notes: Sequence[str]
 
 
+@dataclass(frozen=True)
+class _Attack:
+    """What the page shows of one attack."""
+
+    name: str
+    plot: str
+    """SVG."""
+    rows: Sequence[tuple[str, Sequence[str]]]
+    """Kind of line, and a text per column."""
+    curves: Sequence[tuple[str, Sequence[str]]]
+    """By handling, SVG; none where only one tree was attacked."""
+
+
 def make_page(content: PageContent) -> str:
     """The page as HTML."""
-    attacks = list(dict.fromkeys(line.attack for line in content.lines))
-    parts = [
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-        f"<title>DLADiff evaluation</title><style>{_STYLE}</style></head><body>",
-        "<h1>DLADiff evaluation</h1>",
-        f'<p class="warning">{html.escape(_PRIVATE)}</p>',
-        f"<p>{html.escape(_HOW_TO_READ)}</p>",
-        f"<p>{html.escape(_WHO_JUDGES)}</p>",
-        _facts(content.facts),
-        *(f"<p>{html.escape(note)}</p>" for note in content.notes),
-        "<h2>What the change costs the eye</h2>",
-        _visibility(content.visibility),
-    ]
-    for attack in attacks:
-        lines = [line for line in content.lines if line.attack == attack]
-        parts += [f"<h2>{html.escape(attack)}</h2>", _plot(lines), _table(lines)]
-        parts += _curves([point for point in content.curves if point.attack == attack])
-    for person, sheets in content.sheets:
-        parts.append(f"<h2>{html.escape(person)}</h2>")
-        parts += [_sheet(sheet) for sheet in sheets]
-    return "\n".join([*parts, "</body></html>\n"])
-
-
-def _facts(facts: Sequence[tuple[str, str]]) -> str:
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>"
-        for name, value in facts
+    environment = Environment(
+        autoescape=True, trim_blocks=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
-    return f"<table>{rows}</table>"
+    names = list(dict.fromkeys(line.attack for line in content.lines))
+    return environment.from_string(_TEMPLATE.read_text()).render(
+        content=content,
+        attacks=[_attack(name, content) for name in names],
+        columns=[name for name, _ in _COLUMNS],
+        number=number,
+        jpeg=_jpeg,
+    )
 
 
-def _visibility(rows: Sequence[tuple[str, dict[str, float | None]]]) -> str:
-    head = "<tr><th>condition</th><th>PSNR, dB</th><th>SSIM</th><th>LPIPS</th><th>levels</th></tr>"
-    body = ""
-    for condition, values in rows:
-        cells = "".join(
-            f"<td>{number(values.get(name), digits)}</td>"
-            for name, digits in (
-                ("psnr_db", 1),
-                ("ssim", 3),
-                ("lpips", 3),
-                ("max_change_levels", 0),
-            )
-        )
-        body += f"<tr><td>{html.escape(condition)}</td>{cells}</tr>"
-    return f"<table>{head}{body}</table>"
+def _attack(name: str, content: PageContent) -> _Attack:
+    lines = [line for line in content.lines if line.attack == name]
+    points = [point for point in content.curves if point.attack == name]
+    return _Attack(
+        name,
+        _plot(lines),
+        [(_kind(line), [show(line) for _, show in _COLUMNS]) for line in lines],
+        _curves(points),
+    )
+
+
+def _kind(line: Line) -> str:
+    return "headline" if line.headline else "in-loss" if line.in_loss else ""
 
 
 _COLUMNS: Sequence[tuple[str, Callable[[Line], str]]] = (
@@ -154,24 +110,13 @@ _COLUMNS: Sequence[tuple[str, Callable[[Line], str]]] = (
 )
 
 
-def _table(lines: Sequence[Line]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name, _ in _COLUMNS)
-    body = ""
-    for line in lines:
-        kind = "headline" if line.headline else "in-loss" if line.in_loss else ""
-        cells = "".join(f"<td>{html.escape(show(line))}</td>" for _, show in _COLUMNS)
-        body += f'<tr class="{kind}">{cells}</tr>\n'
-    return f"<table><tr>{head}</tr>\n{body}</table>"
-
-
-def _curves(points: Sequence[CurvePoint]) -> list[str]:
+def _curves(points: Sequence[CurvePoint]) -> list[tuple[str, list[str]]]:
     """By handling; nothing where only one tree was attacked."""
-    parts = []
-    for handling in dict.fromkeys(point.handling for point in points):
-        plots = curve_plots([point for point in points if point.handling == handling])
-        if plots:
-            parts += [f"<h3>curves, {html.escape(handling)}</h3>", f"<p>{_CURVES}</p>", *plots]
-    return parts
+    by_handling = [
+        (handling, curve_plots([point for point in points if point.handling == handling]))
+        for handling in dict.fromkeys(point.handling for point in points)
+    ]
+    return [(handling, plots) for handling, plots in by_handling if plots]
 
 
 def judge_text(line: Line) -> str:
@@ -207,12 +152,11 @@ def _plot(lines: Sequence[Line]) -> str:
     return interval_plot(rows, f"effect ({lines[0].judge}; rings: the others)")
 
 
-def _sheet(sheet: Sheet) -> str:
+def _jpeg(sheet: Sheet) -> str:
+    """The row of faces as one JPEG in base64."""
     buffer = io.BytesIO()
     PIL.Image.fromarray(np.concatenate(sheet.images, axis=1)).save(buffer, "JPEG", quality=85)
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    title = html.escape(sheet.title)
-    return f'<div>{title}<img alt="{title}" src="data:image/jpeg;base64,{encoded}"></div>'
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def number(value: float | None, digits: int = 2) -> str:
