@@ -24,6 +24,9 @@ class PoolSize:
     memory_bytes: int
     sets_in_flight: int = 1
     """Of a worker: 2 where one set computes while the files of the one before are staged."""
+    most_workers: int | None = None
+    """As many were asked for and the machines do not hold them yet: the pool grows as they come.
+    None: it stays at ``workers``."""
 
     @property
     def device(self) -> str:

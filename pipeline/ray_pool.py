@@ -87,7 +87,8 @@ class RayPool:
         _configure_data()
         try:
             resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-            yield _pool_size(config, num_sets, resources)
+            can_grow = bool(os.environ.get("RAY_ADDRESS"))
+            yield _pool_size(config, num_sets, resources, can_grow=can_grow)
         finally:
             if started_here:
                 ray.shutdown()
@@ -149,9 +150,12 @@ class RayPool:
 
 
 def _actor_pool(size: PoolSize) -> ray.data.ActorPoolStrategy:
+    sizes = {"size": size.workers}
+    if size.most_workers is not None:
+        sizes = {"min_size": 1, "initial_size": size.workers, "max_size": size.most_workers}
     # A task more would be one more for a dying worker to take along.
     return ray.data.ActorPoolStrategy(
-        size=size.workers,
+        **sizes,
         max_tasks_in_flight_per_actor=size.sets_in_flight,
         max_concurrent_calls_per_actor=size.sets_in_flight,
         enable_true_multi_threading=size.sets_in_flight > 1,
@@ -338,10 +342,20 @@ def _configure_data() -> None:
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = -1  # a set may work for hours; the watch ends hangs
     context.max_consecutive_actor_init_deaths = 3
+    # A pool that may grow does so when all workers are busy: more than that they never are, since
+    # no tasks wait in them.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def _pool_size(config: RunConfig, num_sets: int, resources: dict[str, Any]) -> PoolSize:
+def _pool_size(
+    config: RunConfig, num_sets: int, resources: dict[str, Any], *, can_grow: bool
+) -> PoolSize:
+    """
+    Args:
+        can_grow: A cluster, which may have lost a node or not have all of them yet: as many workers
+            as it holds now begin. One machine refuses what it will never hold.
+    """
     operation, threads = config.operation, config.method.threads
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     memory, available = int(operation.worker_memory_gb * 1024**3), resources.get("memory", 0.0)
@@ -358,7 +372,17 @@ def _pool_size(config: RunConfig, num_sets: int, resources: dict[str, Any]) -> P
         raise ConfigurationError(
             f"--gpus-per-worker {per_worker:g}, but the cluster has {gpus:g} GPUs"
         )
-    workers = operation.workers or _most_workers(per_worker, gpus, cpus, threads, available, memory)
+    fit_now = _most_workers(per_worker, gpus, cpus, threads, available, memory)
+    workers = operation.workers or fit_now
+    most_workers = None
+    if can_grow and workers > fit_now and threads + _READ_CPUS <= cpus:
+        logging.getLogger("dladiff.run").warning(
+            "%d workers were asked for, the cluster holds %d now: the run begins with these and "
+            "takes more as nodes come",
+            workers,
+            fit_now,
+        )
+        most_workers, workers = min(workers, max(1, num_sets)), fit_now
     if (fit := _most_on_gpus(per_worker, gpus)) is not None and workers > fit:
         raise ConfigurationError(
             f"{workers} workers of {per_worker:g} GPUs: the {gpus:g} GPUs of the cluster hold "
@@ -373,7 +397,10 @@ def _pool_size(config: RunConfig, num_sets: int, resources: dict[str, Any]) -> P
     overlap = operation.stage_while_computing
     if overlap is None:
         overlap = per_worker > 0 and num_sets >= _SETS_FOR_OVERLAP * workers
-    return PoolSize(workers, threads, per_worker, memory, sets_in_flight=2 if overlap else 1)
+    if most_workers is not None and most_workers <= workers:
+        most_workers = None
+    in_flight = 2 if overlap else 1
+    return PoolSize(workers, threads, per_worker, memory, in_flight, most_workers)
 
 
 def _most_workers(
