@@ -94,6 +94,11 @@ def committed(store: Store, work: PhotoSet, status: str = "protected") -> SetOut
     return SetOutcome(work.key, 0, "committed", {status: 2}, seconds=3.0, gpu_seconds=1.5)
 
 
+def take_and_wait(driver: Driver, outcome: SetOutcome) -> None:
+    driver.take(outcome)
+    driver.wait_for_published()
+
+
 def deferred(work: PhotoSet, cause: str = "store_throttled") -> SetOutcome:
     return SetOutcome(work.key, 0, "deferred", {"deferred": 2}, cause)
 
@@ -273,5 +278,5 @@ def test_nothing_is_published_once_the_lock_is_gone(store: Store, sets: list[Pho
         driver = driver_of(store, lock, sets)
         outcome = committed(store, sets[0])
     with pytest.raises(LockLostError):
-        driver.take(outcome)
+        take_and_wait(driver, outcome)
     assert not store.exists("images/a/1.jpg.png")
