@@ -19,4 +19,13 @@ pip=("$target/bin/python" -m pip --disable-pip-version-check --quiet)
 "${pip[@]}" install --no-compile --require-hashes --requirement "$source/deploy/requirements.lock"
 "${pip[@]}" install --no-compile --no-deps --no-build-isolation "$source"
 "${pip[@]}" check
+# The image's files are read-only for who runs it, so bytecode is made now or at every start anew.
+# Unchecked: nothing changes below TARGET, and no time stamp is compared. Some packages carry
+# templates and old syntax in *.py, which cannot be compiled and are not imported.
+"$target/bin/python" -m compileall -qq -j 0 --invalidation-mode unchecked-hash "$target/lib" || true
+"$target/bin/python" -c 'import importlib.util, os, sys; sys.exit(not os.path.exists(
+    importlib.util.find_spec("pipeline.cli").cached))' || {
+    echo "install.sh: the bytecode of dladiff was not compiled" >&2
+    exit 1
+}
 "$target/bin/dladiff" --version

@@ -44,12 +44,15 @@ def k8s_run(
     """Create a RayJob from a pod in the cluster, and wait for its end.
 
     A RayJob of that name that this Job created before is taken over, so a killed pod may be
-    started again. The exit code is the run's own where the operator passes it on; 3 where a
-    deadline or lost machines ended it, and the next run goes on.
+    started again. Volumes that the RayJob mounts must exist, and the Jobs of their names that
+    fill them be complete: it waits for them before it asks for GPUs. The exit code is the run's
+    own where the operator passes it on; 3 where a deadline or lost machines ended it, and the
+    next run goes on.
     """
     from pipeline.kubernetes.api import RayJobApi, access_in_cluster
     from pipeline.kubernetes.follow import run_rayjob
     from pipeline.kubernetes.rayjob import Owner, named_rayjob, read_rayjob
+    from pipeline.kubernetes.volumes import wait_for_volumes
     from pipeline.reporting.logs import set_up_logging
 
     set_up_logging(as_json=log_json, verbose=verbose)
@@ -58,5 +61,7 @@ def k8s_run(
     owner = Owner(name, owner_uid) if owner_uid else None
     namespace = (template.get("metadata") or {}).get("namespace") or access.namespace
     rayjob = named_rayjob(template, name, namespace, owner)
-    state = run_rayjob(RayJobApi(access), rayjob, owner, poll_s)
+    api = RayJobApi(access)
+    wait_for_volumes(api, rayjob, poll_s)
+    state = run_rayjob(api, rayjob, owner, poll_s)
     raise typer.Exit(state.exit_code)

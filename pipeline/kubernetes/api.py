@@ -1,4 +1,4 @@
-"""The few calls to a cluster's API that running a RayJob needs: create one, read one.
+"""The few calls to a cluster's API that running a RayJob needs: create one, read one or another.
 
 Plain HTTPS with ``requests``, which Ray brings along. The official client is a hundred times the
 code, has no type for a RayJob, and would be one more thing to keep in step with the cluster.
@@ -120,10 +120,32 @@ class RayJobApi:
             raise _refusal(answer, "get", namespace)
         return cast(dict[str, Any], answer.json())
 
+    def read_path(self, path: str, namespace: str) -> dict[str, Any] | None:
+        """An object of any kind by its path in the API, None if there is none.
+
+        Args:
+            path: E.g. ``/apis/batch/v1/namespaces/dladiff/jobs/dladiff-weights``.
+            namespace: The object's, for the message of a refusal.
+
+        Raises:
+            As ``create``.
+        """
+        answer = self._request("GET", path)
+        if answer.status_code == 404:
+            return None
+        if not answer.ok:
+            raise _refusal(answer, "get", namespace)
+        return cast(dict[str, Any], answer.json())
+
     def _call(
         self, method: str, namespace: str, below: str, body: dict[str, Any] | None = None
     ) -> requests.Response:
-        url = f"{self.access.server}/apis/ray.io/v1/namespaces/{namespace}/rayjobs{below}"
+        return self._request(method, f"/apis/ray.io/v1/namespaces/{namespace}/rayjobs{below}", body)
+
+    def _request(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> requests.Response:
+        url = self.access.server + path
         try:
             answer = self._session.request(method, url, json=body, timeout=_TIMEOUT_S)
         except requests.exceptions.SSLError as error:
@@ -159,8 +181,8 @@ def _refusal(answer: requests.Response, verb: str, namespace: str) -> Configurat
     if answer.status_code == 403:
         return ConfigurationError(
             f"{message}\nThe service account needs a Role in namespace {namespace} with the rule "
-            f'{{apiGroups: ["ray.io"], resources: ["rayjobs"], verbs: ["{verb}"]}}, as in '
-            "k8s/overlays/scheduled/rbac.yaml"
+            f'{{apiGroups: ["ray.io"], resources: ["rayjobs"], verbs: ["{verb}"]}}, and to get '
+            "jobs and persistentvolumeclaims, as in k8s/overlays/scheduled/rbac.yaml"
         )
     if answer.status_code == 404 and not _is_status(answer):
         return ConfigurationError(

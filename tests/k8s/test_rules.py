@@ -59,7 +59,12 @@ def test_names_leave_room_for_what_the_operator_appends(folder: str) -> None:
 def test_everything_lies_in_the_namespace_that_comes_with_it(folder: str) -> None:
     [namespace] = of_kind(folder, "Namespace")
     for manifest in rendered(folder):
-        cluster_wide = manifest["kind"] in ("Namespace", "ClusterQueue", "ResourceFlavor")
+        cluster_wide = manifest["kind"] in (
+            "Namespace",
+            "ClusterQueue",
+            "ResourceFlavor",
+            "PriorityClass",
+        )
         expected = None if cluster_wide else namespace["metadata"]["name"]
         assert manifest["metadata"].get("namespace") == expected, manifest["kind"]
 
@@ -182,11 +187,13 @@ def test_a_suffix_reaches_every_name_in_a_rayjob(tmp_path: Path) -> None:
     assert variables(head["containers"][0])["DLADIFF_RUN_ID"] == "dladiff-2"
     assert head["serviceAccountName"] == "dladiff-2"
     claims = [v["persistentVolumeClaim"] for v in head["volumes"] if "persistentVolumeClaim" in v]
-    assert [claim["claimName"] for claim in claims] == ["dladiff-weights-2"]
+    # Made once, before all runs, and read by each.
+    assert [claim["claimName"] for claim in claims] == ["dladiff-weights"]
 
 
 def test_every_object_that_a_pod_names_exists(folder: str) -> None:
     names = {(one["kind"], one["metadata"]["name"]) for one in rendered(folder)}
+    names |= {(one["kind"], one["metadata"]["name"]) for one in rendered("weights")}
     for pod in all_pods(folder):
         if account := pod["spec"].get("serviceAccountName"):
             assert ("ServiceAccount", account) in names
@@ -214,6 +221,7 @@ def test_every_pod_meets_the_restricted_standard(folder: str) -> None:
         for container in pod["spec"]["containers"]:
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
     [namespace] = of_kind(folder, "Namespace")
     assert "restricted" in namespace["metadata"]["labels"].values()
 
@@ -245,6 +253,51 @@ def test_policies_and_monitors_select_the_runs_pods(folder: str, spec: Manifest)
         port["port"] for rule in policies["dladiff"]["ingress"] for port in rule.get("ports", [])
     }
     assert {8080, 9464, 8265} <= allowed
+
+
+# --- what keeps the head, and where a read-only pod writes ---
+
+
+def test_what_writes_has_a_place_to_write(spec: Manifest) -> None:
+    for pod in [*ray_pods(spec), spec["submitterPodTemplate"]]:
+        container = pod["spec"]["containers"][0]
+        places = {mount["mountPath"] for mount in mounts_in(container) if not mount.get("readOnly")}
+        assert "/tmp" in places
+        assert variables(container)["HOME"] == "/tmp"
+
+
+def test_a_drain_and_an_autoscaler_leave_the_head_and_only_the_head(
+    folder: str, spec: Manifest
+) -> None:
+    [budget] = of_kind(folder, "PodDisruptionBudget")
+    assert budget["spec"]["minAvailable"] >= 100  # an integer: the only form without a scale
+    chosen = budget["spec"]["selector"]["matchLabels"].items()
+    head, *workers = ray_pods(spec)
+    assert chosen <= head["metadata"]["labels"].items()
+    assert not any(chosen <= worker["metadata"]["labels"].items() for worker in workers)
+    notes = head["metadata"]["annotations"]
+    assert notes["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+    assert notes["karpenter.sh/do-not-disrupt"] == "true"
+
+
+def test_placed_pods_have_priorities_that_exist_and_name_servers_and_identities_are_reached() -> (
+    None
+):
+    folder = "overlays/placed"
+    [spec] = rayjob_specs(folder)
+    values = {one["metadata"]["name"]: one["value"] for one in of_kind(folder, "PriorityClass")}
+    head, worker = (values[pod["spec"]["priorityClassName"]] for pod in ray_pods(spec))
+    assert worker < head < 0
+    [policy] = [one["spec"] for one in of_kind(folder, "NetworkPolicy")]
+    reached = {
+        (to["ipBlock"]["cidr"].partition("/")[0], port["port"])
+        for rule in policy["egress"]
+        for to in rule.get("to", [])
+        if "ipBlock" in to
+        for port in rule["ports"]
+    }
+    assert reached >= {("169.254.20.10", 53), ("169.254.169.254", 80), ("169.254.170.23", 80)}
+    assert {("169.254.169.252", 988), ("169.254.169.252", 987)} <= reached
 
 
 # --- commands ---
@@ -287,7 +340,9 @@ def test_the_cronjobs_pod_runs_a_command_that_exists(monkeypatch: pytest.MonkeyP
 def test_the_cronjobs_role_allows_what_the_command_does_and_no_more() -> None:
     [role] = of_kind("overlays/scheduled", "Role")
     assert role["rules"] == [
-        {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get"]}
+        {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get"]},
+        {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get"]},
+        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get"]},
     ]
 
 

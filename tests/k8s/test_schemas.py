@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.k8s.manifests import FOLDERS, Manifest, of_kind, rendered
+from tests.k8s.manifests import FOLDERS, WEIGHTS, Manifest, of_kind, rendered
 from tests.needed_tools import need
 from tools.deploy.render_manifests import ROOT
 from tools.deploy.render_manifests import rendered as made_files
@@ -65,9 +65,10 @@ def test_built_in_objects_fit_the_schema_of_kubernetes(folder: str) -> None:
             kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
 
-def test_the_job_that_loads_weights_fits_the_schema_of_kubernetes() -> None:
-    text = (ROOT / "k8s/components/weights/load.yaml").read_text()
-    kubernetes_validate.validate(yaml.safe_load(text), KUBERNETES, strict=True)
+@pytest.mark.parametrize("folder", WEIGHTS)
+def test_the_step_that_loads_weights_fits_the_schema_of_kubernetes(folder: str) -> None:
+    for manifest in rendered(folder):
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
 
 @pytest.mark.parametrize(

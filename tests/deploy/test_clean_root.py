@@ -1,0 +1,73 @@
+"""Every instruction of the Dockerfile in a bare Debian, and the image that comes of it."""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.dockerfile import BareRoot, base_of, instructions
+from tests.needed_tools import missing, need
+from tools.deploy.render_manifests import ROOT
+
+DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
+PYTHON_OF = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13"}
+"""By Debian release: the version of its package python3, for the quick check."""
+
+
+def test_the_bases_python_is_the_one_that_is_installed_for() -> None:
+    python = PYTHON_OF[base_of(DOCKERFILE)["suite"]]
+    install = (ROOT / "deploy/install.sh").read_text()
+    assert f"({python.replace('.', ', ')})" in install
+    assert re.search(
+        r"requires-python = \">=" + re.escape(python), (ROOT / "pyproject.toml").read_text()
+    )
+    [packages] = [one.text for one in instructions(DOCKERFILE) if "apt-get install" in one.text]
+    assert {"python3", "python3-venv"} <= set(packages.split())
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[BareRoot]:
+    """The image's files, made by the Dockerfile's own instructions."""
+    need("debootstrap", package="debootstrap")
+    if os.geteuid() != 0:
+        missing("not root: chroot and mounts need it")
+    parent = Path(tempfile.mkdtemp(prefix="image-"))
+    root = BareRoot(parent / "root", ROOT)
+    try:
+        for one in instructions(DOCKERFILE):
+            root.run(one)
+        yield root
+    finally:
+        shutil.rmtree(parent, ignore_errors=True)  # gigabytes
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(2400)
+def test_every_instruction_works_in_a_bare_root(image: BareRoot) -> None:
+    assert "protect" in image.call(image.command, read_only=True)
+    assert (
+        image.call(["dladiff", "--version"], read_only=True).strip()
+        == f"dladiff {version('dladiff')}"
+    )
+    assert "sface" in image.call(["dladiff", "models"], read_only=True)
+
+
+@pytest.mark.faults
+def test_all_that_pods_and_probes_call_is_there(image: BareRoot) -> None:
+    for command in ("bash", "wget", "ps", "ray", "hf", "python"):
+        assert image.call(["/bin/sh", "-c", f"command -v {command}"]).strip()
+    assert image.call(["/bin/sh", "-c", "id -u; id -g"]).split() == ["1000", "1000"]
+    assert not (image.folder / "src").exists()
+
+
+@pytest.mark.faults
+def test_bytecode_of_our_code_and_of_torch_is_in_the_image(image: BareRoot) -> None:
+    packages = image.folder / "opt/dladiff/lib/python3.11/site-packages"
+    for name in ("pipeline", "dladiff", "torch", "ray/data"):
+        made = {path.name.split(".")[0] for path in (packages / name / "__pycache__").glob("*.pyc")}
+        assert made == {path.stem for path in (packages / name).glob("*.py")}
