@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dladiff.errors import GradientError
 from dladiff.image_values import Images, Perturbation
+from dladiff.visibility import fade_visible_bands
 
 Budget = float | Float[Tensor, "1 1 height width"]
 """epsilon on the [0, 1] scale, one for all values or one for each pixel."""
@@ -47,6 +48,12 @@ def signed_step(
 ) -> Perturbation:
     """One step that raises the loss: ``project(delta + step_size * sign(gradient))``."""
     return project(perturbation + step_size * gradient.sign(), clean, epsilon)
+
+
+_FIRST_STEPS = 6
+"""Steps whose mean magnitude says what a step of ordinary size is."""
+_LARGEST = 3.0
+"""Of a value's step, in ordinary ones: few pixels would take all else."""
 
 
 def dead_gradient(gradient: Perturbation, may_vanish: bool = False) -> Float[Tensor, " batch"]:
@@ -97,6 +104,11 @@ class GradientAscent:
     """Decayed sum of earlier gradients; None before the first step with momentum."""
     num_dead_steps: Float[Tensor, " batch"] = field(default_factory=lambda: torch.zeros(1))
     """Steps whose gradient was zero or not finite; see ``require_live``."""
+    visibility_decay: float = 0.0
+    """0: signed steps. Above: steps in proportion to the gradient, each followed by a decay of the
+    bands that are seen best, of this strength (``visibility``)."""
+    first_magnitudes: list[Float[Tensor, ""]] = field(default_factory=list)
+    """Mean magnitudes of the momentum at the first steps in proportion."""
 
     @classmethod
     def begin(
@@ -140,9 +152,34 @@ class GradientAscent:
         if decay:
             former = torch.zeros_like(gradient) if self.momentum is None else self.momentum
             direction = self.momentum = accumulate(former, gradient, decay)
+        if self.visibility_decay:
+            self._step_in_proportion(direction, step_size, has_momentum=decay > 0)
+            return
         self.perturbation = signed_step(
             self.perturbation, direction, self.clean, step_size, self.epsilon
         )
+
+    def _step_in_proportion(
+        self, direction: Perturbation, step_size: float, has_momentum: bool
+    ) -> None:
+        """A step of ``step_size`` on average where the budget is whole, then the decay [X].
+
+        Gradients that contradict each other make small steps of momentum, since the first ones set
+        the scale; without momentum each step has its own scale.
+        """
+        share = torch.ones_like(self.clean[:, :1]) * self.epsilon
+        share = share / share.amax().clamp_min(1e-30)
+        magnitude = (direction.abs() * share).sum() / (3 * share.sum()).clamp_min(1e-30)
+        if has_momentum:
+            if len(self.first_magnitudes) < _FIRST_STEPS:
+                self.first_magnitudes.append(magnitude)
+            magnitude = torch.stack(self.first_magnitudes).mean()
+        step = (direction / magnitude.clamp_min(1e-30)).clamp(-_LARGEST, _LARGEST) * share
+        moved = project(self.perturbation + step_size * step, self.clean, self.epsilon)
+        faded = fade_visible_bands(moved, share, self.visibility_decay)
+        # A face that asks for no more, and has no momentum, keeps what it has.
+        faded = torch.where(direction.abs().amax() > 0, faded, moved)
+        self.perturbation = project(faded, self.clean, self.epsilon)
 
     def require_live(self, stage: str) -> None:
         """Refuses if any step so far had no usable gradient: no protection would result.

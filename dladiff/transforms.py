@@ -117,6 +117,16 @@ def add_noise(images: Images, sigma: float, seed: int) -> Images:
     return (images + sigma * noise.to(images)).clamp(0, 1)
 
 
+def ycbcr_from_rgb(values: Images) -> Images:
+    """BT.601 luminance and colour differences, the latter around 0; linear, for changes as well."""
+    return torch.einsum("dc,bchw->bdhw", _YCBCR_FROM_RGB.to(values), values)
+
+
+def rgb_from_ycbcr(values: Images) -> Images:
+    """The inverse of ``ycbcr_from_rgb``."""
+    return torch.einsum("dc,bchw->bdhw", _RGB_FROM_YCBCR.to(values), values)
+
+
 def jpeg(images: Images, quality: int) -> Images:
     """JPEG as libjpeg writes and reads it: 4:2:0, its tables, blocks from the image's origin.
 
@@ -128,7 +138,7 @@ def jpeg(images: Images, quality: int) -> Images:
     """
     height, width = images.shape[-2:]
     levels = _round_through(images * 255.0)
-    ycbcr = _round_through(torch.einsum("dc,bchw->bdhw", _YCBCR_FROM_RGB.to(levels), levels))
+    ycbcr = _round_through(ycbcr_from_rgb(levels))
     luma, chroma = ycbcr[:, :1] - 128.0, ycbcr[:, 1:]
     luma = _quantise_blocks(luma, _table(_LUMA_TABLE, quality).to(levels))
     # Width is padded before chroma is halved, height after: so does libjpeg.
@@ -143,8 +153,7 @@ def jpeg(images: Images, quality: int) -> Images:
         chroma[..., :half_height, :half_width], scale_factor=2, mode="bilinear"
     )[..., :height, :width]
     decoded = torch.cat([luma + 128.0, _round_through(chroma)], dim=1)
-    rgb = torch.einsum("dc,bchw->bdhw", _RGB_FROM_YCBCR.to(decoded), decoded)
-    return _round_through(rgb).clamp(0.0, 255.0) / 255.0
+    return _round_through(rgb_from_ycbcr(decoded)).clamp(0.0, 255.0) / 255.0
 
 
 def _quantise_blocks(
