@@ -15,9 +15,9 @@ from pipeline.planning.plan import Plan
 
 Price = Annotated[float, Field(ge=0)]
 
-_PER_RUN, _PER_SET, _PER_PHOTO = 30, 7, 6
+_PER_RUN, _PER_SET, _PER_PHOTO = 30, 6, 3
 """Requests to OUTPUT, as counted on a bucket (a test counts again). A set: attempt, commit, looking
-both up, reading it back, tidying its folder. A photo: staging, copying, four looks at hashes."""
+up, reading it back, tidying its folder. A photo: staging, looking at what was staged, copying."""
 _KEYS_PER_PAGE = 1000
 """Of a listing."""
 
