@@ -23,7 +23,8 @@ pip=("$target/bin/python" -m pip --disable-pip-version-check --quiet)
 # Unchecked: nothing changes below TARGET, and no time stamp is compared. Some packages carry
 # templates and old syntax in *.py, which cannot be compiled and are not imported.
 "$target/bin/python" -m compileall -qq -j 0 --invalidation-mode unchecked-hash "$target/lib" || true
-"$target/bin/python" -c 'import importlib.util, os, sys; sys.exit(not os.path.exists(
+# Isolated: what is asked about is what was installed, not the folder this is called from.
+"$target/bin/python" -I -c 'import importlib.util, os, sys; sys.exit(not os.path.exists(
     importlib.util.find_spec("pipeline.cli").cached))' || {
     echo "install.sh: the bytecode of dladiff was not compiled" >&2
     exit 1
