@@ -1,6 +1,7 @@
 """``dladiff evaluate``: attack clean and protected photos, and measure what shows."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -33,12 +34,24 @@ def evaluate(
         ),
     ],
     preset: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="quick: one person, two attacks, minutes on two cores. core: everybody. full: "
-            "all attacks and handlings."
+            help="quick (default): one person, two attacks, minutes on two cores. core: "
+            "everybody. full: all attacks and handlings.",
+            show_default=False,
         ),
-    ] = "quick",
+    ] = None,
+    through: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="No attack, seconds per photo: what judges still see after one pass through this "
+            "autoencoder (diffusers format, or TAEF2's two files), at the photos' own size, 256 "
+            "and 512 px.",
+            rich_help_panel=_WHAT,
+            show_default=False,
+        ),
+    ] = None,
     attacks: Annotated[
         list[str] | None,
         typer.Option(
@@ -210,6 +223,7 @@ def evaluate(
     """
     from pipeline.evaluation.people import require_trees
     from pipeline.evaluation.settings import (
+        ALL_PHOTOS,
         default_judges,
         evaluation_settings,
         parse_judge,
@@ -219,28 +233,31 @@ def evaluate(
 
     set_up_logging(as_json=False, verbose=verbose)
     own_judges, families = parse_judges(judges or ())
-    settings = evaluation_settings(
-        preset,
-        {
-            "attacks": attacks,
-            "handlings": handlings,
-            "max_people": people,
-            "skip_people": skip_people,
-            "num_images": images,
-            "checkpoint": checkpoint,
-            "revision": revision,
-            "view": view,
-            "adapter": adapter,
-            "adapter_encoder": parse_judge(adapter_encoder) if adapter_encoder else None,
-            "adapter_kind": adapter_kind,
-            "adapter_clip": adapter_clip,
-            "adapter_controlnet": adapter_controlnet,
-            "judges": (*default_judges(), *own_judges),
-            "judge_families": families,
-            "in_loss": in_loss,
-        },
-        overrides or (),
-    )
+    of_attacks = {
+        "attacks": attacks,
+        "num_images": images,
+        "checkpoint": checkpoint,
+        "revision": revision,
+        "view": view,
+        "adapter": adapter,
+        "adapter_encoder": parse_judge(adapter_encoder) if adapter_encoder else None,
+        "adapter_kind": adapter_kind,
+        "adapter_clip": adapter_clip,
+        "adapter_controlnet": adapter_controlnet,
+    }
+    given = {
+        "handlings": handlings,
+        "max_people": people,
+        "skip_people": skip_people,
+        "judges": (*default_judges(), *own_judges),
+        "judge_families": families,
+        "in_loss": in_loss,
+    }
+    if through is not None:
+        _refuse_attacks(of_attacks | {"preset": preset, "set": overrides})
+        given["num_trained"] = ALL_PHOTOS
+        preset = "core"
+    settings = evaluation_settings(preset or "quick", of_attacks | given, overrides or ())
     trees = dict(_named_tree(text) for text in also or ())
     require_trees(clean_uri, (protected_uri, *trees.values()))
 
@@ -251,6 +268,17 @@ def evaluate(
     from pipeline.evaluation.workers import WorkerOptions, ray_workers
 
     options = WorkerOptions(workers, threads, gpus_per_worker, ray_address=ray_address)
+    if through is not None:
+        from pipeline.evaluation.look import in_this_process, run_look
+        from pipeline.evaluation.words import look_table
+
+        on_ray = (workers, gpus_per_worker, ray_address) != (None, None, None)
+        open_workers = (
+            partial(ray_workers, options) if on_ray else partial(in_this_process, threads)
+        )
+        look = run_look(clean_uri, protected_uri, out_uri, through, settings, open_workers, trees)
+        print("\n".join(look_table(look)))
+        raise typer.Exit(look.exit_code)
     outcome = run_evaluation(
         clean_uri,
         protected_uri,
@@ -261,6 +289,22 @@ def evaluate(
     )
     print("\n".join(outcome_lines(outcome)))
     raise typer.Exit(outcome.exit_code)
+
+
+def _refuse_attacks(given: dict[str, Any]) -> None:
+    """A look makes no attack, so no option of one may be given and then do nothing."""
+    from pipeline.errors import ConfigurationError
+
+    names = {"attacks": "attack", "num_images": "images"}
+    options = [
+        f"--{names.get(name, name).replace('_', '-')}"
+        for name, value in given.items()
+        if value is not None and value != []
+    ]
+    if options:
+        raise ConfigurationError(
+            f"--through makes no attack: leave {', '.join(options)} out, or --through"
+        )
 
 
 def _named_tree(text: str) -> tuple[str, str]:

@@ -25,6 +25,9 @@ EVALUATION_VERSION = 1
 MEASURE_VERSION = 2
 """Raised whenever the same images would give other numbers."""
 
+LOOK_VERSION = 1
+"""Raised whenever a look at the same photos would give other numbers."""
+
 
 @dataclass(frozen=True)
 class AttackCell:
@@ -63,7 +66,25 @@ class ChangeCell:
     kind: Literal["change"] = "change"
 
 
-Cell = AttackCell | MeasureCell | ChangeCell
+@dataclass(frozen=True)
+class LookCell:
+    """What the judges see of one photo through an autoencoder."""
+
+    key: str
+    number: int
+    """Of the photo among those of its person."""
+    photo: PhotoFile
+    clean: PhotoFile
+    reference: tuple[PhotoFile, ...]
+    handlings: tuple[HandlingName, ...]
+    sizes: tuple[int | None, ...]
+    """Short sides in pixels; None: as the photo comes."""
+
+    kind: Literal["look"] = "look"
+
+
+CellOfAttacks = AttackCell | MeasureCell | ChangeCell
+Cell = CellOfAttacks | LookCell
 
 
 def content_key(*parts: Any) -> str:
@@ -106,6 +127,21 @@ def measure_cell(
 def change_cell(clean: PhotoFile, protected: PhotoFile) -> ChangeCell:
     """The cell of one photo's change."""
     return ChangeCell(content_key("change", clean, protected), clean, protected)
+
+
+def look_cell(
+    number: int,
+    photo: PhotoFile,
+    clean: PhotoFile,
+    reference: tuple[PhotoFile, ...],
+    handlings: tuple[HandlingName, ...],
+    sizes: tuple[int | None, ...],
+    digests: tuple[str, str],
+) -> LookCell:
+    """The cell of one photo's look; ``digests`` are of the autoencoder and of the judges."""
+    parts = (photo, clean, reference, handlings, sizes, digests)
+    key = content_key("look", LOOK_VERSION, *parts)
+    return LookCell(key, number, photo, clean, reference, handlings, sizes)
 
 
 def checkpoint_digest(checkpoint: SurrogateSettings) -> str:

@@ -5,7 +5,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,22 +96,33 @@ def run_evaluation(
 def _do_cells(
     out: Store, plan: EvaluationPlan, settings: EvaluationSettings, open_workers: OpenWorkers
 ) -> tuple[dict[str, str], bool]:
-    """Does what is not done: attacks first, then all looks at them.
-
-    Returns:
-        Reasons by cell key, and whether it was interrupted.
-    """
+    """Does what is not done: attacks first, then all looks at them; returns as ``do_cells``."""
     looks = {cell.key: cell for row in plan.rows for cell in (row.measure, row.floor)}
     changes = {cell.key: cell for cells in plan.changes.values() for cell in cells}
     stages = {
         "attacks": _missing(out, plan.attacks),
         "measurements": _missing(out, [*looks.values(), *changes.values()]),
     }
-    num_cells = sum(map(len, stages.values()))
     _say(
         f"{format_count(len(plan.people), 'person', 'people')}, {len(plan.rows)} attacks to "
-        f"report, {num_cells} cells to do"
+        f"report, {sum(map(len, stages.values()))} cells to do"
     )
+    return do_cells(out, stages, settings, open_workers, do_cell)
+
+
+def do_cells(
+    out: Store,
+    stages: Mapping[str, Sequence[Cell]],
+    settings: EvaluationSettings,
+    open_workers: OpenWorkers,
+    do: Callable[[Workplace, Any], CellOutcome],
+) -> tuple[dict[str, str], bool]:
+    """Does cells, a stage after the other, and says how far it is.
+
+    Returns:
+        Reasons by cell key, and whether it was interrupted.
+    """
+    num_cells = sum(map(len, stages.values()))
     reasons: dict[str, str] = {}
     if not num_cells:
         return reasons, False
@@ -125,7 +136,7 @@ def _do_cells(
                 weights_cache=str(Path.home() / ".cache" / "dladiff"),
             )
             for name, cells in stages.items():
-                done = workers.do_all(partial(do_cell, place), cells)
+                done = workers.do_all(partial(do, place), cells)
                 for cell, outcome in _with_progress(name, done, len(cells)):
                     if outcome.reason is not None:
                         reasons[cell.key] = outcome.reason
@@ -169,8 +180,8 @@ def _write(
     trees: Mapping[str, str],
 ) -> None:
     """Tables, summary and page; the page comes last."""
-    out.write("attacks.parquet", _parquet(tables.attacks, ATTACKS_SCHEMA))
-    out.write("images.parquet", _parquet(tables.images, IMAGES_SCHEMA))
+    out.write("attacks.parquet", parquet_bytes(tables.attacks, ATTACKS_SCHEMA))
+    out.write("images.parquet", parquet_bytes(tables.images, IMAGES_SCHEMA))
     visibility = visibility_of(out, plan)
     notes = facts(plan, settings, standing, tables)
     curves = curve_points(lines, visibility, cpu_seconds_of(trees))
@@ -188,7 +199,7 @@ def _write(
     out.write("page.html", page.encode())
 
 
-def _parquet(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> bytes:
+def parquet_bytes(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema), buffer, compression="zstd")
     return buffer.getvalue()

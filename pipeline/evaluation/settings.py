@@ -26,6 +26,9 @@ REFERENCE_ADAPTER = REFERENCE_MODELS / "adapters" / "sface-ip-adapter.safetensor
 INSTANTID_SAMPLING = {"adapter_scale": 0.8, "guidance_scale": 5.0, "num_inference_steps": 30}
 """As in its authors' example; the scale is of the adapter and of the ControlNet."""
 
+ALL_PHOTOS = 1_000_000
+"""``num_trained`` where nothing is trained: every photo that has its protected one."""
+
 AdapterKind = Literal["faceid", "faceid-plus", "faceid-plusv2", "instantid"]
 EvaluationPreset = Literal["quick", "core", "full"]
 

@@ -1,8 +1,9 @@
 """An evaluation's outcome in a few lines for a terminal. Names nobody."""
 
+from pipeline.evaluation.look import SUMMARY_FILE, LookLine, LookOutcome
 from pipeline.evaluation.page import interval, judge_text, number
 from pipeline.evaluation.run import EvaluationOutcome
-from pipeline.reporting.words import format_duration
+from pipeline.reporting.words import format_count, format_duration
 
 
 def outcome_lines(outcome: EvaluationOutcome) -> list[str]:
@@ -20,3 +21,36 @@ def outcome_lines(outcome: EvaluationOutcome) -> list[str]:
         lines.append(f"{outcome.out_uri}/attacks.parquet, column reason")
     lines.append(f"took {format_duration(outcome.seconds)}; {outcome.out_uri}/page.html")
     return lines
+
+
+def look_table(outcome: LookOutcome) -> list[str]:
+    """A Markdown table: a row per judge and condition, a column per handling and size."""
+    columns = list(dict.fromkeys((line.handling, line.short_side) for line in outcome.lines))
+    names = [f"{handling}, {_size(side)}" for handling, side in columns]
+    cells = {
+        (line.judge, line.condition, line.handling, line.short_side): line for line in outcome.lines
+    }
+    rows = list(dict.fromkeys((line.judge, line.condition) for line in outcome.lines))
+    lines = [
+        f"Mean cosine to the person after the autoencoder, {outcome.num_photos} photos of "
+        f"{format_count(outcome.num_people, 'person', 'people')}. Compare a judge with itself: "
+        "each has a scale of its own.",
+        f"| judge | photos | {' | '.join(names)} |",
+        f"| --- | --- |{' ---: |' * len(columns)}",
+    ]
+    for judge, condition in rows:
+        of_row = [cells[judge, condition, *column] for column in columns]
+        values = " | ".join(f"{line.through.value:.2f}" for line in of_row)
+        lines.append(f"| {_judge(of_row[0])} | {condition} | {values} |")
+    lines += [f"left out: {reason}" for reason in outcome.reasons]
+    return [*lines, f"{outcome.out_uri}/{SUMMARY_FILE}"]
+
+
+def _size(side: int | None) -> str:
+    return "own size" if side is None else f"{side} px"
+
+
+def _judge(line: LookLine) -> str:
+    if line.in_loss:
+        return f"{line.judge} (in a loss)"
+    return f"{line.judge} (kin of a loss)" if line.kin_of_loss else line.judge

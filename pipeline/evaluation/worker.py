@@ -4,15 +4,17 @@ Knows cells and OUT. Knows no Ray and no plan.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from dladiff.errors import DladiffError
 from pipeline.evaluation.attacking import attack
-from pipeline.evaluation.cells import AttackCell, Cell, MeasureCell
+from pipeline.evaluation.cells import AttackCell, Cell, CellOfAttacks, LookCell, MeasureCell
+from pipeline.evaluation.looking import look_at
 from pipeline.evaluation.measuring import measure, measure_change
 from pipeline.evaluation.records import MemoryShelf, Shelf, read_record, write_record
 from pipeline.evaluation.workplace import Workplace
@@ -28,12 +30,20 @@ class CellOutcome:
     """Why it could not be done; None: it is done."""
 
 
-def do_cell(workplace: Workplace, cell: Cell) -> CellOutcome:
+def do_cell(workplace: Workplace, cell: CellOfAttacks) -> CellOutcome:
     """Does a cell unless it is done; a cell that cannot be done says why and harms no other."""
     return _do_on(open_store(workplace.out_uri), workplace, cell)
 
 
-def do_in_memory(workplace: Workplace, cells: Sequence[Cell]) -> dict[str, dict[str, Any] | str]:
+def do_look(folder: Path, workplace: Workplace, cell: LookCell) -> CellOutcome:
+    """As ``do_cell``; ``folder`` holds the autoencoder."""
+    out = open_store(workplace.out_uri)
+    return _keep(out, workplace, cell, lambda: look_at(folder, workplace, cell))
+
+
+def do_in_memory(
+    workplace: Workplace, cells: Sequence[CellOfAttacks]
+) -> dict[str, dict[str, Any] | str]:
     """Does cells one after the other and leaves nothing: images are dropped, numbers come back.
 
     Args:
@@ -51,18 +61,25 @@ def do_in_memory(workplace: Workplace, cells: Sequence[Cell]) -> dict[str, dict[
     return found
 
 
-def _do_on(out: Shelf, workplace: Workplace, cell: Cell) -> CellOutcome:
+def _do_on(out: Shelf, workplace: Workplace, cell: CellOfAttacks) -> CellOutcome:
+    def record() -> dict[str, Any]:
+        if isinstance(cell, AttackCell):
+            return attack(out, workplace, cell)
+        if isinstance(cell, MeasureCell):
+            return measure(out, workplace, cell)
+        return measure_change(workplace, cell)
+
+    return _keep(out, workplace, cell, record)
+
+
+def _keep(
+    out: Shelf, workplace: Workplace, cell: Cell, record: Callable[[], dict[str, Any]]
+) -> CellOutcome:
     started = time.monotonic()
     torch.set_num_threads(workplace.threads)
     try:
         if read_record(out, cell) is None:
-            if isinstance(cell, AttackCell):
-                record = attack(out, workplace, cell)
-            elif isinstance(cell, MeasureCell):
-                record = measure(out, workplace, cell)
-            else:
-                record = measure_change(workplace, cell)
-            write_record(out, cell, record)
+            write_record(out, cell, record())
     except (DladiffError, ValueError) as error:
         return CellOutcome(time.monotonic() - started, str(error))
     return CellOutcome(time.monotonic() - started)
