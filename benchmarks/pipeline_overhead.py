@@ -23,7 +23,8 @@ from dladiff.results import Photo, PhotoResult, SetResult
 from pipeline import ray_pool
 from pipeline.catalog.folder import read_catalog
 from pipeline.config import RunConfig, load_config
-from pipeline.images.files import PhotoLimits, encode_png
+from pipeline.images.files import PhotoLimits
+from pipeline.images.png import encode_png
 from pipeline.options import RunOptions
 from pipeline.output.ledger import Ledger
 from pipeline.planning.form_sets import form_sets

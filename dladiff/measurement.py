@@ -77,7 +77,7 @@ def measure_photo(
         target_cosine: What every white-box cosine must not exceed.
     """
     change = np.abs(protected.astype(np.int16) - clean.astype(np.int16)).max(axis=2)
-    outside = ~_inside_masks(clean, faces)
+    largest, largest_outside = largest_change(clean, protected, faces)
     cosines, seen_by_model, target_met = list[IdentityCosine](), list[IdentityCosine](), None
     if faces and models.encoders:
         looks = _looks(clean, protected, faces, models.detector)
@@ -90,8 +90,8 @@ def measure_photo(
             shown = [_crops_shown(look, models.autoencoders[0]) for look in looks.copies]
             seen_by_model = _identity_cosines(own, shown, models.encoders)
     return Measured(
-        max_change_levels=int(change.max()),
-        max_change_levels_outside_faces=int(change[outside].max(initial=0)),
+        max_change_levels=largest,
+        max_change_levels_outside_faces=largest_outside,
         changed_pixels=float((change > 0).mean()),
         psnr_db=psnr_db(clean, protected),
         ssim=ssim(clean, protected),
@@ -100,6 +100,13 @@ def measure_photo(
         model_likeness=seen_by_model,
         target_met=target_met,
     )
+
+
+def largest_change(clean: Image, other: Image, faces: Sequence[Face]) -> tuple[int, int]:
+    """Largest change of any value in 8-bit levels: anywhere, and outside all mask extents."""
+    change = np.abs(other.astype(np.int16) - clean.astype(np.int16)).max(axis=2)
+    outside = ~_inside_masks(clean, faces)
+    return int(change.max()), int(change[outside].max(initial=0))
 
 
 def _inside_masks(clean: Image, faces: Sequence[Face]) -> Bool[np.ndarray, "height width"]:

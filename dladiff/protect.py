@@ -16,7 +16,7 @@ from dladiff.layer1.likeness import AutoencoderLikeness
 from dladiff.layer2.face_canvas import face_masks, place_face
 from dladiff.layer2.photo_likeness import PhotoLikeness
 from dladiff.likeness_defense import PhotoLosses, defend_likeness
-from dladiff.measurement import measure_photo
+from dladiff.measurement import largest_change, measure_photo
 from dladiff.models import ProtectionModels
 from dladiff.own_losses import WithOwnLosses
 from dladiff.projected_gradient import GradientAscent
@@ -171,9 +171,16 @@ def _result(subject: Subject, models: ProtectionModels, config: MethodSettings) 
     if subject.instance is None and faceless:
         return PhotoResult(key=subject.photo.key, status="skipped", reason="no_face")
     image = tensor_to_image(subject.with_layer2(subject.base(models), config))
-    measured = measure_photo(
-        subject.photo.image, image, subject.faces, models, config.layer2.target_cosine
-    )
+    clean, read_back = subject.photo.image, subject.photo.read_back
+    shown = image if read_back is None else read_back(image)
+    measured = measure_photo(clean, shown, subject.faces, models, config.layer2.target_cosine)
+    coded = measured.max_change_levels
+    if read_back is not None:
+        coded = largest_change(read_back(clean), shown, subject.faces)[0]
+        largest, outside = largest_change(clean, image, subject.faces)
+        measured = replace(
+            measured, max_change_levels=largest, max_change_levels_outside_faces=outside
+        )
     return PhotoResult(
         key=subject.photo.key,
         status="layer1_only" if faceless else "protected",
@@ -182,6 +189,7 @@ def _result(subject: Subject, models: ProtectionModels, config: MethodSettings) 
         faces=subject.faces,
         stop_reason=subject.stop_reason if config.layer2.enabled else "disabled",
         has_surrogate_losses=subject.by_surrogates,
+        coded_change_levels=coded,
         **vars(measured),
     )
 

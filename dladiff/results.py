@@ -26,6 +26,9 @@ class Photo:
     """Stable name that keys this photo's noise; never a person's name."""
     image: Image
     """RGB, HWC, uint8, upright (EXIF orientation applied), sRGB."""
+    read_back: Callable[[Image], Image] | None = None
+    """What a viewer sees of pixels once they are a file; None: the very pixels. The result is
+    measured on it."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,9 @@ class PhotoResult:
     """The protected photo, same size as the input; None unless something was protected."""
     faces: list[Face] = field(default_factory=list)
     max_change_levels: int | None = None
+    """Before coding, like the one outside faces: what the budgets are about."""
+    coded_change_levels: int | None = None
+    """Largest change of the file as read back against the clean photo coded the same way."""
     max_change_levels_outside_faces: int | None = None
     changed_pixels: float | None = None
     """Share of pixels with any change, 0..1."""

@@ -1,6 +1,7 @@
 """One frozen ``RunConfig`` from a preset, a YAML file and ``--set`` values, checked once.
 
-``method`` is all that changes bytes and gives the digest; ``operation`` is how the work is done.
+``method`` is all that changes pixels and gives the digest; ``operation`` is how the work is done;
+``output`` is what files the pixels are put into.
 Imports neither torch nor ray.
 """
 
@@ -99,11 +100,38 @@ class OperationSettings(Settings):
     """Folder for converted weights; None: the user's cache folder."""
 
 
+FileFormat = Literal["JPEG", "PNG", "WEBP", "HEIF", "AVIF"]
+
+FORMAT_OF_ENDING: dict[str, FileFormat] = {
+    "jpg": "JPEG",
+    "jpeg": "JPEG",
+    "png": "PNG",
+    "webp": "WEBP",
+    "heic": "HEIF",
+    "heif": "HEIF",
+    "avif": "AVIF",
+}
+"""Endings that a protected file may have."""
+
+OutputFormat = Literal["png", "same", "webp", "jpeg"]
+
+
+class OutputSettings(Settings):
+    """What protected files are, and so how their names end."""
+
+    format: OutputFormat = "png"
+    """Of photos that are new to OUTPUT; others keep the name they have there, whose ending says
+    the format. ``same``: the format and the name of the original, a JPEG with its own quantisation
+    tables, subsampling and progressive flag; GIF, BMP and TIFF become PNG. ``png`` alone is
+    lossless for every original."""
+
+
 class RunConfig(Settings):
     """The whole configuration of a run."""
 
     method: MethodSettings = MethodSettings()
     operation: OperationSettings = OperationSettings()
+    output: OutputSettings = OutputSettings()
 
 
 def load_config(
@@ -117,7 +145,7 @@ def load_config(
 
     Args:
         preset: Name of a preset; None: the file's ``method.preset``, else ``default_preset``.
-        file: YAML with the sections ``method`` and ``operation``.
+        file: YAML with the sections ``method``, ``operation`` and ``output``.
         overrides: ``layer1.likeness.num_steps=20``; a key without its section is looked up in
             ``method``, then in ``operation``. Values are read as YAML.
         operation: Values of ``OperationSettings`` that stand above all others.

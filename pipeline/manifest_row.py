@@ -81,6 +81,10 @@ class ManifestRow:
     source_sha256: str | None = _null("Of the original's bytes; null where it was never read.")
     output_uri: str | None = _null("Where the protected photo is served; null: none.")
     output_sha256: str | None = _null("Of the protected file's bytes.")
+    output_bytes: Int64 | None = _null("Size of the protected file in bytes.")
+    output_format: str | None = _null(
+        "jpeg, png, webp, heif or avif; null: png, of an earlier version."
+    )
     status: RowStatus = _column("See RowStatus.")
     reason: str | None = _null("Why, where the status is not protected.")
     target_met: bool | None = _null("Every white-box cosine at most layer2.target_cosine.")
@@ -94,7 +98,10 @@ class ManifestRow:
     )
     epsilon_finetune_levels: float | None = _null("Budget of layer 1 in 8-bit levels; 0: not run.")
     epsilon_zeroshot_levels: float | None = _null("Budget of layer 2 in 8-bit levels; 0: not run.")
-    max_change_levels: int | None = _null("Largest change of the re-read file, 8-bit levels.")
+    max_change_levels: int | None = _null("Largest change before coding, 8-bit levels.")
+    coded_change_levels: int | None = _null(
+        "Largest change of the re-read file against the original coded the same way."
+    )
     max_change_levels_outside_faces: int | None = _null("The same outside all mask extents.")
     changed_pixels: float | None = _null("Share of its pixels with any change, 0..1.")
     psnr_db: float | None = _null("Re-read file against the original, dB.")

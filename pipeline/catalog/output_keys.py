@@ -1,4 +1,4 @@
-"""Where a protected photo lies below OUTPUT: ``images/<identity>/<path>.png``, encoded.
+"""Where a protected photo lies below OUTPUT: ``images/<identity>/<path>``, encoded, and its ending.
 
 Knows names only. Different photos get different keys, also on file systems that ignore case,
 and a photo keeps its key for as long as OUTPUT holds it.
@@ -7,9 +7,10 @@ and a photo keeps its key for as long as OUTPUT holds it.
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import sha256
 
+from pipeline.config import FORMAT_OF_ENDING, FileFormat, OutputFormat
 from pipeline.errors import ConfigurationError
 from pipeline.records import SourcePhoto
 
@@ -57,11 +58,45 @@ def output_key(identity: str, path_below_identity: str) -> str:
     return f"{folder}{path}.png"
 
 
+def key_in_format(
+    key: str,
+    output_format: OutputFormat,
+    can_write: Callable[[FileFormat], bool] = lambda _: True,
+) -> str:
+    """The key of ``output_key`` with the ending that the wanted format needs.
+
+    Args:
+        key: As ``output_key`` made it, ending in ``.png``.
+        output_format: ``same`` keeps the original's name; where no such file can be written, the
+            ending of what is written instead stands behind it.
+        can_write: Whether there is an encoder for a format.
+    """
+    if output_format == "png":
+        return key
+    own = key.removesuffix(".png")
+    ending = ending_of(own)
+    if output_format == "same":
+        held = FORMAT_OF_ENDING.get(ending)
+        if held is not None:
+            return own if can_write(held) else f"{own}.jpg"
+        return own if not ending else f"{own}.png"
+    if FORMAT_OF_ENDING.get(ending) == output_format.upper():
+        return own
+    return f"{own}.{'jpg' if output_format == 'jpeg' else output_format}"
+
+
+def ending_of(name: str) -> str:
+    """``jpg`` of ``a/1.JPG``; empty where there is none."""
+    found = _EXTENSION.search(name.rpartition("/")[2])
+    return "" if found is None else found.group()[1:].lower()
+
+
 def require_output_key(key: str) -> str:
     """Returns a key that a person gave in a catalog, if it is one we may write to.
 
     Raises:
-        ConfigurationError: If it is not a normal path below ``images/`` that ends in ``.png``.
+        ConfigurationError: If it is not a normal path below ``images/`` with the ending of a
+            photo that can be written.
     """
     segments = key.split("/")
     if (
@@ -69,11 +104,12 @@ def require_output_key(key: str) -> str:
         or any(not segment or segment.startswith(".") for segment in segments)
         or any(len(segment.encode()) > 200 for segment in segments)
         or len(key.encode()) > MAX_KEY_BYTES
-        or not key.endswith(".png")
+        or ending_of(key) not in FORMAT_OF_ENDING
     ):
         raise ConfigurationError(
-            f"output_key {key!r}: expected a path below images/ that ends in .png, without empty "
-            "or hidden segments"
+            f"output_key {key!r}: expected a path below images/ that ends in "
+            f"{', '.join(f'.{ending}' for ending in FORMAT_OF_ENDING)}, without empty or hidden "
+            "segments"
         )
     return key
 
@@ -119,8 +155,8 @@ def _free_key(photo: SourcePhoto, demand: Counter[str], taken: dict[str, str]) -
     num_hex = 8
     alone = demand[key.casefold()] == 1
     while not alone or taken.setdefault(key.casefold(), photo.uri) != photo.uri:
-        stem, extension = _split_extension(photo.output_key.removesuffix(".png"))
-        key = f"{stem}{_CUT}{digest[:num_hex]}{extension}.png"
+        stem, extension = _split_extensions(photo.output_key)
+        key = f"{stem}{_CUT}{digest[:num_hex]}{extension}"
         num_hex *= 2  # as good as never: 32 bits of two hashes were equal
         alone = True
     return key
@@ -150,3 +186,12 @@ def _cut(encoded: str, max_bytes: int, original: str) -> str:
 def _split_extension(name: str) -> tuple[str, str]:
     found = _EXTENSION.search(name)
     return (name, "") if found is None else (name[: found.start()], found.group())
+
+
+def _split_extensions(name: str) -> tuple[str, str]:
+    """The same, but ``.jpg.png`` stays together."""
+    stem, extension = _split_extension(name)
+    if extension[1:].lower() in FORMAT_OF_ENDING:
+        stem, original = _split_extension(stem)
+        return stem, original + extension
+    return stem, extension

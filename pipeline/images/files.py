@@ -15,7 +15,7 @@ import numpy as np
 import pillow_heif
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from PIL import PngImagePlugin, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from dladiff.pictures import UnsupportedPictureError, to_srgb, upright
 from pipeline.config import OperationSettings
@@ -132,23 +132,6 @@ def require_byte_limits(num_bytes: int, max_bytes: int) -> None:
 def too_many_bytes(num_bytes: int, max_bytes: int) -> Reason:
     """The reason for which a file is not read."""
     return Reason(ReasonCode.TOO_MANY_BYTES, f"{num_bytes} bytes, at most {max_bytes} are read")
-
-
-def encode_png(image: Image, copyright: str | None = None) -> bytes:
-    """Encodes RGB pixels losslessly; the same pixels always give the same bytes.
-
-    The file says that it is sRGB, and holds no metadata but the copyright notice.
-    """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"expected uint8 HWC RGB, got {image.dtype} {image.shape}")
-    chunks = PngImagePlugin.PngInfo()
-    chunks.add(b"sRGB", b"\x00")  # rendering intent: perceptual
-    if copyright is not None:
-        chunks.add_itxt("Copyright", copyright)
-    buffer = io.BytesIO()
-    picture = PillowImage.fromarray(np.ascontiguousarray(image))
-    picture.save(buffer, "PNG", pnginfo=chunks, compress_level=4)
-    return buffer.getvalue()
 
 
 def decode_png(content: bytes) -> Image:

@@ -20,6 +20,11 @@ _NOTES = {
     "converted_to_srgb": "Its colours were converted from its own profile to sRGB.",
     "colour_profile_ignored": "Its colour profile is damaged: it was taken for sRGB.",
     "sixteen_bits_rounded": "Its 16 bits per value were rounded to 8.",
+    "written_as_png": "Its protected file is a PNG: its own format is not written.",
+    "written_as_jpeg": "Its protected file is a JPEG, not of its own format.",
+    "written_as_webp": "Its protected file is a WebP, not of its own format.",
+    "written_as_heif": "Its protected file is a HEIF, not of its own format.",
+    "written_as_avif": "Its protected file is an AVIF, not of its own format.",
     "exif_ignored": "Its EXIF is damaged: it was taken as upright.",
 }
 """``ManifestRow.source_notes`` in sentences."""

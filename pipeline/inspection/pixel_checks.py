@@ -44,6 +44,36 @@ def budget_findings(original: Image, protected: Image, row: ManifestRow) -> list
     return findings
 
 
+def coded_findings(original: Image, protected: Image, row: ManifestRow) -> list[str]:
+    """The same for a lossy file, whose coding moves pixels further than any budget.
+
+    The budgets hold for the pixels before coding, as the row recorded them; of the file it is
+    checked that it differs from the original, coded the same way, as the row says.
+
+    Args:
+        original: Pixels of the original, coded as the file is and read back.
+        protected: Pixels of the published file.
+        row: Its manifest row.
+    """
+    if original.shape != protected.shape:
+        return [f"the original has {_size(original)} pixels, the output {_size(protected)}"]
+    largest = _largest(np.abs(original.astype(np.int16) - protected.astype(np.int16)))
+    inside, outside = row.max_change_levels or 0, row.max_change_levels_outside_faces or 0
+    allowed_outside = _allowed(row.epsilon_finetune_levels)
+    allowed_inside = _allowed(row.epsilon_finetune_levels, row.epsilon_zeroshot_levels)
+    findings = []
+    if outside > allowed_outside:
+        findings.append(f"changed by {outside} levels outside faces, {allowed_outside} allowed")
+    if inside > allowed_inside:
+        findings.append(f"changed by {inside} levels inside faces, {allowed_inside} allowed")
+    if row.coded_change_levels is not None and largest != row.coded_change_levels:
+        findings.append(
+            f"largest change is {largest} levels beside the original coded the same way, the "
+            f"manifest says {row.coded_change_levels}"
+        )
+    return findings
+
+
 def face_mask(shape: tuple[int, ...], faces: Sequence[FaceColumn]) -> NDArray[np.bool_]:
     """True inside the mask extents of the faces, shape (height, width)."""
     mask = np.zeros(shape, dtype=np.bool_)

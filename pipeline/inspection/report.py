@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pipeline.config import OperationSettings
 from pipeline.errors import ConfigurationError, EnvironmentTrouble, PhotoError
-from pipeline.images.files import PhotoLimits, decode_photo, decode_png
+from pipeline.images.coding import decode_coded
+from pipeline.images.files import PhotoLimits, decode_photo
 from pipeline.inspection.before_after import BeforeAfter, before_after_png
 from pipeline.inspection.summary import SUMMARY_COLUMNS, summary_table
 from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
@@ -89,7 +90,7 @@ def _readable_pairs(
             break
         try:
             original = decode_photo(read_uri(row.source_uri), limits).image
-            protected = decode_png(store.read(key))
+            protected = decode_coded(store.read(key))
         except (FileNotFoundError, ValueError, PhotoError, EnvironmentTrouble):
             continue  # `verify` is the command that complains
         if original.shape == protected.shape:

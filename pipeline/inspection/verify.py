@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from pipeline.catalog.folder import check_paths, read_catalog
+from pipeline.catalog.output_keys import ending_of
 from pipeline.config import OperationSettings
 from pipeline.errors import EnvironmentTrouble, PhotoError
-from pipeline.images.files import Image, PhotoLimits, decode_photo, decode_png
-from pipeline.inspection.pixel_checks import budget_findings
+from pipeline.images.coding import Coding, coding_for, decode_coded
+from pipeline.images.files import Image, PhotoLimits, decode_photo
+from pipeline.inspection.pixel_checks import budget_findings, coded_findings
 from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output.manifest import SourceState, newest_rows, read_manifest, require_states
 from pipeline.output.runs import unfinished_runs
@@ -38,6 +40,8 @@ _COLUMNS = (
     "epsilon_finetune_levels",
     "epsilon_zeroshot_levels",
     "max_change_levels",
+    "max_change_levels_outside_faces",
+    "coded_change_levels",
 )
 
 
@@ -175,7 +179,7 @@ def _check_row(store: Store, row: ManifestRow, output_key: str | None) -> _RowCh
     if sha256(content).hexdigest() != row.output_sha256:
         return _RowCheck([Finding("wrong_hash", where, "the file was changed or replaced")], True)
     try:
-        protected = decode_png(content)
+        protected = decode_coded(content)
     except ValueError as error:
         return _RowCheck([Finding("not_readable", where, str(error))], True)
     height, width = protected.shape[:2]
@@ -186,11 +190,30 @@ def _check_row(store: Store, row: ManifestRow, output_key: str | None) -> _RowCh
     original = _read_original(row)
     if isinstance(original, str):
         return _RowCheck([], True, original_trouble=original)
-    troubles = budget_findings(original, protected, row)
+    pixels, coding = original.image, original.coding(output_key)
+    if coding.is_lossy:
+        if pixels.shape == protected.shape:
+            pixels = coding.read_back(pixels)
+        troubles = coded_findings(pixels, protected, row)
+    else:
+        troubles = budget_findings(pixels, protected, row)
     return _RowCheck([Finding("over_budget", where, text) for text in troubles], True, True)
 
 
-def _read_original(row: ManifestRow) -> Image | str:
+@dataclass(frozen=True)
+class _Original:
+    """What was protected."""
+
+    content: bytes
+    image: Image
+    ending: str
+
+    def coding(self, output_key: str) -> Coding:
+        """How its protected photo was written."""
+        return coding_for(self.content, self.image, self.ending, ending_of(output_key))[0]
+
+
+def _read_original(row: ManifestRow) -> _Original | str:
     """The pixels that were protected, or why they cannot be had any more."""
     try:
         content = read_uri(row.source_uri)
@@ -201,7 +224,8 @@ def _read_original(row: ManifestRow) -> Image | str:
     if sha256(content).hexdigest() != row.source_sha256:
         return "the original has changed since"
     try:
-        return decode_photo(content, _NO_LIMITS).image
+        image = decode_photo(content, _NO_LIMITS).image
+        return _Original(content, image, ending_of(row.source_uri))
     except PhotoError as error:
         return f"the original cannot be decoded ({error})"
 

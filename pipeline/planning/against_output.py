@@ -7,8 +7,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from pipeline.catalog.output_keys import key_in_format
 from pipeline.catalog.photos import Catalog
-from pipeline.config import RunConfig
+from pipeline.config import OutputFormat, RunConfig
+from pipeline.images.coding import can_write
 from pipeline.output.gate import held_states, method_of
 from pipeline.output.ledger import Ledger
 from pipeline.output.manifest import SourceState, newest_state
@@ -70,7 +72,7 @@ def plan_against_output(
     Raises:
         ConfigurationError: See ``make_plan``, ``hide_identities`` and ``Condition.parse``.
     """
-    catalog = hide_identities(catalog, config.operation, store)
+    catalog = _in_format(hide_identities(catalog, config.operation, store), config.output.format)
     exists = store.root_exists()
     conditions = [Condition.parse(text) for text in reprotect]
     if exists and conditions:
@@ -85,3 +87,16 @@ def plan_against_output(
         decided_generations=Ledger(store, run_id).decided_generations() if run_id else {},
         is_forgotten=Tombstones(store).hold if exists else lambda _: False,
     )
+
+
+def _in_format(catalog: Catalog, output_format: OutputFormat) -> Catalog:
+    """The catalog with keys that end as the wanted format does; given ones stay."""
+    photos = [
+        photo
+        if photo.uri in catalog.given_keys
+        else dataclasses.replace(
+            photo, output_key=key_in_format(photo.output_key, output_format, can_write)
+        )
+        for photo in catalog.photos
+    ]
+    return dataclasses.replace(catalog, photos=photos)

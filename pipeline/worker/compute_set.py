@@ -7,12 +7,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from dladiff.config import MethodSettings
 from dladiff.content_keys import content_keys
 from dladiff.results import Cost, Photo, PhotoResult, SetResult
+from pipeline.catalog.output_keys import ending_of
 from pipeline.errors import PhotoError
+from pipeline.images.coding import Coding, coding_for
 from pipeline.images.files import DecodedPhoto, PhotoLimits, decode_photo
 from pipeline.worker.protector import Protector
 from pipeline.worker.set_inputs import PhotoGroup, RefusedPhoto, WholePhoto
@@ -38,6 +40,8 @@ class ComputedPhoto:
     photo: WholePhoto
     decoded: DecodedPhoto
     result: PhotoResult
+    coding: Coding
+    coding_notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,19 @@ def protect_group(
     if not group.photos:
         return ComputedGroup([], SetResult(photos=[]))
     num_photos = len(group.photos)
+    codings = [_coding_of(photo, decoded) for photo, decoded in group.photos]
     given = _method_photos([*group.photos, *group.references])
     photos, references = given[:num_photos], given[num_photos:]
+    photos = [
+        replace(photo, read_back=coding.read_back) if coding.is_lossy else photo
+        for photo, (coding, _) in zip(photos, codings, strict=True)
+    ]
     result = _protect_with_retries(photos, references, protect, method, on_progress)
     computed = [
-        ComputedPhoto(photo, pixels, one)
-        for (photo, pixels), one in zip(group.photos, result.photos, strict=True)
+        ComputedPhoto(photo, pixels, one, coding, tuple(notes))
+        for (photo, pixels), one, (coding, notes) in zip(
+            group.photos, result.photos, codings, strict=True
+        )
     ]
     return ComputedGroup(computed, result)
 
@@ -133,6 +144,12 @@ def _protect_with_retries(
 def _by_content(photo: WholePhoto) -> tuple[str, str]:
     """Sorts by content; copies of one photo by their place in OUTPUT, which moves with neither."""
     return photo.sha256, photo.source.output_key
+
+
+def _coding_of(photo: WholePhoto, decoded: DecodedPhoto) -> tuple[Coding, list[str]]:
+    source = photo.source
+    endings = ending_of(source.uri), ending_of(source.output_key)
+    return coding_for(photo.content, decoded.image, *endings)
 
 
 def _method_photos(photos: Sequence[tuple[WholePhoto, DecodedPhoto]]) -> list[Photo]:

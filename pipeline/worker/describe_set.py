@@ -10,7 +10,7 @@ from hashlib import sha256
 
 from dladiff.config import MethodSettings
 from dladiff.image_values import Image
-from pipeline.images.files import encode_png
+from pipeline.images.coding import Coding
 from pipeline.manifest_row import ManifestRow, RowStatus
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.reasons import Reason
@@ -34,6 +34,7 @@ class UnstagedPhoto:
     image: Image | None
     """None: nothing is written."""
     copyright: str | None
+    coding: Coding
 
 
 def describe_group(
@@ -44,11 +45,14 @@ def describe_group(
     def described(computed: ComputedPhoto) -> UnstagedPhoto:
         photo, pixels, result = computed.photo, computed.decoded, computed.result
         return UnstagedPhoto(
-            row=result_row(photo_set, photo, pixels, result, group.result, method),
+            row=result_row(
+                photo_set, photo, pixels, result, group.result, method, computed.coding_notes
+            ),
             output_key=photo.source.output_key,
-            file_name=f"{photo.index:03d}.png",
+            file_name=f"{photo.index:03d}.{computed.coding.file_format.lower()}",
             image=result.image,
             copyright=pixels.copyright if method.keep_metadata == "copyright" else None,
+            coding=computed.coding,
         )
 
     return [described(computed) for computed in group.photos]
@@ -66,10 +70,15 @@ def stage_photos(
     def staged(photo: UnstagedPhoto) -> StagedRow:
         if photo.image is None:
             return StagedRow(photo.row, photo.output_key)
-        content = encode_png(photo.image, photo.copyright)
+        content = photo.coding.encode(photo.image, photo.copyright)
         key = ledger.staged_key(photo_set.key, attempt.id, photo.file_name)
         store.write(key, content)
-        row = replace(photo.row, output_sha256=sha256(content).hexdigest())
+        row = replace(
+            photo.row,
+            output_sha256=sha256(content).hexdigest(),
+            output_bytes=len(content),
+            output_format=photo.coding.file_format.lower(),
+        )
         return StagedRow(row, photo.output_key, key)
 
     with ThreadPoolExecutor(_ENCODERS) as pool:

@@ -18,6 +18,7 @@ def result_row(
     result: PhotoResult,
     of_set: SetResult,
     method: MethodSettings,
+    coding_notes: tuple[str, ...] = (),
 ) -> ManifestRow:
     """The row of a photo that the method has seen."""
     reason = None if result.reason is None else Reason(result.reason)
@@ -28,10 +29,11 @@ def result_row(
         stop_reason=result.stop_reason or of_set.layer1_stop_reason,
         width=decoded.image.shape[1],
         height=decoded.image.shape[0],
-        source_notes=[*decoded.notes],
+        source_notes=[*decoded.notes, *(coding_notes if result.image is not None else ())],
         num_faces=len(result.faces),
         faces=[_face(face) for face in result.faces],
         max_change_levels=result.max_change_levels,
+        coded_change_levels=result.coded_change_levels,
         max_change_levels_outside_faces=result.max_change_levels_outside_faces,
         changed_pixels=result.changed_pixels,
         psnr_db=result.psnr_db,

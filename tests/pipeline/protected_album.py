@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import OperationSettings
-from pipeline.images.files import PhotoLimits, decode_photo, encode_png
+from pipeline.images.files import PhotoLimits, decode_photo
+from pipeline.images.png import encode_png
 from pipeline.manifest_row import CosineColumn, FaceColumn
 from pipeline.output.fold import Fold
 from pipeline.output.ledger import Attempt, Ledger

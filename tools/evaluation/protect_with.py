@@ -36,7 +36,8 @@ from pipeline.config import OperationSettings
 from pipeline.errors import ConfigurationError
 from pipeline.evaluation.families import family_of
 from pipeline.evaluation.people import photos_by_identity, protected_uris
-from pipeline.images.files import PhotoLimits, decode_photo, encode_png
+from pipeline.images.files import PhotoLimits, decode_photo
+from pipeline.images.png import encode_png
 from pipeline.records import SourcePhoto
 from pipeline.storage.store import read_uri
 from tools.evaluation.baselines.controls import Donor

@@ -12,9 +12,11 @@ from pipeline.catalog.output_keys import (
     MAX_SEGMENT_BYTES,
     assign_output_keys,
     encode_segment,
+    key_in_format,
     output_key,
     require_output_key,
 )
+from pipeline.config import OutputFormat
 from pipeline.errors import ConfigurationError
 from pipeline.records import SourcePhoto
 
@@ -147,6 +149,8 @@ def test_a_given_key_of_another_photo_is_refused() -> None:
         "images/a\\b.png",
         "images/a\0.png",
         "images/" + "x" * 250 + ".png",
+        "images/x.txt",
+        "images/x",
         "",
     ],
 )
@@ -157,3 +161,33 @@ def test_given_keys_outside_images_are_refused(key: str) -> None:
 
 def test_a_normal_given_key_is_accepted() -> None:
     assert require_output_key("images/team a/1.png") == "images/team a/1.png"
+
+
+@pytest.mark.parametrize(
+    ("name", "output_format", "expected"),
+    [
+        ("1.JPG", "same", "1.JPG"),
+        ("1.heic", "same", "1.heic"),
+        ("1.gif", "same", "1.gif.png"),
+        ("raw", "same", "raw"),
+        ("1.jpg", "png", "1.jpg.png"),
+        ("1.png", "png", "1.png.png"),
+        ("1.jpg", "webp", "1.jpg.webp"),
+        ("1.webp", "webp", "1.webp"),
+        ("1.jpeg", "jpeg", "1.jpeg"),
+        ("1.png", "jpeg", "1.png.jpg"),
+    ],
+)
+def test_keys_end_as_the_format_does(name: str, output_format: OutputFormat, expected: str) -> None:
+    assert key_in_format(output_key("ann", name), output_format) == f"images/ann/{expected}"
+
+
+def test_a_format_without_encoder_gets_another_ending() -> None:
+    key = output_key("ann", "1.heic")
+    assert key_in_format(key, "same", lambda kind: kind != "HEIF") == "images/ann/1.heic.jpg"
+
+
+def test_collisions_keep_the_ending() -> None:
+    photos = [photo(f"file:///{n}", f"images/{n}.jpg") for n in ("a", "A")]
+    for assigned in assign_output_keys(photos, {}):
+        assert re.fullmatch(r"images/[aA]~[0-9a-f]{8}\.jpg", assigned.output_key)

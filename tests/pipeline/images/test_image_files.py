@@ -12,7 +12,8 @@ from PIL import Image, ImageCms
 
 from pipeline.config import OperationSettings
 from pipeline.errors import PhotoError
-from pipeline.images.files import PhotoLimits, decode_photo, decode_png, encode_png
+from pipeline.images.files import PhotoLimits, decode_photo, decode_png
+from pipeline.images.png import encode_png
 from tests import sample_photos as sample
 
 LIMITS = PhotoLimits()
