@@ -17,6 +17,7 @@ from PIL import Image as PillowImage
 from PIL import JpegImagePlugin, features
 
 from pipeline.config import FORMAT_OF_ENDING, FileFormat
+from pipeline.images.metadata import read_metadata
 from pipeline.images.png import encode_png
 
 DEFAULT_QUALITY = 95
@@ -140,7 +141,7 @@ def coding_for(
 
 
 def _as_this_jpeg(picture: Any) -> Coding:
-    turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    turned = read_metadata(picture).orientation in (5, 6, 7, 8)
     tables = [tuple(table) for _, table in sorted(picture.quantization.items())]
     grey = picture.mode == "L"
     if turned:
