@@ -291,7 +291,7 @@ def test_a_setting_in_vain_is_refused_with_the_one_that_was_meant(tmp_path: Path
 
 def test_the_schema_documents_every_key() -> None:
     schema = json.loads(dladiff("config", "schema").stdout)
-    assert schema["properties"].keys() == {"method", "operation"}
+    assert schema["properties"].keys() == {"method", "operation", "output"}
     layer2 = schema["$defs"]["Layer2Settings"]["properties"]["epsilon_levels"]
     assert "Budget" in layer2["description"]
     assert layer2["maximum"] == 64
