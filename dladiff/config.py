@@ -175,7 +175,7 @@ class LikenessSettings(Settings):
     visibility_decay: Annotated[float, Field(ge=0, le=8)] = 0.0
     """0: signed steps, which use the whole budget. Above: steps in proportion to the gradient, each
     followed by a decay of this strength of what the eye sees best, creases and blotches of colour.
-    Raising it shows less and protects less: 0.5 to 1 leave a face that looks like itself [X]."""
+    Raising it shows less and protects less [X, measured on one person: docs/archive/tried.md]."""
     surroundings_levels: Annotated[float, Field(ge=0, le=64)] = 3.0
     """Budget outside face masks, at most layer 1's: what lies around a face tells a model little
     about it and shows first. Inside, both layers' budgets add up."""
