@@ -30,6 +30,7 @@ from dladiff.photo_inputs import (
 )
 from dladiff.protect import protect_photo_set
 from dladiff.results import OnProgress, SetResult
+from dladiff.weight_files import user_cache
 
 
 class Protector:
@@ -62,8 +63,8 @@ class Protector:
             autoencoders: More autoencoders that shall not show the face, in turns with the
                 method's own; frozen and moved likewise. They need layer 1's L_id.
             losses: More that shall rise, beside L_id, on photos with a face.
-            cache_dir: Where converted weights are kept; None: ``~/.cache/dladiff``, as the command
-                has it.
+            cache_dir: Where converted weights are kept; None: the user's cache folder, as
+                the command has it.
 
         Raises:
             ValueError: If nothing of the method would read what was given, or a name is taken.
@@ -71,8 +72,7 @@ class Protector:
         """
         self.settings = preset_settings(method) if isinstance(method, str) else method
         self._require_readers(recognisers, autoencoders, losses)
-        cache_dir = cache_dir or Path.home() / ".cache" / "dladiff"
-        models = load_models(self.settings, device, cache_dir)
+        models = load_models(self.settings, device, cache_dir or user_cache())
         self.models: ProtectionModels = replace(
             models,
             encoders=[*models.encoders, *(_placed(one, models.device) for one in recognisers)],

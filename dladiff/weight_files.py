@@ -5,6 +5,7 @@ the same ones into the method digest. A new kind of encoder gets its branch in `
 """
 
 import importlib.util
+import os
 from pathlib import Path
 
 from dladiff.config import (
@@ -45,6 +46,11 @@ _NON_COMMERCIAL = "licensed by insightface for non-commercial research only"
 _WEIGHT_SUFFIXES = (".safetensors", ".onnx", ".bin", ".npz")
 _SETTING_SUFFIXES = (".json", ".txt")
 """Configurations and vocabularies: they change what the weights compute."""
+
+
+def user_cache() -> Path:
+    """Where converted weights are kept unless somebody names another folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dladiff"
 
 
 def detector_files(settings: FaceDetectorSettings) -> dict[str, Path]:

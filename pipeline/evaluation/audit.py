@@ -9,10 +9,10 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from dladiff.config import EncoderSettings
+from dladiff.weight_files import user_cache
 from pipeline.errors import ConfigurationError, EnvironmentTrouble, PhotoError
 from pipeline.evaluation.cells import Cell
 from pipeline.evaluation.families import standings
@@ -234,7 +234,7 @@ def _attack(
             settings_json=settings.model_dump_json(),
             device=workers.device,
             threads=workers.threads,
-            weights_cache=str(Path.home() / ".cache" / "dladiff"),
+            weights_cache=str(user_cache()),
         )
         done: Iterator[tuple[tuple[Cell, ...], _Found]]
         done = workers.do_all(partial(do_in_memory, place), tasks)

@@ -7,12 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dladiff.weight_files import user_cache
 from pipeline.catalog.folder import check_paths
 from pipeline.evaluation.cells import Cell
 from pipeline.evaluation.curves import curve_points
@@ -133,7 +133,7 @@ def do_cells(
                 settings_json=settings.model_dump_json(),
                 device=workers.device,
                 threads=workers.threads,
-                weights_cache=str(Path.home() / ".cache" / "dladiff"),
+                weights_cache=str(user_cache()),
             )
             for name, cells in stages.items():
                 done = workers.do_all(partial(do, place), cells)

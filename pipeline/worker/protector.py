@@ -4,12 +4,12 @@ Imports torch and the models only where they are loaded: a worker that computes 
 starts in a fraction of the time.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from dladiff.config import MethodSettings
+from dladiff.weight_files import user_cache
 from pipeline.worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def load_protector(settings: WorkerSettings) -> Protector:
     # Ray sets OMP_NUM_THREADS to the actor's CPUs, which may differ from one cluster to another.
     torch.set_num_threads(settings.config.method.threads)
     cache = settings.config.operation.weights_cache
-    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(cache) if cache else Path(user_cache) / "dladiff"
+    folder = Path(cache) if cache else user_cache()
     models = load_models(settings.config.method, settings.device, folder)
 
     def protect(
