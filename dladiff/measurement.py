@@ -76,7 +76,6 @@ def measure_photo(
             encoders judge them.
         target_cosine: What every white-box cosine must not exceed.
     """
-    change = np.abs(protected.astype(np.int16) - clean.astype(np.int16)).max(axis=2)
     largest, largest_outside = largest_change(clean, protected, faces)
     cosines, seen_by_model, target_met = list[IdentityCosine](), list[IdentityCosine](), None
     if faces and models.encoders:
@@ -92,7 +91,7 @@ def measure_photo(
     return Measured(
         max_change_levels=largest,
         max_change_levels_outside_faces=largest_outside,
-        changed_pixels=float((change > 0).mean()),
+        changed_pixels=float((protected != clean).any(axis=2).mean()),
         psnr_db=psnr_db(clean, protected),
         ssim=ssim(clean, protected),
         lpips=None if models.lpips is None else models.lpips.between(clean, protected),

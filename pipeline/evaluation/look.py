@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 
 from dladiff.evaluation.scores import Score, bootstrap
-from dladiff.evaluation.settings import HandlingName
+from dladiff.evaluation.settings import HANDLINGS, PURIFICATIONS, HandlingName
 from dladiff.evaluation.through import load_round_trip
 from pipeline.catalog.folder import check_paths
 from pipeline.errors import ConfigurationError
@@ -34,13 +34,8 @@ from pipeline.storage.store import open_store
 
 SIZES: tuple[int | None, ...] = (None, 256, 512)
 """Short sides in pixels at which photos are looked at; None: as they come."""
-HANDLINGS_OF_A_LOOK: tuple[HandlingName, ...] = (
-    "none",
-    "jpeg75",
-    "half",
-    "jpeg75_half",
-    "blur",
-    "noise",
+HANDLINGS_OF_A_LOOK: tuple[HandlingName, ...] = tuple(
+    name for name in HANDLINGS if name not in (*PURIFICATIONS, "clean_mix")
 )
 """Those of one photo, without a checkpoint."""
 TABLE_FILE, SUMMARY_FILE = "through.parquet", "through.json"

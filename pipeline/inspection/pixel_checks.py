@@ -29,13 +29,7 @@ def budget_findings(original: Image, protected: Image, row: ManifestRow) -> list
     change = np.abs(original.astype(np.int16) - protected.astype(np.int16)).max(axis=2)
     faces = face_mask(change.shape, row.faces or ())
     outside, inside = _largest(change[~faces]), _largest(change[faces])
-    allowed_outside = _allowed(row.epsilon_finetune_levels)
-    allowed_inside = _allowed(row.epsilon_finetune_levels, row.epsilon_zeroshot_levels)
-    findings = []
-    if outside > allowed_outside:
-        findings.append(f"changed by {outside} levels outside faces, {allowed_outside} allowed")
-    if inside > allowed_inside:
-        findings.append(f"changed by {inside} levels inside faces, {allowed_inside} allowed")
+    findings = _beyond_budget(outside, inside, row)
     recorded = row.max_change_levels
     if recorded is not None and recorded != max(outside, inside):
         findings.append(
@@ -59,13 +53,7 @@ def coded_findings(original: Image, protected: Image, row: ManifestRow) -> list[
         return [f"the original has {_size(original)} pixels, the output {_size(protected)}"]
     largest = _largest(np.abs(original.astype(np.int16) - protected.astype(np.int16)))
     inside, outside = row.max_change_levels or 0, row.max_change_levels_outside_faces or 0
-    allowed_outside = _allowed(row.epsilon_finetune_levels)
-    allowed_inside = _allowed(row.epsilon_finetune_levels, row.epsilon_zeroshot_levels)
-    findings = []
-    if outside > allowed_outside:
-        findings.append(f"changed by {outside} levels outside faces, {allowed_outside} allowed")
-    if inside > allowed_inside:
-        findings.append(f"changed by {inside} levels inside faces, {allowed_inside} allowed")
+    findings = _beyond_budget(outside, inside, row)
     if row.coded_change_levels is not None and largest != row.coded_change_levels:
         findings.append(
             f"largest change is {largest} levels beside the original coded the same way, the "
@@ -82,6 +70,18 @@ def face_mask(shape: tuple[int, ...], faces: Sequence[FaceColumn]) -> NDArray[np
             left, top, right, bottom = (max(0, edge) for edge in face.mask_extent)
             mask[top:bottom, left:right] = True
     return mask
+
+
+def _beyond_budget(outside: int, inside: int, row: ManifestRow) -> list[str]:
+    """Largest changes in 8-bit levels against the row's budgets."""
+    allowed_outside = _allowed(row.epsilon_finetune_levels)
+    allowed_inside = _allowed(row.epsilon_finetune_levels, row.epsilon_zeroshot_levels)
+    findings = []
+    if outside > allowed_outside:
+        findings.append(f"changed by {outside} levels outside faces, {allowed_outside} allowed")
+    if inside > allowed_inside:
+        findings.append(f"changed by {inside} levels inside faces, {allowed_inside} allowed")
+    return findings
 
 
 def _allowed(*budgets_levels: float | None) -> int:
