@@ -34,7 +34,8 @@ def verify(
     original can still be read. Exit code 2 if anything is found.
     """
     log_to_stderr(verbose)
-    from pipeline.inspection.verify import report_lines, verify_output
+    from pipeline.inspection.findings import report_lines
+    from pipeline.inspection.verify import verify_output
     from pipeline.reporting.displays import progress_bar
 
     with progress_bar("verify") as on_progress:

@@ -121,9 +121,9 @@ def _explain_state(store: Store, uri: str, state: SourceState) -> list[str]:
     if state.output_key is not None:
         there = "is there" if store.exists(state.output_key) else "is MISSING: see `dladiff verify`"
         lines.append(f"Its protected file {store.uri_of(state.output_key)} {there}.")
-    if state.status == "source_gone":
-        return lines
     changed = _has_changed(uri, state)
+    if state.status == "source_gone":
+        return lines if changed is None else [*lines, "It is there again: the next run decides."]
     if changed:
         lines.append("The original has changed since: the next run decides anew.")
     elif changed is None:
@@ -152,7 +152,8 @@ def _verdict(state: SourceState) -> str:
             f"It is not protected: work on its photo set ended its process ({why}), so no run "
             "tries it any more; `--retry-quarantined` does"
         )
-    return "Its original was gone from INPUT at the last run; the protected file was kept"
+    file = "was kept" if state.output_key else "was removed, or there was none"
+    return f"Its original was gone from INPUT at the last run; the protected file {file}"
 
 
 def _has_changed(uri: str, state: SourceState) -> bool | None:

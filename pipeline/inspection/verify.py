@@ -1,33 +1,34 @@
 """``dladiff verify``: the newest manifest rows against the files, and INPUT against the rows.
 
 Reads everything, writes nothing. One photo at a time per thread, so OUTPUT may be of any size.
+Whether INPUT is accounted for stands in ``verify_input``.
 """
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 
-from pipeline.catalog.folder import check_paths, read_catalog
+from pipeline.catalog.folder import check_paths
 from pipeline.catalog.output_keys import ending_of
-from pipeline.config import OperationSettings
 from pipeline.errors import EnvironmentTrouble, PhotoError
 from pipeline.images.coding import Coding, coding_for, decode_coded
 from pipeline.images.files import Image, PhotoLimits, decode_photo
+from pipeline.inspection.findings import Finding, VerifyReport
 from pipeline.inspection.pixel_checks import budget_findings, coded_findings
+from pipeline.inspection.unfinished import UnfinishedPhoto, unfinished_photos
+from pipeline.inspection.verify_input import KnownOriginals, check_input
 from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output.manifest import SourceState, newest_rows, read_manifest, require_states
 from pipeline.output.runs import unfinished_runs
-from pipeline.output.tombstones import Tombstones
 from pipeline.storage.store import Store, open_store, read_uri
-
-MAX_LISTED = 1000
-"""Findings that are kept in full; beyond, they are only counted."""
 
 _THREADS = 4
 _NO_LIMITS = PhotoLimits(max_bytes=2**33, max_pixels=2**31, min_side_px=1)
 """A row exists, so some run's limits allowed the photo; today's settings must not matter."""
+
+_CHANGED = "the original has changed since"
 
 _COLUMNS = (
     "source_uri",
@@ -43,48 +44,6 @@ _COLUMNS = (
     "max_change_levels_outside_faces",
     "coded_change_levels",
 )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is not as the manifest, or INPUT, says."""
-
-    kind: str
-    """``missing_output``, ``wrong_hash``, ``not_readable``, ``wrong_size``, ``over_budget``,
-    ``unknown_file``, ``not_accounted``, ``outdated``."""
-    where: str
-    """URI of the photo or file."""
-    detail: str = ""
-
-
-@dataclass
-class VerifyReport:
-    """What was looked at and what was found."""
-
-    statuses: dict[str, int] = field(default_factory=dict)
-    """Newest rows by status."""
-    num_files: int = 0
-    """Protected files whose bytes were hashed and decoded."""
-    num_compared: int = 0
-    """Of these, compared with the original pixel by pixel."""
-    num_input_photos: int | None = None
-    """Photos of INPUT; None: INPUT was not given."""
-    kinds: dict[str, int] = field(default_factory=dict)
-    """Findings by kind."""
-    findings: list[Finding] = field(default_factory=list)
-    """The first ``MAX_LISTED``."""
-    notes: list[str] = field(default_factory=list)
-    """What could not be checked, and other things worth knowing."""
-
-    @property
-    def num_findings(self) -> int:
-        return sum(self.kinds.values())
-
-    def add(self, findings: Iterable[Finding]) -> None:
-        for finding in findings:
-            self.kinds[finding.kind] = self.kinds.get(finding.kind, 0) + 1
-            if len(self.findings) < MAX_LISTED:
-                self.findings.append(finding)
 
 
 def verify_output(
@@ -107,15 +66,15 @@ def verify_output(
     if input_uri is not None:
         input_uri, output_uri = check_paths(input_uri, output_uri)
     store = open_store(output_uri)
-    states = require_states(store)
+    states, unfinished = require_states(store), unfinished_photos(store)
     report = VerifyReport(statuses=dict(Counter(state.status for state in states.values())))
-    _check_rows(store, states, report, on_progress)
-    _check_files(store, states, report)
+    known = _check_rows(store, states, unfinished, report, on_progress)
+    _check_files(store, states, unfinished, report)
     if input_uri is not None:
-        _check_input(input_uri, store, allow_prefixes, states, report)
-    if unfinished := len(unfinished_runs(store)):
+        check_input(input_uri, store, allow_prefixes, states, unfinished, known, report)
+    if num_unfinished := len(unfinished_runs(store)):
         report.notes.append(
-            f"runs not finished: {unfinished}; what they decided enters the manifest with the "
+            f"runs not finished: {num_unfinished}; what they decided enters the manifest with the "
             "next `dladiff protect`"
         )
     return report
@@ -125,6 +84,7 @@ def verify_output(
 class _RowCheck:
     """Outcome of one row."""
 
+    row: ManifestRow
     findings: list[Finding]
     has_file: bool = False
     is_compared: bool = False
@@ -134,22 +94,48 @@ class _RowCheck:
 def _check_rows(
     store: Store,
     states: Mapping[str, SourceState],
+    unfinished: Mapping[str, UnfinishedPhoto],
     report: VerifyReport,
     on_progress: Callable[[int, int], None],
-) -> None:
+) -> KnownOriginals:
     def check(row: ManifestRow) -> _RowCheck:
-        return _check_row(store, row, states[row.source_uri].output_key)
+        state = states.get(row.source_uri)
+        if state is None:  # a run at work has decided on it since
+            return _RowCheck(row, [])
+        return _check_row(store, row, state, unfinished.get(row.source_uri))
 
-    originals: Counter[str] = Counter()
-    for done, outcome in enumerate(_in_threads(check, newest_rows(store, _COLUMNS)), start=1):
+    known, originals = KnownOriginals(), Counter[str]()
+    for done, outcome in enumerate(_in_threads(check, _described_rows(store, states)), start=1):
         report.add(outcome.findings)
         report.num_files += outcome.has_file
         report.num_compared += outcome.is_compared
-        if outcome.original_trouble:
-            originals[outcome.original_trouble] += 1
+        uri, trouble = outcome.row.source_uri, outcome.original_trouble
+        if trouble:
+            originals[trouble] += 1
+        if outcome.is_compared or trouble == _CHANGED:
+            known.is_same[uri] = outcome.is_compared
+        if uri in states and states[uri].status == "source_gone":
+            known.before_gone[uri] = outcome.row.status
         on_progress(done, len(states))
     for trouble, number in sorted(originals.items()):
         report.notes.append(f"budgets not checked for {number} photos: {trouble}")
+    return known
+
+
+def _described_rows(store: Store, states: Mapping[str, SourceState]) -> Iterator[ManifestRow]:
+    """A row for every source: its newest one that describes the protected file.
+
+    That of a photo which is gone names the file and no more: what was measured stands in the
+    decision before it.
+    """
+    gone = {uri for uri, state in states.items() if state.status == "source_gone"}
+    for row in newest_rows(store, _COLUMNS, leaving_out=("deferred", "source_gone")):
+        gone.discard(row.source_uri)
+        yield row
+    if gone:  # the decision before has vanished
+        for row in newest_rows(store, _COLUMNS):
+            if row.source_uri in gone:
+                yield row
 
 
 def _in_threads(
@@ -166,30 +152,42 @@ def _in_threads(
             yield ahead.popleft().result()
 
 
-def _check_row(store: Store, row: ManifestRow, output_key: str | None) -> _RowCheck:
+def _check_row(
+    store: Store, row: ManifestRow, state: SourceState, unfinished: UnfinishedPhoto | None
+) -> _RowCheck:
+    output_key = state.output_key
     if output_key is None:
-        if row.status in PROTECTED_STATUSES:
-            return _RowCheck([Finding("missing_output", row.source_uri, "the row names none")])
-        return _RowCheck([])
+        if state.status in PROTECTED_STATUSES:
+            detail = "the row names none"
+            return _RowCheck(row, [Finding("missing_output", row.source_uri, detail)])
+        return _RowCheck(row, [])
     where = store.uri_of(output_key)
     try:
         content = store.read(output_key)
     except FileNotFoundError:
-        return _RowCheck([Finding("missing_output", where)])
-    if sha256(content).hexdigest() != row.output_sha256:
-        return _RowCheck([Finding("wrong_hash", where, "the file was changed or replaced")], True)
+        return _RowCheck(row, [Finding("missing_output", where)])
+    digest = sha256(content).hexdigest()
+    if digest != state.output_sha256:
+        if unfinished is not None and (output_key, digest) == (
+            unfinished.output_key,
+            unfinished.output_sha256,
+        ):
+            return _RowCheck(row, [], True)  # a newer decision's, whose row is still to come
+        detail = "the file was changed or replaced"
+        return _RowCheck(row, [Finding("wrong_hash", where, detail)], True)
     try:
         protected = decode_coded(content)
     except ValueError as error:
-        return _RowCheck([Finding("not_readable", where, str(error))], True)
+        return _RowCheck(row, [Finding("not_readable", where, str(error))], True)
     height, width = protected.shape[:2]
-    # A row whose original is gone describes no pixels any more.
-    if row.width is not None and (width, height) != (row.width, row.height):
+    if row.width is None or digest != row.output_sha256:
+        return _RowCheck(row, [], True, original_trouble="the decision on it has vanished")
+    if (width, height) != (row.width, row.height):
         detail = f"{width} x {height}, the manifest says {row.width} x {row.height}"
-        return _RowCheck([Finding("wrong_size", where, detail)], True)
+        return _RowCheck(row, [Finding("wrong_size", where, detail)], True)
     original = _read_original(row)
     if isinstance(original, str):
-        return _RowCheck([], True, original_trouble=original)
+        return _RowCheck(row, [], True, original_trouble=original)
     pixels, coding = original.image, original.coding(output_key)
     if coding.is_lossy:
         if pixels.shape == protected.shape:
@@ -197,7 +195,8 @@ def _check_row(store: Store, row: ManifestRow, output_key: str | None) -> _RowCh
         troubles = coded_findings(pixels, protected, row)
     else:
         troubles = budget_findings(pixels, protected, row)
-    return _RowCheck([Finding("over_budget", where, text) for text in troubles], True, True)
+    findings = [Finding("over_budget", where, text) for text in troubles]
+    return _RowCheck(row, findings, True, True)
 
 
 @dataclass(frozen=True)
@@ -222,7 +221,7 @@ def _read_original(row: ManifestRow) -> _Original | str:
     except EnvironmentTrouble as error:
         return f"the original cannot be read ({error.cause})"
     if sha256(content).hexdigest() != row.source_sha256:
-        return "the original has changed since"
+        return _CHANGED
     try:
         image = decode_photo(content, _NO_LIMITS).image
         return _Original(content, image, ending_of(row.source_uri))
@@ -230,16 +229,27 @@ def _read_original(row: ManifestRow) -> _Original | str:
         return f"the original cannot be decoded ({error})"
 
 
-def _check_files(store: Store, states: Mapping[str, SourceState], report: VerifyReport) -> None:
-    """Finds files in images/ that no row knows."""
+def _check_files(
+    store: Store,
+    states: Mapping[str, SourceState],
+    unfinished: Mapping[str, UnfinishedPhoto],
+    report: VerifyReport,
+) -> None:
+    """Finds files in images/ to which no decision led: other keys, or other bytes under one."""
     known = {state.output_key for state in states.values()}
     strangers = [info.key for info in store.list("images/") if info.key not in known]
     if not strangers:
         return
-    earlier = set(read_manifest(store, ["output_sha256"])["output_sha256"].to_pylist())
+    coming = {(photo.output_key, photo.output_sha256) for photo in unfinished.values()}
+    table = read_manifest(store, ["output_uri", "output_sha256"])
+    served = zip(*(column.to_pylist() for column in table.itercolumns()), strict=True)
+    earlier = {(store.key_of(uri), digest) for uri, digest in served if _is_below(uri, store)}
     num_earlier = 0
     for key in strangers:
-        if store.sha256_of(key, read=True) in earlier:
+        file = key, store.sha256_of(key, read=True)
+        if file in coming:
+            continue  # published, and its row is still to come
+        if file in earlier:
             num_earlier += 1
         else:
             report.add([Finding("unknown_file", store.uri_of(key), "no manifest row")])
@@ -249,49 +259,5 @@ def _check_files(store: Store, states: Mapping[str, SourceState], report: Verify
         )
 
 
-def _check_input(
-    input_uri: str,
-    store: Store,
-    allow_prefixes: tuple[str, ...],
-    states: Mapping[str, SourceState],
-    report: VerifyReport,
-) -> None:
-    """Every photo of INPUT must have a decision on its present version."""
-    operation = OperationSettings(allow_prefixes=allow_prefixes)
-    catalog, tombstones = read_catalog(input_uri, operation, store.uri), Tombstones(store)
-    report.num_input_photos, num_forgotten = len(catalog.photos), 0
-    for photo in catalog.photos:
-        state = states.get(photo.uri)
-        if tombstones.hold(photo.identity):
-            num_forgotten += 1
-        elif state is None or state.status == "source_gone":
-            report.add([Finding("not_accounted", photo.uri, "no decision in the manifest")])
-        elif state.version != photo.version:
-            detail = f"changed since it was {state.status}"
-            report.add([Finding("outdated", photo.uri, detail)])
-    if num_forgotten:
-        report.notes.append(f"photos of people whom OUTPUT was told to forget: {num_forgotten}")
-    if ignored := catalog.report.num_ignored:
-        report.notes.append(f"files of INPUT that are no photos: {ignored}")
-
-
-def report_lines(report: VerifyReport, max_findings: int = 20) -> list[str]:
-    """The report for a person: what was checked, notes, the first findings, the verdict."""
-    statuses = ", ".join(f"{name} {number:,}" for name, number in sorted(report.statuses.items()))
-    lines = [
-        f"photos      {sum(report.statuses.values()):,} ({statuses})",
-        f"files       {report.num_files:,} hashed and decoded",
-        f"budgets     {report.num_compared:,} compared with their original, pixel by pixel",
-    ]
-    if report.num_input_photos is not None:
-        lines.append(f"INPUT       {report.num_input_photos:,} photos looked up in the manifest")
-    lines += [f"note        {note}" for note in report.notes]
-    lines += [
-        f"{finding.kind:<12}{finding.where} {finding.detail}".rstrip()
-        for finding in report.findings[:max_findings]
-    ]
-    if report.num_findings > max_findings:
-        lines.append(f"... and {report.num_findings - max_findings:,} more, see --json")
-    kinds = ", ".join(f"{kind} {number:,}" for kind, number in sorted(report.kinds.items()))
-    lines.append(f"found       {kinds}" if kinds else "found       nothing wrong")
-    return lines
+def _is_below(uri: str | None, store: Store) -> bool:
+    return uri is not None and uri.startswith(store.uri_of("images/"))

@@ -17,8 +17,8 @@ from pipeline.errors import PipelineError
 from pipeline.manifest_row import PROTECTED_STATUSES
 from pipeline.output.ledger import Ledger
 from pipeline.output.manifest import SourceState, read_manifest
-from pipeline.output.manifest_parts import parts_so_far
 from pipeline.output.runs import finish_run
+from pipeline.output.unfolded import unfolded_records
 from pipeline.records import CommitRecord
 from pipeline.storage.store import Store
 
@@ -96,11 +96,8 @@ def has_image(record: CommitRecord) -> bool:
 
 def held_records(store: Store, run_id: str) -> list[CommitRecord]:
     """Commits of a run that wait for a gate."""
-    folded, _ = parts_so_far(store, run_id)
-    ledger, gates = Ledger(store, run_id), Gates(store)
-    names = [name for name in ledger.commit_names() if name not in folded]
-    records = (ledger.read_commit(*name) for name in names)
-    return [record for record in records if record is not None and gates.hold(record)]
+    gates = Gates(store)
+    return [record for record in unfolded_records(store, run_id) if gates.hold(record)]
 
 
 def held_states(records: Iterable[CommitRecord]) -> dict[str, SourceState]:

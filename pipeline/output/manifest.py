@@ -126,16 +126,21 @@ def require_states(store: Store) -> dict[str, SourceState]:
     return states
 
 
-def newest_rows(store: Store, columns: Sequence[str] | None = None) -> Iterator[ManifestRow]:
+def newest_rows(
+    store: Store,
+    columns: Sequence[str] | None = None,
+    leaving_out: Collection[str] = ("deferred",),
+) -> Iterator[ManifestRow]:
     """The newest decision on every source, as rows; ``deferred`` rows decide nothing.
 
     Args:
         columns: Names to read, None for all; in the rows all others are null.
+        leaving_out: Statuses whose rows are passed over.
     """
     needed = {*NEVER_NULL, "committed_at", *(columns or MANIFEST_SCHEMA.names)}
     names = [name for name in MANIFEST_SCHEMA.names if name in needed]
     table = read_manifest(store, names)
-    table = table.filter(pc.not_equal(table["status"], "deferred"))
+    table = table.filter(pc.invert(pc.is_in(table["status"], pa.array(sorted(leaving_out)))))
     newest = {uri: index for index, uri in enumerate(table["source_uri"].to_pylist())}
     indices = pa.array(sorted(newest.values()), pa.int64())
     for batch in table.take(indices).to_batches(max_chunksize=_BATCH_ROWS):

@@ -22,7 +22,6 @@ from pipeline.output.manifest import newest_state, require_output
 from pipeline.output.manifest_parts import (
     drop_from_part,
     part_keys,
-    parts_so_far,
     read_part,
 )
 from pipeline.output.recovery import recover
@@ -35,6 +34,7 @@ from pipeline.output.runs import (
     run_key,
 )
 from pipeline.output.tombstones import bury, readmit
+from pipeline.output.unfolded import unfolded_records
 from pipeline.reporting.words import format_count
 from pipeline.storage.store import Store
 
@@ -167,11 +167,8 @@ def _keys_below(store: Store, identity: str) -> Iterator[str]:
 
 def _add_late_decisions(store: Store, run_id: str, names: frozenset[str], traces: _Traces) -> None:
     """Decisions of workers that outlived their run: the manifest does not have them."""
-    ledger = Ledger(store, run_id)
-    folded, _ = parts_so_far(store, run_id)
-    for name in ledger.commit_names():
-        record = None if name in folded else ledger.read_commit(*name)
-        if record is not None and record.identity in names:
+    for record in unfolded_records(store, run_id):
+        if record.identity in names:
             traces.known.add(record.identity)
             traces.set_keys[run_id].add(record.set_key)
 

@@ -10,9 +10,10 @@ import pytest
 from pipeline.errors import ConfigurationError
 from pipeline.images.files import decode_photo, decode_png
 from pipeline.inspection.explain import explain_photo
+from pipeline.inspection.findings import VerifyReport, report_lines
 from pipeline.inspection.pixel_checks import budget_findings, face_mask
 from pipeline.inspection.status import read_status
-from pipeline.inspection.verify import VerifyReport, report_lines, verify_output
+from pipeline.inspection.verify import verify_output
 from pipeline.manifest_row import ManifestRow
 from tests.pipeline.protected_album import FACE, LIMITS, ProtectedAlbum, perturbed
 from tests.sample_photos import jpeg_bytes

@@ -1,0 +1,83 @@
+"""What ``verify`` found, and the same for a person. Looks at nothing itself."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+MAX_LISTED = 1000
+"""Findings that are kept in full; beyond, they are only counted."""
+
+FindingKind = Literal[
+    "missing_output",
+    "wrong_hash",
+    "not_readable",
+    "wrong_size",
+    "over_budget",
+    "unknown_file",
+    "not_accounted",
+    "outdated",
+]
+"""``unknown_file``: in ``images/``, and no decision led to it; ``not_accounted``: a photo of INPUT
+without a decision that stands; ``outdated``: one whose content is not what was decided on."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as the manifest, or INPUT, says."""
+
+    kind: FindingKind
+    where: str
+    """URI of the photo or file."""
+    detail: str = ""
+
+
+@dataclass
+class VerifyReport:
+    """What was looked at and what was found."""
+
+    statuses: dict[str, int] = field(default_factory=dict)
+    """Newest rows by status."""
+    num_files: int = 0
+    """Protected files whose bytes were hashed and decoded."""
+    num_compared: int = 0
+    """Of these, compared with the original pixel by pixel."""
+    num_input_photos: int | None = None
+    """Photos of INPUT; None: INPUT was not given."""
+    kinds: dict[str, int] = field(default_factory=dict)
+    """Findings by kind."""
+    findings: list[Finding] = field(default_factory=list)
+    """The first ``MAX_LISTED``."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be checked, and other things worth knowing."""
+
+    @property
+    def num_findings(self) -> int:
+        return sum(self.kinds.values())
+
+    def add(self, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            self.kinds[finding.kind] = self.kinds.get(finding.kind, 0) + 1
+            if len(self.findings) < MAX_LISTED:
+                self.findings.append(finding)
+
+
+def report_lines(report: VerifyReport, max_findings: int = 20) -> list[str]:
+    """The report for a person: what was checked, notes, the first findings, the verdict."""
+    statuses = ", ".join(f"{name} {number:,}" for name, number in sorted(report.statuses.items()))
+    lines = [
+        f"photos      {sum(report.statuses.values()):,} ({statuses})",
+        f"files       {report.num_files:,} hashed and decoded",
+        f"budgets     {report.num_compared:,} compared with their original, pixel by pixel",
+    ]
+    if report.num_input_photos is not None:
+        lines.append(f"INPUT       {report.num_input_photos:,} photos looked up in the manifest")
+    lines += [f"note        {note}" for note in report.notes]
+    lines += [
+        f"{finding.kind:<12}{finding.where} {finding.detail}".rstrip()
+        for finding in report.findings[:max_findings]
+    ]
+    if report.num_findings > max_findings:
+        lines.append(f"... and {report.num_findings - max_findings:,} more, see --json")
+    kinds = ", ".join(f"{kind} {number:,}" for kind, number in sorted(report.kinds.items()))
+    lines.append(f"found       {kinds}" if kinds else "found       nothing wrong")
+    return lines
