@@ -1,9 +1,9 @@
 """A signed step of ours against one of other methods: CPU seconds and passes per photo and step.
 
 ``python -m benchmarks.method_cost FOLDER`` takes the first photos of one person (a folder of photos
-with a face) and the embedded checkpoint, one thread. Others are the baselines of
-``tools.evaluation``. What comes before the first step (detection, FSMG's training of its surrogate)
-is not counted, nor is the measurement at the end.
+with a face) and the embedded checkpoint, one thread. Others are those of
+``dladiff.methods.others``. What comes before the first step (detection, FSMG's training of its
+surrogate) is not counted, nor is the measurement at the end.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from dladiff.diffusion.checkpoint import load_diffusion_model
 from dladiff.encoders.identity_encoders import load_identity_encoder
 from dladiff.image_values import image_to_tensor
 from dladiff.instances import instance_photo
+from dladiff.methods.others.by_name import BASELINES
+from dladiff.methods.others.person import BaselineSettings, Effort, Person
 from dladiff.models import ProtectionModels, load_models
 from dladiff.protect import protect_photo_set
 from dladiff.quality import load_learned_perceptual_distance
 from dladiff.results import Cost, Photo
-from tools.evaluation.baselines.methods import BASELINES
-from tools.evaluation.baselines.person import BaselineSettings, Effort, Person
 
 OTHERS = ("fsmg", "aspl", "facelock")
 

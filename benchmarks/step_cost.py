@@ -34,7 +34,7 @@ from dladiff.diffusion.attention_maps import attention_distance
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.diffusion.denoising_loss import add_noise, draw_noise, draw_timesteps, squared_error
 from dladiff.instances import InstancePhoto, instance_photo
-from dladiff.layer1.adft import open_finetuning_defense
+from dladiff.methods.paper.adft import open_finetuning_defense
 
 NUM_PHOTOS = 4
 TIMESTEPS_PER_STEP = 4

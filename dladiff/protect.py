@@ -13,10 +13,11 @@ from dladiff.identities import FaceIdentity, KnownPhoto, clean_identities
 from dladiff.image_values import levels_to_unit, tensor_to_image
 from dladiff.instances import Instance
 from dladiff.layer1.likeness import AutoencoderLikeness
-from dladiff.layer2.face_canvas import face_masks, place_face
 from dladiff.layer2.photo_likeness import PhotoLikeness
+from dladiff.layer2.placement import face_masks, place_face
 from dladiff.likeness_defense import PhotoLosses, defend_likeness
 from dladiff.measurement import largest_change, measure_photo
+from dladiff.methods.paper.two_layers import Layer1Outcome, protect_in_two_layers
 from dladiff.models import ProtectionModels
 from dladiff.own_losses import WithOwnLosses
 from dladiff.projected_gradient import GradientAscent
@@ -25,7 +26,6 @@ from dladiff.results import Cost, OnProgress, Photo, PhotoResult, SetResult
 from dladiff.settings_in_use import refuse_unread
 from dladiff.stopwatch import timed
 from dladiff.subject import Subject
-from dladiff.two_layers import Layer1Outcome, protect_in_two_layers
 
 
 def protect_photo_set(

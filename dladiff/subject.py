@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from dladiff.config import MethodSettings
 from dladiff.image_values import Images, image_to_tensor, levels_to_unit
 from dladiff.instances import Instance, InstancePhoto, NativePhoto, instance_photo
-from dladiff.layer2.face_canvas import FacePerturbation
-from dladiff.layer2.identity_defense import add_to_photo
+from dladiff.layer2.placement import FacePerturbation, add_to_photo
 from dladiff.models import ProtectionModels
 from dladiff.results import Face, Photo
 

@@ -1,6 +1,6 @@
 """How an attacker's encoder may see a perturbed face: warp, filter, flip and handling, drawn.
 
-Knows canvases and crops; differentiable in the perturbation. Knows nothing of embeddings.
+Knows draws and matrices; takes no crop and knows nothing of embeddings.
 """
 
 from dataclasses import dataclass
@@ -9,17 +9,7 @@ import numpy as np
 import torch
 
 from dladiff.config import Layer2Settings
-from dladiff.encoders.identity_encoders import IdentityEncoder
-from dladiff.faces import (
-    ARCFACE_SIDE,
-    ARCFACE_TEMPLATE,
-    Matrix,
-    estimate_similarity,
-    warp,
-    warp_prefiltered,
-)
-from dladiff.image_values import Crops, Perturbation
-from dladiff.layer2.face_canvas import FaceCanvas
+from dladiff.faces import ARCFACE_SIDE, Matrix
 from dladiff.transforms import PhotometricTransform, draw_photometric
 
 
@@ -32,23 +22,6 @@ class FaceView:
     prefilter: bool
     """Average over the area of a crop pixel first, as careful pipelines do; else as cv2."""
     transform: PhotometricTransform
-
-    def crop(
-        self, canvas: FaceCanvas, perturbation: Perturbation, encoder: IdentityEncoder
-    ) -> Crops:
-        """The crop that ``encoder`` would read of the perturbed face."""
-        crop_from_template = estimate_similarity(ARCFACE_TEMPLATE, encoder.template) @ self.jitter
-        to_crop = crop_from_template @ canvas.template_from_lattice
-        masked = perturbation * canvas.mask
-        if self.transform == PhotometricTransform() and not self.prefilter:
-            # The warp is linear, so the photo may be sampled at its own pixels, aliased as cv2
-            # would, and the smooth perturbation on its lattice.
-            crop = warp(masked, np.linalg.inv(to_crop), encoder.side)
-            native = np.linalg.inv(crop_from_template @ canvas.template_from_native)
-            return (crop + warp(canvas.native, native, encoder.side)).clamp(0.0, 1.0)
-        image = self.transform.apply((canvas.base + masked).clamp(0.0, 1.0))
-        sample = warp_prefiltered if self.prefilter else warp
-        return sample(image, np.linalg.inv(to_crop), encoder.side)
 
 
 def draw_view(settings: Layer2Settings, generator: torch.Generator) -> FaceView:
@@ -67,8 +40,3 @@ def draw_view(settings: Layer2Settings, generator: torch.Generator) -> FaceView:
         ]
     )
     return FaceView(jitter, prefilter < 0.5, draw_photometric(settings.transforms, generator))
-
-
-def still_view(canvas: FaceCanvas, perturbation: Perturbation, encoder: IdentityEncoder) -> Crops:
-    """The crop as a plain pipeline takes it: no jitter, no filter, no handling."""
-    return FaceView(np.eye(3), False, PhotometricTransform()).crop(canvas, perturbation, encoder)

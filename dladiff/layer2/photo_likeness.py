@@ -25,8 +25,8 @@ from dladiff.faces import (
 from dladiff.identities import FaceIdentity, KnownPhoto
 from dladiff.image_values import Crops, Images
 from dladiff.instances import NativePhoto
-from dladiff.layer2.face_canvas import shift, visible_extent
 from dladiff.layer2.face_views import FaceView, draw_view
+from dladiff.layer2.placement import shift, visible_extent
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
 

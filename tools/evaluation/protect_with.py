@@ -24,6 +24,8 @@ from dladiff.errors import GradientError
 from dladiff.face_detection import FaceDetector, load_face_detector
 from dladiff.image_values import Image, image_to_tensor, tensor_to_image
 from dladiff.instances import instance_photo
+from dladiff.methods.others.by_name import FACELOCK
+from dladiff.methods.others.person import BaselineSettings, Effort, Person
 from dladiff.models import ProtectionModels, load_models
 from dladiff.quality import (
     LearnedPerceptualDistance,
@@ -40,10 +42,8 @@ from pipeline.images.files import PhotoLimits, decode_photo
 from pipeline.images.png import encode_png
 from pipeline.records import SourcePhoto
 from pipeline.storage.store import read_uri
-from tools.evaluation.baselines.controls import Donor
-from tools.evaluation.baselines.methods import BORROWED, FACELOCK, METHODS, perturb
-from tools.evaluation.baselines.person import BaselineSettings, Effort, Person
-from tools.evaluation.baselines.sampled_face import (
+from tools.evaluation.controls import BORROWED, METHODS, Donor, perturb
+from tools.evaluation.sampled_face import (
     SAMPLED_FACE,
     sampled_face_method,
     take_stranger_away,

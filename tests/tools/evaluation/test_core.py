@@ -11,7 +11,7 @@ from PIL import Image
 from dladiff.config import MethodSettings
 from pipeline.config import load_config, method_digest
 from pipeline.evaluation.summary import ResultLines, summary_json
-from tools.evaluation.baselines.methods import METHODS
+from tools.evaluation.controls import METHODS
 from tools.evaluation.core import __main__ as core
 from tools.evaluation.core.conditions import (
     BALANCED,

@@ -11,13 +11,13 @@ from PIL import Image
 
 from dladiff.config import preset_settings
 from dladiff.identities import FaceIdentity
+from dladiff.methods.others.person import BaselineSettings
 from dladiff.protect import take_likeness_away
 from pipeline.catalog.folder import read_catalog
 from pipeline.config import OperationSettings
 from pipeline.evaluation.people import protected_uris
-from tools.evaluation.baselines.person import BaselineSettings
-from tools.evaluation.baselines.sampled_face import sampled_face_method
 from tools.evaluation.protect_with import main
+from tools.evaluation.sampled_face import sampled_face_method
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_our_recipe_is_aimed_at_another_stranger_for_each_person_within_our_budg
         targets.append(identities[0][0].target["sface"])
         take_likeness_away(subjects, identities, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("tools.evaluation.baselines.sampled_face.take_likeness_away", spy)
+    monkeypatch.setattr("tools.evaluation.sampled_face.take_likeness_away", spy)
     output = tmp_path / "stranger"
     main(["sampled_face", str(album), str(output), "--steps", "3", "--photos", "1"])
     # Ann and ben are the same astronaut, one of them mirrored: their own faces are alike.
@@ -131,7 +131,7 @@ def test_its_method_differs_from_ours_in_nothing_but_what_is_asked_for() -> None
     ours = preset_settings("balanced")
     same = sampled_face_method(BaselineSettings(), None)
     assert same == ours.model_copy(update={"seed": 0})
-    weaker = sampled_face_method(BaselineSettings(face_levels=12, surroundings_levels=2), 5)
+    weaker = sampled_face_method(BaselineSettings(face_levels=12.0, surroundings_levels=2.0), 5)
     assert weaker.layer1.epsilon_levels + weaker.layer2.epsilon_levels == 12
     assert weaker.layer1.likeness.surroundings_levels == 2
     assert weaker.layer1.likeness.num_steps == 5

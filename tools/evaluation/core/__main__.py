@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.models.hashing import file_sha256
 from pipeline.storage.store import read_uri
-from tools.evaluation.baselines.methods import BORROWED
+from tools.evaluation.controls import BORROWED
 from tools.evaluation.core.conditions import BALANCED, OURS, PARTS, Condition, conditions_of
 from tools.evaluation.core.table import markdown_table
 from tools.evaluation.protect_with import first_photos

@@ -1,4 +1,4 @@
-"""The canvas of a face: the lattice on which layer 2 draws, and the way back to the photo.
+"""Where in a photo a face may change: masks, extents, and a face's change put on its photo.
 
 Knows photos, one face and geometry. Knows nothing of encoders and steps.
 """
@@ -19,10 +19,10 @@ from dladiff.faces import (
     Matrix,
     crop_from_photo,
     face_square,
-    pixel_rescaling,
     warp,
 )
-from dladiff.image_values import Crops, Image, Perturbation, image_to_tensor
+from dladiff.image_values import Images, Perturbation
+from dladiff.projected_gradient import project
 from dladiff.results import Face
 
 Extent = tuple[int, int, int, int]
@@ -30,11 +30,11 @@ Extent = tuple[int, int, int, int]
 Bounds = tuple[float, float, float, float]
 """The same, not yet whole pixels."""
 
-_BLOCK = 32
+BLOCK = 32
 """Regions start at multiples of this: JPEG blocks, of halved copies too, stay the photo's."""
 _FEATHER = 0.12
 """Share of the square's side over which the mask falls to zero at each edge."""
-_CROP_REACH = 1.2
+CROP_REACH = 1.2
 """How far random views may reach, as a multiple of the encoder's crop."""
 
 
@@ -93,26 +93,10 @@ class FacePerturbation:
         return carried[..., y0 - top : y1 - top, x0 - left : x1 - left]
 
 
-@dataclass(frozen=True, eq=False)
-class FaceCanvas:
-    """One face on its lattice, whose cells are photo pixels or, for large faces, wider."""
-
-    base: Float[Tensor, "1 3 rows columns"]
-    """The image to perturb on the lattice, in [0, 1], layer 1 included."""
-    mask: Float[Tensor, "1 1 rows columns"]
-    """Weight of the perturbation on the lattice, in [0, 1]."""
-    template_from_lattice: Matrix
-    """To the 112 px ArcFace template."""
-    native: Float[Tensor, "1 3 height width"]
-    """The same region at the photo's own pixels; ``base`` itself where cells are pixels."""
-    template_from_native: Matrix
-    placement: Placement
-
-
 def place_face(size: tuple[int, ...], face: Face, settings: Layer2Settings) -> Placement:
     """Where a face's perturbation lies in a photo of ``size`` (height, width); no lattice."""
     square = face_square(face, settings.box_scale)
-    extent = _within(square, size, block=1)
+    extent = within(square, size, block=1)
     return Placement(region=extent, extent=extent, square=square, lattice_from_native=None)
 
 
@@ -126,71 +110,6 @@ def face_masks(
     return [place_face(size, face, settings).whole_mask(size, device) for face in faces]
 
 
-def image_canvas(
-    clean: Image,
-    perturbation: Perturbation | None,
-    face: Face,
-    settings: Layer2Settings,
-    device: torch.device | str,
-) -> FaceCanvas:
-    """A grid over the face box of at most ``grid_max_cells`` a side, aligned with the photo."""
-    square = face_square(face, settings.box_scale)
-    extent = _within(square, clean.shape, block=1)
-    reach = _union(square, _crop_bounds(face, _CROP_REACH))
-    region = _within(reach, clean.shape, _BLOCK)
-    native = _cut(clean, perturbation, region, device)
-    height, width = native.shape[-2:]
-    cell_px = max(1.0, (square[2] - square[0]) / settings.grid_max_cells)
-    base, lattice_from_native = native, np.eye(3)
-    if cell_px > 1.0:
-        size = (math.ceil(height / cell_px), math.ceil(width / cell_px))
-        base = functional.interpolate(native, size=size, mode="area")
-        lattice_from_native = pixel_rescaling(size[1] / width, size[0] / height)
-    template_from_native = crop_from_photo(face) @ shift(region[0], region[1])
-    placement = Placement(region, extent, square, None)
-    mask = functional.interpolate(placement.mask(device), size=base.shape[-2:], mode="area")
-    return FaceCanvas(
-        base=base,
-        mask=mask,
-        template_from_lattice=template_from_native @ np.linalg.inv(lattice_from_native),
-        native=native,
-        template_from_native=template_from_native,
-        placement=placement,
-    )
-
-
-def crop_canvas(
-    clean: Image,
-    perturbation: Perturbation | None,
-    face: Face,
-    settings: Layer2Settings,
-    device: torch.device | str,
-) -> FaceCanvas:
-    """The aligned crop itself, as the paper perturbs it; warped back bilinearly."""
-    region = _within(_crop_bounds(face, 1.0), clean.shape, block=1)
-    native = _cut(clean, perturbation, region, device)
-    template_from_native = crop_from_photo(face) @ shift(region[0], region[1])
-    base = warp(native, np.linalg.inv(template_from_native), ARCFACE_SIDE)
-    return FaceCanvas(
-        base=base,
-        mask=torch.ones_like(base[:, :1]),
-        template_from_lattice=np.eye(3),
-        native=native,
-        template_from_native=template_from_native,
-        placement=Placement(region, region, None, template_from_native),
-    )
-
-
-def _cut(
-    clean: Image, perturbation: Perturbation | None, region: Extent, device: torch.device | str
-) -> Crops:
-    left, top, right, bottom = region
-    images = image_to_tensor(clean[top:bottom, left:right], device)
-    if perturbation is not None:
-        images = (images + perturbation[..., top:bottom, left:right].to(images)).clamp(0.0, 1.0)
-    return images
-
-
 def shift(x: int, y: int) -> Matrix:
     """From pixels of a region to pixels of the photo."""
     return np.array([[1.0, 0, x], [0, 1.0, y], [0, 0, 1.0]])
@@ -198,10 +117,10 @@ def shift(x: int, y: int) -> Matrix:
 
 def visible_extent(face: Face, size: tuple[int, ...]) -> Extent:
     """What random views of a face may reach in a photo of ``size`` (height, width)."""
-    return _within(_crop_bounds(face, _CROP_REACH), size, _BLOCK)
+    return within(crop_bounds(face, CROP_REACH), size, BLOCK)
 
 
-def _crop_bounds(face: Face, scale: float) -> Bounds:
+def crop_bounds(face: Face, scale: float) -> Bounds:
     """The upright bounds in the photo of the (rotated) ArcFace crop, grown by ``scale``."""
     centre, half = (ARCFACE_SIDE - 1) / 2, ARCFACE_SIDE / 2 * scale
     corners = np.array(
@@ -212,11 +131,7 @@ def _crop_bounds(face: Face, scale: float) -> Bounds:
     return float(left), float(top), float(right), float(bottom)
 
 
-def _union(a: Bounds, b: Bounds) -> Bounds:
-    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
-
-
-def _within(bounds: Bounds, shape: tuple[int, ...], block: int) -> Extent:
+def within(bounds: Bounds, shape: tuple[int, ...], block: int) -> Extent:
     """Whole blocks that hold the bounds, cut at the photo's border."""
     height, width = shape[:2]
     left, top = (max(0, math.floor(edge / block) * block) for edge in bounds[:2])
@@ -245,3 +160,18 @@ def _soft_mask(
         profiles.append(torch.where(inside, profile, torch.zeros(())))
     columns, rows = profiles
     return (rows[:, None] * columns[None, :])[None, None].to(device)
+
+
+def add_to_photo(images: Images, added: Sequence[FacePerturbation], epsilon: float) -> Images:
+    """``clip01(images + delta_zs)``; overlapping faces share one budget.
+
+    Args:
+        images: One photo in [0, 1], layer 1's perturbation included.
+        added: Layer 2's, one per face.
+        epsilon: eta_zs on the [0, 1] scale, for the sum of all faces.
+    """
+    total = torch.zeros_like(images)
+    for face in added:
+        left, top, right, bottom = face.placement.extent
+        total[..., top:bottom, left:right] += face.on_photo().to(images)
+    return images + project(total, images, epsilon)

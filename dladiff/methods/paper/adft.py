@@ -17,14 +17,14 @@ from dladiff.diffusion.fine_tuning import FineTuner
 from dladiff.diffusion.surrogates import Surrogates, open_surrogates
 from dladiff.image_values import levels_to_unit
 from dladiff.instances import InstancePhoto
-from dladiff.layer1.image_gradients import LatentGradient, draw_step, perturbation_gradients
-from dladiff.layer1.losses import (
+from dladiff.methods.image_gradients import LatentGradient, draw_step, perturbation_gradients
+from dladiff.methods.photo_latents import PhotoEncoder
+from dladiff.methods.surrogate_losses import (
     Layer1Losses,
     SurrogateLosses,
     gradient_by_timestep,
     measure_losses,
 )
-from dladiff.layer1.photo_latents import PhotoEncoder
 from dladiff.randomness import derive_seed, keyed_generator
 from dladiff.results import Cost
 from dladiff.stopwatch import timed

@@ -12,9 +12,9 @@ from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.denoising_loss import add_noise, denoising_loss
 from dladiff.diffusion.surrogates import open_surrogates
 from dladiff.instances import InstancePhoto
-from dladiff.layer1.image_gradients import StepDraw, draw_step, perturbation_gradients
-from dladiff.layer1.losses import SurrogateLosses
-from dladiff.layer1.photo_latents import PhotoEncoder, ViewedInstance
+from dladiff.methods.image_gradients import StepDraw, draw_step, perturbation_gradients
+from dladiff.methods.photo_latents import PhotoEncoder, ViewedInstance
+from dladiff.methods.surrogate_losses import SurrogateLosses
 from dladiff.results import Cost
 from tests.layer1_scenes import in_float64
 

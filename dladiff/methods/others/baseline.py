@@ -9,8 +9,8 @@ from torch import Tensor
 
 from dladiff.image_values import levels_to_unit
 from dladiff.instances import NativePhoto
-from dladiff.layer1.image_gradients import LatentGradient, draw_step, perturbation_gradients
-from tools.evaluation.baselines.person import Person
+from dladiff.methods.image_gradients import LatentGradient, draw_step, perturbation_gradients
+from dladiff.methods.others.person import Person
 
 
 class Baseline(ABC):

@@ -14,15 +14,15 @@ from dladiff.diffusion.surrogates import FullSurrogate
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.instances import instance_photo
 from dladiff.layer1.likeness import PORTRAIT_TEMPLATE
+from dladiff.methods.others.by_name import BASELINES
+from dladiff.methods.others.encoders import Mist, grey_image, striped_image
+from dladiff.methods.others.facelock import FaceLock
+from dladiff.methods.others.person import BaselineSettings, Effort, Person, budget_of
+from dladiff.methods.others.surrogates import AdvDm, Fsmg, MetaCloak
 from dladiff.quality import load_learned_perceptual_distance
 from tests.layer1_scenes import TinyEncoder, a_face, random_photo
 from tests.tiny_models import write_checkpoint
-from tools.evaluation.baselines.controls import Donor
-from tools.evaluation.baselines.encoders import Mist, grey_image, striped_image
-from tools.evaluation.baselines.facelock import FaceLock
-from tools.evaluation.baselines.methods import BASELINES, BORROWED, SIGN_NOISE, perturb
-from tools.evaluation.baselines.person import BaselineSettings, Effort, Person, budget_of
-from tools.evaluation.baselines.surrogates import AdvDm, Fsmg, MetaCloak
+from tools.evaluation.controls import BORROWED, SIGN_NOISE, Donor, perturb
 
 NUM_STEPS = 7
 

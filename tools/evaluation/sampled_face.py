@@ -13,12 +13,12 @@ from dladiff.evaluation.attacks.attack import untouched_images
 from dladiff.evaluation.settings import attack_settings
 from dladiff.identities import FaceIdentity, clean_identities
 from dladiff.image_values import Image, tensor_to_image
+from dladiff.methods.others.person import BaselineSettings
+from dladiff.methods.paper.two_layers import protect_in_two_layers
 from dladiff.models import ProtectionModels
 from dladiff.protect import take_likeness_away
 from dladiff.results import Cost, Photo
 from dladiff.subject import Subject
-from dladiff.two_layers import protect_in_two_layers
-from tools.evaluation.baselines.person import BaselineSettings
 
 SAMPLED_FACE = "sampled_face"
 _TRIES = 8

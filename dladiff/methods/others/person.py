@@ -17,8 +17,8 @@ from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.evaluation.settings import attack_settings
 from dladiff.image_values import levels_to_unit
 from dladiff.instances import InstancePhoto
-from dladiff.layer1.photo_latents import PhotoEncoder, ViewedInstance
-from dladiff.layer2.face_canvas import face_masks
+from dladiff.layer2.placement import face_masks
+from dladiff.methods.photo_latents import PhotoEncoder, ViewedInstance
 from dladiff.projected_gradient import Budget, GradientAscent
 from dladiff.quality import LearnedPerceptualDistance
 from dladiff.randomness import keyed_generator

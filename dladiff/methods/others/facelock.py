@@ -8,9 +8,9 @@ from dladiff.encoders.identity_encoders import UnitEmbeddings
 from dladiff.faces import crop_from_photo, estimate_similarity, warp, warp_prefiltered
 from dladiff.image_values import Images
 from dladiff.instances import InstancePhoto, NativePhoto
-from dladiff.layer1.photo_latents import ViewedInstance
-from tools.evaluation.baselines.baseline import Baseline
-from tools.evaluation.baselines.person import Person
+from dladiff.methods.others.baseline import Baseline
+from dladiff.methods.others.person import Person
+from dladiff.methods.photo_latents import ViewedInstance
 
 
 class FaceLock(Baseline):

@@ -14,12 +14,12 @@ from dladiff.face_detection import FaceDetector
 from dladiff.faces import rescaled
 from dladiff.image_values import LEVEL, Image, image_to_tensor, tensor_to_image
 from dladiff.instances import Instance, InstancePhoto
-from dladiff.layer2.face_canvas import image_canvas
 from dladiff.layer2.face_views import draw_view
-from dladiff.layer2.identity_defense import (
+from dladiff.layer2.placement import add_to_photo
+from dladiff.methods.paper.canvas import crop_of, image_canvas
+from dladiff.methods.paper.identity_defense import (
     FacesOfPhoto,
     IdentityDefense,
-    add_to_photo,
     begin_attack,
     defend_identity,
     ensemble_gradients,
@@ -81,7 +81,7 @@ def test_the_cosine_falls_within_the_budget_and_nothing_changes_outside_the_mask
     attack = begin_attack(photo, 0, [sface], FEW, 0, "cpu")
     attack.ascent.perturbation = defense.perturbations[0][0].lattice
     still = draw_view(_no_augmentation(), keyed_generator(0))
-    crop = still.crop(attack.canvas, attack.ascent.perturbation, sface)
+    crop = crop_of(still, attack.canvas, attack.ascent.perturbation, sface)
     cosine = float((sface.embed(crop) * attack.clean_embeds["sface"]).sum())
     assert cosine < 0.3
 
@@ -135,7 +135,7 @@ def test_a_view_of_nothing_is_opencvs_crop(portrait: Image, face: Face) -> None:
     canvas = image_canvas(portrait, None, face, FEW, "cpu")
     view = draw_view(_no_augmentation(), _generator_without_prefilter())
     encoder = IdentityEncoder("identity", torch.nn.Identity())
-    crop = view.crop(canvas, torch.zeros_like(canvas.base), encoder)[0].permute(1, 2, 0).numpy()
+    crop = crop_of(view, canvas, torch.zeros_like(canvas.base), encoder)[0].permute(1, 2, 0).numpy()
     matrix = canvas.template_from_native.copy()
     matrix[:2, 2] -= matrix[:2, :2] @ np.array(canvas.placement.region[:2])
     expected = cv2.warpAffine(portrait, matrix[:2], (112, 112)) / 255
@@ -186,7 +186,7 @@ def test_a_face_far_larger_than_the_grid_keeps_the_bound_and_moves(
     attack = begin_attack(photo, 0, [sface], settings, 0, "cpu")
     protected = image_canvas(_protected(photo, defense), None, photo.faces[0], settings, "cpu")
     still = draw_view(_no_augmentation(), _generator_without_prefilter())
-    crop = still.crop(protected, torch.zeros_like(protected.base), sface)
+    crop = crop_of(still, protected, torch.zeros_like(protected.base), sface)
     assert float((sface.embed(crop) * attack.clean_embeds["sface"]).sum()) < 0.5
 
 

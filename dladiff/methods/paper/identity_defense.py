@@ -16,9 +16,10 @@ from dladiff.config import Layer2Settings
 from dladiff.encoders.identity_encoders import IdentityEncoder, UnitEmbeddings
 from dladiff.image_values import Crops, Image, Images, Perturbation, levels_to_unit
 from dladiff.instances import Instance
-from dladiff.layer2.face_canvas import FaceCanvas, FacePerturbation, crop_canvas, image_canvas
-from dladiff.layer2.face_views import FaceView, draw_view, still_view
-from dladiff.projected_gradient import GradientAscent, project
+from dladiff.layer2.face_views import FaceView, draw_view
+from dladiff.layer2.placement import FacePerturbation
+from dladiff.methods.paper.canvas import FaceCanvas, crop_canvas, crop_of, image_canvas, still_view
+from dladiff.projected_gradient import GradientAscent
 from dladiff.randomness import keyed_generator
 from dladiff.results import Face
 
@@ -190,7 +191,7 @@ def ensemble_gradients(
     for group in _by_geometry(encoders):
         crops = torch.cat(
             [
-                view.crop(attack.canvas, perturbation, group[0])
+                crop_of(view, attack.canvas, perturbation, group[0])
                 for attack, perturbation, drawn in zip(attacks, perturbations, views, strict=True)
                 for view in drawn
             ]
@@ -247,18 +248,3 @@ def _step(attack: FaceAttack, gradient: Perturbation, settings: Layer2Settings) 
         attack.stopped = True
         return
     attack.ascent.step(gradient, levels_to_unit(settings.step_size_levels), settings.momentum)
-
-
-def add_to_photo(images: Images, added: Sequence[FacePerturbation], epsilon: float) -> Images:
-    """``clip01(images + delta_zs)``; overlapping faces share one budget.
-
-    Args:
-        images: One photo in [0, 1], layer 1's perturbation included.
-        added: Layer 2's, one per face.
-        epsilon: eta_zs on the [0, 1] scale, for the sum of all faces.
-    """
-    total = torch.zeros_like(images)
-    for face in added:
-        left, top, right, bottom = face.placement.extent
-        total[..., top:bottom, left:right] += face.on_photo().to(images)
-    return images + project(total, images, epsilon)

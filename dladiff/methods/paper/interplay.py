@@ -4,8 +4,8 @@ Layer 2 is added on top of layer 1 (section 3 of the paper). Knows layer 1 at wo
 knows no identity encoder.
 """
 
-from dladiff.layer1.adft import FinetuningDefense, Layer1Metrics
-from dladiff.layer1.losses import Layer1Losses
+from dladiff.methods.paper.adft import FinetuningDefense, Layer1Metrics
+from dladiff.methods.surrogate_losses import Layer1Losses
 from dladiff.stopwatch import timed
 
 MAX_LOST_GAIN = 0.1

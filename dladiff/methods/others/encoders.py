@@ -6,15 +6,16 @@ Latents are pushed towards those of a target image, or away from the clean ones.
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dladiff.diffusion.autoencoder import Latents
 from dladiff.diffusion.checkpoint import Timesteps
 from dladiff.image_values import Images
-from dladiff.layer1.image_gradients import LatentGradient
-from tools.evaluation.baselines.baseline import LatentBaseline
-from tools.evaluation.baselines.person import Person
-from tools.evaluation.baselines.surrogates import AdvDm
+from dladiff.methods.image_gradients import LatentGradient
+from dladiff.methods.others.baseline import LatentBaseline
+from dladiff.methods.others.person import Person
+from dladiff.methods.others.surrogates import AdvDm
 
 STRIPES_PER_SIDE = 16
 
@@ -69,8 +70,10 @@ class MistUntargeted(Mist):
         return -towards(latents, clean)
 
 
-def towards(latents: Latents, target: Latents) -> Latents:
-    """The gradient of ``-||z - z_target||^2`` of each row."""
+def towards(
+    latents: Latents, target: Float[Tensor, "rows channels latent_height latent_width"]
+) -> Latents:
+    """The gradient of ``-||z - z_target||^2``; one target for all rows, or one for each."""
     return -2 * (latents - target)
 
 

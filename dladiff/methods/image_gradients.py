@@ -15,7 +15,7 @@ from dladiff.diffusion.autoencoder import Latents
 from dladiff.diffusion.checkpoint import DiffusionModel, Timesteps
 from dladiff.diffusion.denoising_loss import draw_noise, draw_timesteps, micro_batches
 from dladiff.instances import NativePhoto
-from dladiff.layer1.photo_latents import ViewedInstance
+from dladiff.methods.photo_latents import ViewedInstance
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
 from dladiff.transforms import PhotometricTransform, draw_photometric

@@ -5,8 +5,8 @@ import torch
 from dladiff.config import Layer1Settings
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.instances import InstancePhoto
-from dladiff.interplay import reconcile
-from dladiff.layer1.adft import FinetuningDefense, open_finetuning_defense
+from dladiff.methods.paper.adft import FinetuningDefense, open_finetuning_defense
+from dladiff.methods.paper.interplay import reconcile
 
 
 def perturbations(layer1: FinetuningDefense) -> list[torch.Tensor]:

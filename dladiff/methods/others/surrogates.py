@@ -10,11 +10,11 @@ from dladiff.config import TransformSettings
 from dladiff.diffusion.attention_maps import AttentionReader, attention_layers
 from dladiff.diffusion.fine_tuning import FineTuner
 from dladiff.diffusion.surrogates import FullSurrogate, Surrogate
-from dladiff.layer1.image_gradients import LatentGradient
-from dladiff.layer1.losses import SurrogateLosses
+from dladiff.methods.image_gradients import LatentGradient
+from dladiff.methods.others.baseline import LatentBaseline
+from dladiff.methods.others.person import Person
+from dladiff.methods.surrogate_losses import SurrogateLosses
 from dladiff.randomness import keyed_generator
-from tools.evaluation.baselines.baseline import LatentBaseline
-from tools.evaluation.baselines.person import Person
 
 
 class AdvDm(LatentBaseline):

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from dladiff.diffusion.autoencoder import Latents
 from dladiff.diffusion.checkpoint import Timesteps
 from dladiff.diffusion.denoising_loss import add_noise, denoising_loss
-from dladiff.layer1.image_gradients import LatentGradient
-from dladiff.layer1.losses import gradient_by_timestep
-from tools.evaluation.baselines.surrogates import Aspl
+from dladiff.methods.image_gradients import LatentGradient
+from dladiff.methods.others.surrogates import Aspl
+from dladiff.methods.surrogate_losses import gradient_by_timestep
 
 NUM_TIMESTEP_BINS = 10
 """SimAC narrows 1,000 timesteps down to 100."""

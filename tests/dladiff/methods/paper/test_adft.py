@@ -13,7 +13,7 @@ from dladiff.diffusion.surrogates import Surrogate
 from dladiff.errors import GradientError
 from dladiff.image_values import Image, image_to_tensor, tensor_to_image
 from dladiff.instances import InstancePhoto, instance_photo
-from dladiff.layer1.adft import (
+from dladiff.methods.paper.adft import (
     AdftSchedule,
     FinetuningDefense,
     open_finetuning_defense,

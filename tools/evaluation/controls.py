@@ -9,10 +9,14 @@ import torch
 from dladiff.faces import estimate_similarity, pixel_rescaling, warp
 from dladiff.image_values import Perturbation
 from dladiff.instances import InstancePhoto
+from dladiff.methods.others.by_name import BASELINES
+from dladiff.methods.others.person import Person
 from dladiff.projected_gradient import project
 from dladiff.randomness import keyed_generator
 from dladiff.results import Face
-from tools.evaluation.baselines.person import Person
+
+SIGN_NOISE, BORROWED = "sign_noise", "borrowed"
+METHODS = (SIGN_NOISE, BORROWED, *BASELINES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +26,26 @@ class Donor:
     perturbation: Perturbation
     """Protected less clean, at that photo's size."""
     faces: Sequence[Face]
+
+
+def perturb(method: str, person: Person, donors: Sequence[Donor] = ()) -> None:
+    """Changes the photos of a person in place, by one of ``METHODS``.
+
+    Args:
+        method: Its name.
+        person: At the start.
+        donors: Only of ``borrowed``: our changes of another person's photos.
+
+    Raises:
+        ValueError: If the effort did not suffice for a single step, or donors are missing.
+        GradientError: If a photo's gradient was zero or not finite.
+    """
+    if method == SIGN_NOISE:
+        sign_noise(person)
+    elif method == BORROWED:
+        borrow(person, donors)
+    else:
+        BASELINES[method](person).run()
 
 
 def sign_noise(person: Person) -> None:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from dladiff.config import MethodSettings
 from dladiff.instances import NativePhoto
-from dladiff.layer2.identity_defense import FacesOfPhoto, defend_identity
+from dladiff.methods.paper.identity_defense import FacesOfPhoto, defend_identity
 from dladiff.models import ProtectionModels
 from dladiff.results import Cost, OnProgress, Photo
 from dladiff.stopwatch import timed
 from dladiff.subject import Subject
 
 if TYPE_CHECKING:
-    from dladiff.layer1.adft import FinetuningDefense, Layer1Metrics
-    from dladiff.layer1.losses import Layer1Losses
+    from dladiff.methods.paper.adft import FinetuningDefense, Layer1Metrics
+    from dladiff.methods.surrogate_losses import Layer1Losses
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def protect_in_two_layers(
             with timed(cost, "layer2", models.device):
                 _add_layer2(subjects, models, config, cost, report)
             if layer1 is not None and metrics is not None:
-                from dladiff.interplay import reconcile
+                from dladiff.methods.paper.interplay import reconcile
 
                 for subject, instance in zip(subjects, layer1.instances, strict=True):
                     instance.bear(_delta_zs(subject, models, config))
@@ -71,7 +71,7 @@ def _layer1(
     if models.load_diffusion is None or not config.layer1.enabled:
         yield None
         return
-    from dladiff.layer1.adft import open_finetuning_defense
+    from dladiff.methods.paper.adft import open_finetuning_defense
 
     missing = max(0, config.max_reference_photos - len(subjects))
     others = [Subject(photo, models.detector.detect(photo.image)) for photo in references]
