@@ -119,11 +119,11 @@ OutputFormat = Literal["png", "same", "webp", "jpeg"]
 class OutputSettings(Settings):
     """What protected files are, and so how their names end."""
 
-    format: OutputFormat = "png"
-    """Of photos that are new to OUTPUT; others keep the name they have there, whose ending says
-    the format. ``same``: the format and the name of the original, a JPEG with its own quantisation
-    tables, subsampling and progressive flag; GIF, BMP and TIFF become PNG. ``png`` alone is
-    lossless for every original."""
+    format: OutputFormat = "same"
+    """``same``: the format and the name of the original, a JPEG with its own quantisation tables,
+    subsampling and progressive flag; GIF, BMP and TIFF become PNG. ``png`` alone is lossless for
+    every original. One OUTPUT keeps the format that it was begun with, and one of an earlier
+    version goes on with ``png``."""
 
 
 class RunConfig(Settings):
@@ -258,7 +258,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigurationError(f"{path}: expected the sections method and operation")
+        raise ConfigurationError(f"{path}: expected the sections method, operation and output")
     return values
 
 

@@ -31,6 +31,7 @@ from pipeline.output.runs import (
 from pipeline.planning.against_output import plan_beside_held
 from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.identity_keys import record_identity_keys
+from pipeline.planning.output_format import in_format_of, kept_format_note, record_format
 from pipeline.planning.plan import Plan
 from pipeline.pool import Pool
 from pipeline.records import CommitRecord
@@ -99,6 +100,9 @@ def run_protection(
         held = recover(store, run_id, lock)
         reporter.stage("catalog")
         plan, kept, settings = plan_run(input_uri, store, run_id, config, options, weights, held)
+        note = kept_format_note(config.output.format, settings.config.output.format)
+        if note is not None:
+            reporter.message(note)
         drop_held(store, held, kept, run_id)
         driver = Driver(
             store,
@@ -162,6 +166,7 @@ def plan_run(
     Returns:
         The plan, which of ``held`` go on waiting, and what workers are told.
     """
+    config = in_format_of(store, config)
     digest = method_digest(config.method, weights)
     catalog = read_catalog(input_uri, config.operation, store.uri)
     rules = DecisionRules.asked_for(options, digest)
@@ -179,6 +184,7 @@ def plan_run(
         verbose=options.verbose,
     )
     record_identity_keys(store, config.operation)
+    record_format(store, config.output.format)
     start_run(store, run_id, _run_record(input_uri, config, settings))
     write_plan(store, run_id, plan.photo_sets)
     return plan, kept, settings

@@ -40,7 +40,7 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="YAML file with the sections method and operation; see `dladiff config show`.",
+        help="YAML file with the sections method, operation and output; see `dladiff config show`.",
         rich_help_panel="Method",
     ),
 ]

@@ -134,24 +134,6 @@ def too_many_bytes(num_bytes: int, max_bytes: int) -> Reason:
     return Reason(ReasonCode.TOO_MANY_BYTES, f"{num_bytes} bytes, at most {max_bytes} are read")
 
 
-def decode_png(content: bytes) -> Image:
-    """Reads back what ``encode_png`` wrote.
-
-    Raises:
-        ValueError: If it is no whole 8-bit RGB PNG.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
-            with PillowImage.open(io.BytesIO(content), formats=("PNG",)) as picture:
-                mode, image = picture.mode, np.array(picture)
-    except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
-        raise ValueError(f"no readable PNG: {error}") from error
-    if mode != "RGB" or image.dtype != np.uint8:
-        raise ValueError(f"expected an 8-bit RGB PNG, got mode {mode}")
-    return image
-
-
 def _require_size_limits(size: tuple[int, int], limits: PhotoLimits) -> None:
     width, height = size
     if width * height > limits.max_pixels:

@@ -174,7 +174,7 @@ def _check_disk(folder: Path) -> Check:
         "OUTPUT disk",
         free >= _MIN_FREE_BYTES,
         f"{format_bytes(free)} free",
-        None if free >= _MIN_FREE_BYTES else "free some space: protected photos are PNG files",
+        None if free >= _MIN_FREE_BYTES else "free some space for protected photos",
     )
 
 

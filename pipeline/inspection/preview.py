@@ -23,6 +23,7 @@ from pipeline.planning.estimate import (
     estimate,
     measured_seconds_per_photo,
 )
+from pipeline.planning.output_format import in_format_of, kept_format_note
 from pipeline.planning.plan import Plan
 from pipeline.planning.prices import Prices, count_requests
 from pipeline.reporting.words import format_bytes, format_count, format_duration
@@ -91,6 +92,8 @@ def preview_run(
     store = open_store(output_uri)
     digest = method_digest(config.method, weights_sha256(config.method))
     is_new = not store.root_exists()
+    kept = in_format_of(store, config).output.format
+    format_note = kept_format_note(config.output.format, kept)
     rules = DecisionRules.asked_for(options, digest)
     catalog = read_catalog(input_uri, config.operation, output_uri)
     unfinished = [] if is_new else unfinished_runs(store)
@@ -110,6 +113,8 @@ def preview_run(
     summary = plan.summary()
     written = None if is_new else _mean_image_bytes(store)
     written = None if written is None else round(written * summary.num_photos)
+    if written is None and kept == "same":
+        written = sum(photo.size_bytes for each in plan.photo_sets for photo in each.photos)
     requests = count_requests(plan)
     money = None
     if prices is not None and expected.worker_hours is not None:
@@ -134,6 +139,7 @@ def preview_run(
         money=money,
         ignored_extensions=dict(plan.catalog_report.ignored_extensions),
         notes=_catalog_notes(plan.catalog_report)
+        + ([] if format_note is None else [format_note])
         + _output_notes(len(unfinished), sum(record.num_photos for record in waiting)),
     )
 

@@ -18,6 +18,7 @@ from pipeline.output.runs import method_of_run
 from pipeline.output.tombstones import Tombstones
 from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.identity_keys import hide_identities
+from pipeline.planning.output_format import in_format_of
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.planning.selection import Condition, select_sources
 from pipeline.records import CommitRecord
@@ -70,8 +71,10 @@ def plan_against_output(
         not_folded: Decisions that are not in the manifest yet, newer than those that are.
 
     Raises:
-        ConfigurationError: See ``make_plan``, ``hide_identities`` and ``Condition.parse``.
+        ConfigurationError: See ``make_plan``, ``hide_identities``, ``in_format_of`` and
+            ``Condition.parse``.
     """
+    config = in_format_of(store, config)
     catalog = _in_format(hide_identities(catalog, config.operation, store), config.output.format)
     exists = store.root_exists()
     conditions = [Condition.parse(text) for text in reprotect]

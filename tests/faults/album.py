@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from pipeline.images.files import decode_png
+from pipeline.images.coding import decode_coded
 from pipeline.output.manifest import newest_state, read_manifest
 from pipeline.output.runs import unfinished_runs
 from pipeline.storage.store import Store
@@ -41,7 +41,7 @@ def check_all_protected_once(store: Store, photos: dict[str, int] | None = None)
         assert state.output_key is not None
         assert store.sha256_of(state.output_key, read=True) == state.output_sha256
     for name, seed in expected.items():
-        image = decode_png(store.read(f"images/{name}.png"))
+        image = decode_coded(store.read(f"images/{name}"))
         assert (image == protected_pixels(photo_image(64, 64, seed))).all()
     assert len([*store.list("images/")]) == len(expected)
     assert unfinished_runs(store) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.images.files import decode_png
+from pipeline.images.coding import decode_coded
 from pipeline.output.manifest import newest_state
 from pipeline.storage.store import open_store
 from tests.faults.hungry_run import HUNGRY_HEIGHT
@@ -98,4 +98,4 @@ def test_a_set_that_eats_all_memory_is_quarantined_and_the_rest_protected(
     for identity in "abz":
         [original] = (album / identity).iterdir()
         [image] = (output / "images" / identity).iterdir()
-        assert (decode_png(image.read_bytes()) == 255 - decode_png(original.read_bytes())).all()
+        assert (decode_coded(image.read_bytes()) == 255 - decode_coded(original.read_bytes())).all()

@@ -11,7 +11,7 @@ import pytest
 
 from dladiff.results import Photo, SetResult
 from pipeline.config import RunConfig, load_config
-from pipeline.images.files import decode_png
+from pipeline.images.coding import decode_coded
 from pipeline.inspection.preview import preview_run
 from pipeline.inspection.status import read_status, status_lines
 from pipeline.options import RunOptions, RunOutcome
@@ -105,13 +105,13 @@ class Runs:
 
     def published(self) -> set[str]:
         keys = (info.key for info in self.store.list("images/"))
-        return {key.removeprefix("images/").removesuffix(".png") for key in keys}
+        return {key.removeprefix("images/") for key in keys}
 
     def check_whole(self, names: Collection[str] = ALBUM.keys(), seeds_from: int = 0) -> None:
         """Every photo is served once, as its row says, and nothing is left to finish."""
         assert self.published() == set(names)
         for name in names:
-            served = decode_png(self.store.read(f"images/{name}.png"))
+            served = decode_coded(self.store.read(f"images/{name}"))
             seed = ALBUM[name] + seeds_from
             assert (served == protected_pixels(photo_image(32, 32, seed))).all()
         assert read_manifest(self.store).num_rows == len(names)
@@ -202,10 +202,10 @@ def test_other_settings_do_the_held_photos_again_and_nothing_old_appears_later(r
     outcome = runs("layer2.num_steps=7")
     assert (outcome.exit_code, outcome.counts) == (0, {"protected": 6})
     runs.check_whole()
-    before = {key: runs.store.sha256_of(f"images/{key}.png") for key in ALBUM}
+    before = {key: runs.store.sha256_of(f"images/{key}") for key in ALBUM}
     kept = runs("canary.num_sets=0", on_method_change="keep")
     assert kept.counts == {}
-    assert {key: runs.store.sha256_of(f"images/{key}.png") for key in ALBUM} == before
+    assert {key: runs.store.sha256_of(f"images/{key}") for key in ALBUM} == before
 
 
 def test_a_new_method_is_judged_while_the_old_one_goes_on_being_served(runs: Runs) -> None:

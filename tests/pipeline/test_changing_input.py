@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.images.files import decode_png
+from pipeline.images.coding import decode_coded
 from pipeline.options import RunOptions, RunOutcome
 from pipeline.output.manifest import newest_state
 from pipeline.pool import PoolSize
@@ -56,13 +56,13 @@ def test_a_photo_that_changed_is_protected_as_it_is_and_the_next_run_finds_it_un
     output, newer = Store(str(tmp_path / "out")), encode(NEWER, "PNG")
     outcome = protect(photos, output, lambda: photos.write("ann/1.png", newer))
     assert outcome.counts == {"protected": 2}
-    published = output.read("images/ann/1.png.png")
-    assert (decode_png(published) == protected_pixels(NEWER)).all()
+    published = output.read("images/ann/1.png")
+    assert (decode_coded(published) == protected_pixels(NEWER)).all()
     state = newest_state(output)[photos.uri_of("ann/1.png")]
     assert state.sha256 == hashlib.sha256(newer).hexdigest()
     assert protect(photos, output, nothing).counts == {"unchanged": 1}
     assert protect(photos, output, nothing).num_sets == 0
-    assert output.read("images/ann/1.png.png") == published
+    assert output.read("images/ann/1.png") == published
 
 
 def test_a_photo_that_vanished_is_skipped_and_protected_once_it_is_back(

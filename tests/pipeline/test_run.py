@@ -24,7 +24,7 @@ from dladiff.results import Photo, PhotoResult, SetResult
 from pipeline import ray_pool
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import ConfigurationError
-from pipeline.images.files import decode_png
+from pipeline.images.coding import decode_coded
 from pipeline.inspection.verify import verify_output
 from pipeline.options import RunOptions, RunOutcome
 from pipeline.output.manifest import newest_state, read_manifest
@@ -157,14 +157,14 @@ def protect_here(
 
 def images(output: Path) -> dict[str, bytes]:
     folder = output / "images"
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.png"))}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.*"))}
 
 
 def test_everything_is_protected_once_and_a_second_run_does_nothing(first: FirstRun) -> None:
     outcome = first.outcome
     assert (outcome.exit_code, outcome.counts, outcome.num_sets) == (0, {"protected": 5}, 2)
-    assert sorted(images(first.output)) == [f"ann/{i}.png.png" for i in range(3)] + [
-        f"bob/{i}.png.png" for i in range(2)
+    assert sorted(images(first.output)) == [f"ann/{i}.png" for i in range(3)] + [
+        f"bob/{i}.png" for i in range(2)
     ]
     assert verify_output(str(first.output), str(first.album)).num_findings == 0
 
@@ -215,7 +215,7 @@ def test_added_changed_touched_and_deleted_photos(first: FirstRun) -> None:
     }
     after = images(output)
     changed = {name for name in after if before.get(name) != after[name]}
-    assert changed == {"bob/1.png.png", "cat/0.png.png"}
+    assert changed == {"bob/1.png", "cat/0.png"}
     assert verify_output(str(output), str(album)).num_findings == 0
     assert protect_here(album, output).num_sets == 0
 
@@ -256,7 +256,7 @@ def test_bad_photos_get_a_reason_and_the_rest_is_protected(
             "ann/truncated.png": good[: len(good) // 2],
             "ann/empty.jpg": b"",
             "ann/text.jpg": b"no photo at all",
-            "ann/0.jpg": transparent_png(decode_png(good), 254),  # under a false name
+            "ann/0.jpg": transparent_png(decode_coded(good), 254),  # under a false name
             "dan/nobody.jpg": jpeg_bytes(96, 96),
         },
     )
@@ -268,7 +268,7 @@ def test_bad_photos_get_a_reason_and_the_rest_is_protected(
     for name in ("truncated.png", "empty.jpg", "text.jpg", "nobody.jpg"):
         assert reasons[name][0] == "skipped"
         assert reasons[name][1]
-    assert sorted(images(output)) == ["ann/0.jpg.png", "ann/0.png.png"]
+    assert sorted(images(output)) == ["ann/0.jpg", "ann/0.png"]
     (notes,) = (row["source_notes"] for row in rows if row["source_uri"].endswith("0.jpg"))
     assert notes == ["alpha_flattened"]
     assert verify_output(str(output), str(album)).num_findings == 0
@@ -359,7 +359,7 @@ def test_sigterm_folds_what_is_decided_and_exits_with_3(tmp_path: Path, output: 
     command = [*stopped, "--canary", "0"]  # published as they are done
     with subprocess.Popen(command) as process:
         images_folder = output / "images"
-        while not list(images_folder.rglob("*.png")) if images_folder.exists() else True:
+        while not list(images_folder.rglob("*.*")) if images_folder.exists() else True:
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)

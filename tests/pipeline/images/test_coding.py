@@ -104,3 +104,13 @@ def test_a_copyright_notice_may_stay(file_format: str, options: dict[str, Any]) 
     content = sample.encode(PHOTO, file_format, **options)
     again = coding_for(content, PHOTO, "x", "x")[0].encode(PHOTO, "(c) Ann Example")
     assert b"(c) Ann Example" in again
+
+
+def test_what_this_program_never_writes_is_not_read_back() -> None:
+    content = sample.encode(PHOTO, "PNG")
+    with pytest.raises(ValueError, match="no readable image"):
+        decode_coded(content[:-40])
+    with pytest.raises(ValueError, match="no readable image"):
+        decode_coded(sample.encode(PHOTO, "GIF"))
+    with pytest.raises(ValueError, match="8-bit RGB"):
+        decode_coded(sample.encode(PHOTO[..., 0].astype(np.uint16), "PNG"))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigurationError
-from pipeline.images.files import decode_photo, decode_png
+from pipeline.images.coding import decode_coded
+from pipeline.images.files import decode_photo
 from pipeline.inspection.explain import explain_photo
 from pipeline.inspection.findings import VerifyReport, report_lines
 from pipeline.inspection.pixel_checks import budget_findings, face_mask
@@ -195,5 +196,5 @@ def test_masks_reaching_over_the_border_are_cut() -> None:
 
 def test_the_output_pixels_are_those_of_the_upright_original(album: ProtectedAlbum) -> None:
     original = decode_photo((album.input / "ann" / "1.jpg").read_bytes(), LIMITS).image
-    protected = decode_png(album.output_file("ann/1").read_bytes())
+    protected = decode_coded(album.output_file("ann/1").read_bytes())
     assert original.shape == protected.shape

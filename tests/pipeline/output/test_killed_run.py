@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.images.files import decode_png
+from pipeline.images.coding import decode_coded
 from pipeline.output.manifest import newest_state, read_manifest
 from pipeline.output.runs import list_runs, unfinished_runs
 from pipeline.storage.store import Store
@@ -80,7 +80,7 @@ def changes_of_a_run(uri: str, album: Album, fold_every_s: float) -> int:
 def check_nothing_lost_and_nothing_twice(uri: str, album: Album, computed: list[int]) -> None:
     store = Store(uri)
     for name, seed in NEW.items():
-        published = decode_png(store.read(f"images/{name}.png"))
+        published = decode_coded(store.read(f"images/{name}"))
         assert (published == protected_pixels(photo_image(32, 32, seed))).all()
     rows = read_manifest(store).to_pylist()
     decided = Counter((row["source_uri"], row["source_version"]) for row in rows)
@@ -91,12 +91,12 @@ def check_nothing_lost_and_nothing_twice(uri: str, album: Album, computed: list[
         assert state.output_key is not None
         assert store.sha256_of(state.output_key) == state.output_sha256
         name = uri_.removeprefix(f"file://{album.folder}/")
-        assert state.output_key == f"images/{name}.png"
+        assert state.output_key == f"images/{name}"
     assert unfinished_runs(store) == []
     keys = [info.key for info in store.list()]
     assert not [key for key in keys if "/data/" in key]
     assert sorted(key for key in keys if key.startswith("images/")) == [
-        f"images/{name}.png" for name in sorted(NEW)
+        f"images/{name}" for name in sorted(NEW)
     ]
     # At most the set in flight is computed again, and a run with nothing to do does nothing.
     assert sum(computed) <= 3 + 2

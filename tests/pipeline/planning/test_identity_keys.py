@@ -50,12 +50,12 @@ def test_keys_are_hidden_and_the_same_in_every_run(store: Store, album: Path) ->
     folders = {key.split("/")[0] for key in first}
     assert len(folders) == 2
     assert all(len(folder) == 32 and set(folder) <= set("0123456789abcdef") for folder in folders)
-    assert [key.split("/", 1)[1] for key in first].count("1.png.png") == 2
+    assert [key.split("/", 1)[1] for key in first].count("1.png") == 2
     (album / "ann/new.png").write_bytes(encode(photo_image(32, 32, 9), "PNG"))
     assert protect(store, album).counts == {"protected": 1}
     (new,) = set(images(store)) - set(first)
     assert new.split("/")[0] in folders
-    assert new.endswith("/new.png.png")
+    assert new.endswith("/new.png")
 
 
 def test_no_secret_lies_in_output(local_store: Store, album: Path) -> None:
@@ -82,7 +82,7 @@ def test_one_output_is_not_mixed(local_store: Store, tmp_path: Path, album: Path
     protect(named, album, "plain")
     with pytest.raises(ConfigurationError, match="holds photos under the names of people"):
         protect(named, album)
-    assert images(named) == ["ann/1.png.png", "ann/trip/2.png.png", "bob/1.png.png"]
+    assert images(named) == ["ann/1.png", "ann/trip/2.png", "bob/1.png"]
     assert images(local_store) == before
 
 

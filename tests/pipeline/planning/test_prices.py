@@ -79,7 +79,7 @@ def test_before_a_first_run_the_unknown_is_said(tmp_path: Path) -> None:
     preview = preview_run(
         str(tmp_path / "in"),
         str(tmp_path / "out"),
-        load_config("balanced"),
+        load_config("balanced", overrides=["output.format=png"]),
         RunOptions(),
         prices=Prices(worker_hour=3),
     )
@@ -114,3 +114,10 @@ def test_the_command_reads_the_file(tmp_path: Path) -> None:
     arguments = ["plan", str(tmp_path / "in"), str(tmp_path / "out"), "--preset", "zero-shot"]
     arguments += ["--seconds-per-photo", "2", "--prices", str(tmp_path / "prices.yaml")]
     assert "about 4.00 CHF" in CliRunner().invoke(app, arguments).stdout
+
+
+def test_before_a_first_run_a_file_is_taken_to_stay_as_large_as_it_is(tmp_path: Path) -> None:
+    write_album(tmp_path / "in", {"ann/1.jpg": jpeg_bytes(), "ann/2.jpg": jpeg_bytes(seed=1)})
+    source, output = str(tmp_path / "in"), str(tmp_path / "out")
+    preview = preview_run(source, output, load_config("balanced"), RunOptions())
+    assert preview.num_bytes_written == sum(p.stat().st_size for p in tmp_path.rglob("*.jpg"))

@@ -15,7 +15,8 @@ from dladiff.config import MethodSettings
 from dladiff.results import Cost, Photo, PhotoResult, SetResult
 from pipeline.config import load_config
 from pipeline.errors import ConfigurationError, DeviceFault, StoreThrottled
-from pipeline.images.files import DecodedPhoto, PhotoLimits, decode_photo, decode_png
+from pipeline.images.coding import decode_coded
+from pipeline.images.files import DecodedPhoto, PhotoLimits, decode_photo
 from pipeline.output.ledger import Ledger
 from pipeline.reasons import Reason
 from pipeline.records import CommitRecord, PhotoSet, ReadPhoto, SourcePhoto
@@ -86,7 +87,7 @@ def test_a_set_is_committed_once_with_staged_pixels_and_full_rows(
     store = open_store(settings.output_uri)
     for staged in decided(settings, photo_set).rows:
         assert staged.staged_key is not None
-        image, row = decode_png(store.read(staged.staged_key)), staged.row
+        image, row = decode_coded(store.read(staged.staged_key)), staged.row
         assert image.shape[:2] == (row.height, row.width)
         assert row.max_change_levels is not None
         assert 0 < row.max_change_levels <= 11
@@ -247,7 +248,7 @@ def test_a_set_with_too_many_pixels_is_protected_in_groups(
         content = Path(photo.uri.removeprefix("file://")).read_bytes()
         clean = decode_photo(content, PhotoLimits()).image
         assert staged.staged_key is not None
-        assert (decode_png(store.read(staged.staged_key)) == 255 - clean).all()
+        assert (decode_coded(store.read(staged.staged_key)) == 255 - clean).all()
 
 
 def protected_pixels(
