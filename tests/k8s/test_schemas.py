@@ -1,61 +1,44 @@
 """Every object against the schema of its kind, closed: a field that no one knows is refused."""
 
 import copy
-from functools import cache
+import re
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 
+from tests.k8s.custom_resources import refusals
 from tests.k8s.manifests import FOLDERS, WEIGHTS, Manifest, of_kind, rendered
+from tests.k8s.operator_rules import operator_refusals
 from tests.needed_tools import need
 from tools.deploy.render_manifests import ROOT
 from tools.deploy.render_manifests import rendered as made_files
 
-CRDS = ROOT.parent / "shared/kuberay"
 KUBERNETES = "1.34"
 OTHERS = {"PodMonitor", "PrometheusRule", "ResourceFlavor", "ClusterQueue", "LocalQueue"}
 """Kinds whose schema is not at hand; what matters of them is checked elsewhere."""
 
 
-@cache
-def crd_validator(kind: str) -> jsonschema.Draft202012Validator:
-    """Validator of a kind of KubeRay 1.7.0."""
-    file = CRDS / f"ray.io_{kind.lower()}s.yaml"
-    if not file.exists():
-        pytest.skip(f"no {file}: the CRD of KubeRay")
-    crd = yaml.load(file.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    [version] = [one for one in crd["spec"]["versions"] if one["name"] == "v1"]
-    return jsonschema.Draft202012Validator(closed(version["schema"]["openAPIV3Schema"]))
-
-
-def closed(schema: Any) -> Any:
-    """The same schema with no room for fields it does not name."""
-    if isinstance(schema, list):
-        return [closed(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    result = {key: closed(value) for key, value in schema.items()}
-    free = schema.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in schema
-    if isinstance(schema.get("properties"), dict) and not free:
-        result["additionalProperties"] = False
-    return result
-
-
-def errors(manifest: Manifest) -> list[str]:
-    """What KubeRay's schema says against an object."""
-    validator = crd_validator(manifest["kind"])
-    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(manifest)]
+def objects_of_kuberay(folder: str) -> list[Manifest]:
+    """Those of a folder, and the RayJob that a schedule creates from a file."""
+    found = [one for one in rendered(folder) if one["apiVersion"] == "ray.io/v1"]
+    for config in of_kind(folder, "ConfigMap"):
+        if "rayjob.yaml" in config["data"]:
+            found.append(yaml.safe_load(config["data"]["rayjob.yaml"]))
+    return found
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_objects_of_kuberay_fit_the_closed_schema(folder: str) -> None:
-    for manifest in rendered(folder):
-        if manifest["apiVersion"] == "ray.io/v1":
-            assert errors(manifest) == []
+def test_objects_of_kuberay_are_taken_by_the_api_server_and_run_by_the_operator(
+    folder: str,
+) -> None:
+    found = objects_of_kuberay(folder)
+    assert found
+    for manifest in found:
+        assert refusals(manifest) == []
+        assert operator_refusals(manifest) == []
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -82,12 +65,113 @@ def test_the_step_that_loads_weights_fits_the_schema_of_kubernetes(folder: str) 
 )
 def test_a_misspelt_field_or_value_would_be_found(where: list[str], key: str, value: Any) -> None:
     [manifest] = copy.deepcopy(of_kind("base", "RayJob"))
-    assert errors(manifest) == []
+    assert refusals(manifest) == []
     place = manifest["spec"]
     for name in where:
         place = place[name]
     place[key] = value
-    assert len(errors(manifest)) == 1
+    assert len(refusals(manifest)) == 1
+
+
+MULTIKUEUE, OPERATOR = "kueue.x-k8s.io/multikueue", "ray.io/kuberay-operator"
+DONE = {"jobStatus": "SUCCEEDED", "ttlSeconds": 1}
+POLICY = {"policy": "DeleteCluster"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"managedBy": "somebody"}, "must be either"),
+        ({"deletionStrategy": {}}, "requires either BOTH"),
+        ({"deletionStrategy": {"onSuccess": POLICY}}, "requires either BOTH"),
+        (
+            {
+                "deletionStrategy": {
+                    "onSuccess": POLICY,
+                    "onFailure": POLICY,
+                    "deletionRules": [POLICY | {"condition": DONE}],
+                }
+            },
+            "cannot be used together",
+        ),
+        (
+            {"deletionStrategy": {"deletionRules": [POLICY | {"condition": {"ttlSeconds": 1}}]}},
+            "requires either the JobStatus",
+        ),
+    ],
+)
+def test_rules_in_cel_refuse_what_the_schema_lets_through(
+    change: dict[str, Any], message: str
+) -> None:
+    [manifest] = copy.deepcopy(of_kind("base", "RayJob"))
+    manifest["spec"] |= change
+    assert any(message in one for one in refusals(manifest)), refusals(manifest)
+
+
+def test_a_rule_of_transitions_counts_on_an_update_alone() -> None:
+    [old] = copy.deepcopy(of_kind("base", "RayJob"))
+    old["spec"]["managedBy"] = OPERATOR
+    new = copy.deepcopy(old)
+    new["spec"]["managedBy"] = MULTIKUEUE
+    assert refusals(new) == []
+    assert refusals(old, old) == []
+    assert refusals(new, old) == ["$.spec.managedBy: the managedBy field is immutable"]
+
+
+def test_a_list_map_takes_each_key_once_after_defaulting() -> None:
+    [manifest] = copy.deepcopy(of_kind("base", "RayJob"))
+    head = manifest["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    ports = head["containers"][0]["ports"]
+    ports.append({"name": "again", "containerPort": 8080, "protocol": "TCP"})
+    [said] = refusals(manifest)
+    assert "duplicate entry" in said
+    assert "8080" in said
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        ("metadata.name", "d" * 48, "no more than 47"),
+        ("metadata.name", "1-dladiff", "DNS1035"),
+        ("spec.shutdownAfterJobFinishes", False, "need shutdownAfterJobFinishes"),
+        ("spec.activeDeadlineSeconds", 0, "positive"),
+        ("spec.submissionMode", "InteractiveMode", "incompatible with InteractiveMode"),
+        ("spec.submissionMode", "SidecarMode", "doesn't support a submitter"),
+        ("spec.runtimeEnvYAML", "- a\n- b", "no mapping"),
+        ("spec.rayClusterSpec.rayVersion", "2.51.0", "minimum Ray version"),
+        ("spec.rayClusterSpec.rayVersion", "nightly", "RayVersion is 'nightly'"),
+        ("spec.rayClusterSpec.headGroupSpec.resources", {"CPU": "1"}, "please use|both rayStart"),
+        ("spec.rayClusterSpec.headGroupSpec.labels", {"a b": "c"}, "invalid label"),
+        ("spec.rayClusterSpec.headGroupSpec.rayStartParams.labels", "a=b", "not supported"),
+        ("spec.rayClusterSpec.headGroupSpec.template.spec.containers", [], "one container"),
+    ],
+)
+def test_what_the_operator_would_refuse_is_found(where: str, value: Any, message: str) -> None:
+    [manifest] = copy.deepcopy(of_kind("base", "RayJob"))
+    *path, last = where.split(".")
+    place = manifest
+    for name in path:
+        place = place[name]
+    place[last] = value
+    assert re.search(message, "\n".join(operator_refusals(manifest)))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "is_one"),
+    [
+        ("17 * * * *", True),
+        ("@hourly", True),
+        ("TZ=Europe/Berlin 0,30 1-5 * * MON-FRI", True),
+        ("*/15 * * * *", True),
+        ("17 * * *", False),
+        ("hourly", False),
+        ("0 17 * * * *", False),
+    ],
+)
+def test_a_schedule_has_five_fields_or_a_known_name(schedule: str, is_one: bool) -> None:
+    [manifest] = copy.deepcopy(of_kind("overlays/ray-cron-job", "RayCronJob"))
+    manifest["spec"]["schedule"] = schedule
+    assert operator_refusals(manifest) == ([] if is_one else ["invalid cron schedule"])
 
 
 def test_made_files_are_up_to_date() -> None:
