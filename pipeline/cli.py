@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from pipeline.commands import config
 from pipeline.commands.audit import audit
 from pipeline.commands.check import check
+from pipeline.commands.convert import convert
 from pipeline.commands.evaluate import evaluate
 from pipeline.commands.explain import explain
 from pipeline.commands.forget import forget
@@ -114,6 +115,7 @@ for _command in (
     audit,
     check,
     models,
+    convert,
     gc,
     forget,
     k8s_run,

@@ -123,7 +123,7 @@ class OutputSettings(Settings):
     """``same``: the format and the name of the original, a JPEG with its own quantisation tables,
     subsampling and progressive flag; GIF, BMP and TIFF become PNG. ``png`` alone is lossless for
     every original. One OUTPUT keeps the format that it was begun with, and one of an earlier
-    version goes on with ``png``."""
+    version goes on with ``png``, until ``dladiff convert`` changes it."""
 
 
 class RunConfig(Settings):

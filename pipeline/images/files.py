@@ -58,6 +58,10 @@ class PhotoLimits:
         )
 
 
+NO_LIMITS = PhotoLimits(max_bytes=2**33, max_pixels=2**31, min_side_px=1)
+"""Of a photo that has a row: some run's limits allowed it, and today's settings must not matter."""
+
+
 @dataclass(frozen=True)
 class DecodedPhoto:
     """Pixels of a photo and what is worth knowing of its file."""

@@ -25,6 +25,7 @@ _NOTES = {
     "written_as_webp": "Its protected file is a WebP, not of its own format.",
     "written_as_heif": "Its protected file is a HEIF, not of its own format.",
     "written_as_avif": "Its protected file is an AVIF, not of its own format.",
+    "converted_from_png": "Its file was a PNG at first; its figures are those of the present file.",
     "exif_ignored": "Its EXIF is damaged: it was taken as upright.",
 }
 """``ManifestRow.source_notes`` in sentences."""

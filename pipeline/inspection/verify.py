@@ -14,7 +14,7 @@ from pipeline.catalog.folder import check_paths
 from pipeline.catalog.output_keys import ending_of
 from pipeline.errors import EnvironmentTrouble, PhotoError
 from pipeline.images.coding import Coding, coding_for, decode_coded
-from pipeline.images.files import Image, PhotoLimits, decode_photo
+from pipeline.images.files import NO_LIMITS, Image, decode_photo
 from pipeline.inspection.findings import Finding, VerifyReport
 from pipeline.inspection.pixel_checks import budget_findings, coded_findings
 from pipeline.inspection.unfinished import UnfinishedPhoto, unfinished_photos
@@ -25,9 +25,6 @@ from pipeline.output.runs import unfinished_runs
 from pipeline.storage.store import Store, open_store, read_uri
 
 _THREADS = 4
-_NO_LIMITS = PhotoLimits(max_bytes=2**33, max_pixels=2**31, min_side_px=1)
-"""A row exists, so some run's limits allowed the photo; today's settings must not matter."""
-
 _CHANGED = "the original has changed since"
 
 _COLUMNS = (
@@ -223,7 +220,7 @@ def _read_original(row: ManifestRow) -> _Original | str:
     if sha256(content).hexdigest() != row.source_sha256:
         return _CHANGED
     try:
-        image = decode_photo(content, _NO_LIMITS).image
+        image = decode_photo(content, NO_LIMITS).image
         return _Original(content, image, ending_of(row.source_uri))
     except PhotoError as error:
         return f"the original cannot be decoded ({error})"

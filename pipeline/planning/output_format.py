@@ -1,6 +1,7 @@
 """One OUTPUT, one kind of names: what ``output.format`` means where OUTPUT was begun before.
 
-Knows ``output_format.json`` in OUTPUT, which says with which ``output.format`` it was begun.
+Knows ``output_format.json`` in OUTPUT, which says with which ``output.format`` it was begun, or
+into which it was converted.
 """
 
 import json
@@ -29,7 +30,8 @@ def in_format_of(store: Store, config: RunConfig) -> RunConfig:
     elif found != wanted and "format" in config.output.model_fields_set:
         raise ConfigurationError(
             f"{store.uri} was begun with output.format {found}, and {wanted} would mix the two: "
-            f"leave output.format out to go on with {found}, or choose a new OUTPUT"
+            f"leave output.format out to go on with {found}, choose a new OUTPUT, or change all "
+            f"of this one by `dladiff convert {store.uri} --to {wanted}`"
         )
     return config.model_copy(update={"output": OutputSettings(format=found)})
 
@@ -39,8 +41,8 @@ def kept_format_note(wanted: OutputFormat, kept: OutputFormat) -> str | None:
     if kept == wanted:
         return None
     return (
-        f"OUTPUT was begun with output.format {kept} and goes on so; for {wanted} choose a "
-        "new OUTPUT"
+        f"OUTPUT was begun with output.format {kept} and goes on so; `dladiff convert OUTPUT --to "
+        f"{wanted}` changes all of it"
     )
 
 

@@ -37,6 +37,7 @@ COMMANDS = (
     "audit",
     "check",
     "models",
+    "convert",
     "gc",
     "forget",
     "k8s-run",

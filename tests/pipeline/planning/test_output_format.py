@@ -70,7 +70,9 @@ def test_an_output_of_an_earlier_version_goes_on_as_png_and_says_so(tmp_path: Pa
     options = RunOptions(on_method_change="keep")
     run_protection(str(album.input), album.store, CONFIG, options, told,
                    pool=OwnProcess(album.store))  # fmt: skip
-    assert [text for text in told.messages if "output.format png" in text and "new OUTPUT" in text]
+    assert [
+        text for text in told.messages if "output.format png" in text and "dladiff convert" in text
+    ]
     assert images(album.store) == ["ann/1.jpg.png", "ann/2.jpg.png", "ben/1.jpg.png",
                                    "ben/2.jpg.png", "cat/1.jpg.png"]  # fmt: skip
     (run_id,) = set(list_runs(album.store)) - {"run-1"}
@@ -88,7 +90,7 @@ def test_another_format_is_refused_before_anything_is_done(
     before = {info.key: info.version for info in local_store.list()}
     album_of(album, "ann/2.png")
     with pytest.raises(
-        ConfigurationError, match=f"begun with output.format {first}.* or choose a new OUTPUT"
+        ConfigurationError, match=f"begun with output.format {first}.* choose a new OUTPUT"
     ):
         protect(album, local_store, asking_for(second))
     after = {info.key: info.version for info in local_store.list()}
