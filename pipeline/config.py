@@ -80,6 +80,9 @@ class OperationSettings(Settings):
     """A stage of a set that makes no progress for so long ends its worker process."""
     max_failed: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Share of failed and quarantined photos above which the exit code is 2."""
+    min_target_met: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of a run's photos with a face that must reach ``layer2.target_cosine``; with fewer the
+    exit code is 2. 0: it is said how many did, and no more."""
     lock_ttl_s: Annotated[float, Field(gt=0)] = 120.0
     fold_every_s: Annotated[float, Field(gt=0)] = 600.0
     """How often decided photos enter the manifest while the run goes on."""

@@ -29,7 +29,10 @@ from pipeline.reasons import Reason, ReasonCode
 from pipeline.records import CommitRecord, PhotoSet, num_photos_of, photo_row
 from pipeline.reporting.reporter import Reporter
 from pipeline.reporting.tally import Tally
+from pipeline.reporting.target_words import target_shortfall
+from pipeline.reporting.words import format_count
 from pipeline.storage.store import Store
+from pipeline.targets import TargetCounts
 from pipeline.worker.settings import SetOutcome
 
 logger = logging.getLogger("dladiff.driver")
@@ -74,7 +77,7 @@ class Driver:
         self._operation, self._reporter, self._tally = operation, reporter, tally
         self._ledger = Ledger(store, run_id)
         self._canary, self._canary_failed = canary, False
-        self._held_statuses = Counter[str]()
+        self._held_statuses, self._held_targets = Counter[str](), TargetCounts()
         self._held_uploads: list[float] = []
         self._fold = self._new_fold()
         self._publishing: dict[Future[CommitRecord], PhotoSet] = {}
@@ -185,11 +188,12 @@ class Driver:
         tally, is_held = self._tally, self.holds_images
         published = tally.statuses - self._held_statuses if is_held else tally.statuses
         counts = dict(published) | ({"deferred": num_put_off} if num_put_off else {})
+        shortfalls = self._shortfalls()
         num_later = num_photos_of(self._undecided.values()) - num_put_off
         seconds = time.monotonic() - self._started
         return RunOutcome(
             run_id=self._run_id,
-            exit_code=self._exit_code(options, num_put_off),
+            exit_code=self._exit_code(options, num_put_off, bool(shortfalls)),
             counts=counts,
             seconds=seconds,
             photos_per_s=tally.num_photos / seconds if seconds else 0.0,
@@ -198,6 +202,8 @@ class Driver:
             gpu_seconds=tally.gpu_seconds,
             num_later=num_later + (tally.plan.num_later if tally.plan else 0),
             num_held=tally.num_held if is_held else 0,
+            targets=tally.targets - self._held_targets if is_held else tally.targets,
+            shortfalls=shortfalls,
             message=message,
         )
 
@@ -207,14 +213,27 @@ class Driver:
         on_purpose = self._limit_reached or self._canary_failed
         return [each for each in left if each.key in self._causes] if on_purpose else left
 
-    def _exit_code(self, options: RunOptions, num_put_off: int) -> int:
+    def _shortfalls(self) -> tuple[str, ...]:
+        """What a person asked for and the decided photos did not reach."""
+        tally, operation = self._tally, self._operation
+        found = []
+        if tally.failed_share > operation.max_failed:
+            photos = format_count(tally.num_photos, "photo")
+            found.append(
+                f"{tally.num_failed:,} of {photos} failed, more than --max-failed "
+                f"{operation.max_failed:g} allows"
+            )
+        if text := target_shortfall(tally.targets, operation.min_target_met):
+            found.append(text)
+        return tuple(found)
+
+    def _exit_code(self, options: RunOptions, num_put_off: int, falls_short: bool) -> int:
         if self._canary_failed:  # running again would not help, nor would another cluster
             return EXIT_ERROR
         if num_put_off:
             return EXIT_UNFINISHED
         # A job controller would build a new cluster for nothing: the photos are decided.
-        too_many = self._tally.failed_share > self._operation.max_failed and not options.batch
-        return EXIT_FAILURES if too_many else EXIT_DONE
+        return EXIT_FAILURES if falls_short and not options.batch else EXIT_DONE
 
     def _reason_of(self, photo_set: PhotoSet) -> Reason:
         return Reason(self._causes.get(photo_set.key, ReasonCode.NOT_REACHED))
@@ -245,7 +264,10 @@ class Driver:
                 self._say_decided(future.result(), _ages_s(_uploads(photo_set)))
 
     def _say_decided(self, record: CommitRecord, ages_s: Sequence[float] = ()) -> None:
-        self._reporter.set_decided(record.statuses(), record.seconds, record.gpu_seconds, ages_s)
+        targets = TargetCounts.of(staged.row for staged in record.rows)
+        self._reporter.set_decided(
+            record.statuses(), record.seconds, record.gpu_seconds, ages_s, targets
+        )
 
     def _take_unheard(self) -> None:
         """Takes what workers committed before they were stopped, but could no longer tell."""
@@ -259,6 +281,7 @@ class Driver:
         if not self._canary.hold(record):
             return False
         self._held_statuses.update(record.statuses())
+        self._held_targets += TargetCounts.of(staged.row for staged in record.rows)
         self._reporter.held(record.num_photos)
         return True
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.config import OnMethodChange
+from pipeline.targets import TargetCounts
 
 EXIT_DONE = 0
 """Every planned photo is decided, or left for later by a limit that a person set; failures
@@ -17,7 +18,8 @@ EXIT_ERROR = 1
 """A bug, a wrong configuration, OUTPUT is locked by another run, or a new method did not pass the
 gate before its first publish."""
 EXIT_FAILURES = 2
-"""All decided, but more failed than ``operation.max_failed`` allows; ``verify``: findings."""
+"""All decided, but more failed than ``operation.max_failed`` allows, or fewer reached their target
+than ``operation.min_target_met`` asks for; ``verify``: findings, or the latter."""
 EXIT_UNFINISHED = 3
 """Photos are left undecided because the environment was at fault; running again goes on."""
 
@@ -66,6 +68,8 @@ class PlanCounts:
     num_sets: int
     num_unchanged: int = 0
     """Photos whose newest manifest row is of the same version and method: nothing to do."""
+    num_below_target: int = 0
+    """Of these, protected photos that missed their target."""
     num_gone: int = 0
     """Manifest rows whose original is no longer in INPUT."""
     num_forgotten: int = 0
@@ -102,6 +106,10 @@ class RunOutcome:
     """Photos that a limit of ``RunOptions`` left for a later run."""
     num_held: int = 0
     """Photos of this run whose images wait until enough of a new method can be judged."""
+    targets: TargetCounts = field(default_factory=TargetCounts)
+    """Of the photos that this run protected, which reached their target."""
+    shortfalls: tuple[str, ...] = ()
+    """What a person asked for and this run did not reach, one sentence each."""
     message: str | None = None
     """One line for a person where there is something to say, e.g. why the run stopped early."""
 

@@ -71,6 +71,17 @@ Workers = Annotated[
         rich_help_panel="Machines",
     ),
 ]
+MinTargetMet = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SHARE",
+        help="Share of the photos with a face that must reach the target likeness "
+        "(layer2.target_cosine); with fewer the exit code is 2. Default: 0, it is only said.",
+        rich_help_panel="What to do",
+    ),
+]
 MethodChange = Annotated[
     Literal["keep", "reprotect"] | None,
     typer.Option(

@@ -10,6 +10,7 @@ from pipeline.commands.arguments import (
     ConfigFile,
     InputUri,
     MethodChange,
+    MinTargetMet,
     OutputUri,
     Overrides,
     Preset,
@@ -58,6 +59,7 @@ def protect(
             rich_help_panel="What to do",
         ),
     ] = None,
+    min_target_met: MinTargetMet = None,
     workers: Workers = None,
     gpus_per_worker: GpusPerWorker = None,
     ray_address: Annotated[
@@ -177,6 +179,7 @@ def protect(
         workers=workers,
         gpus_per_worker=gpus_per_worker,
         max_failed=max_failed,
+        min_target_met=min_target_met,
         single_writer=single_writer or None,
         allow_prefixes=allow_prefixes or None,
         canary=None if canary is None else {"num_sets": canary},

@@ -1,5 +1,6 @@
 """``dladiff verify``: does OUTPUT hold what its manifest says?"""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from pipeline.commands.arguments import (
     AllowPrefixes,
     AsJson,
+    MinTargetMet,
     OutputUri,
     Verbose,
     log_to_stderr,
@@ -25,20 +27,26 @@ def verify(
         ),
     ] = None,
     allow_prefixes: AllowPrefixes = None,
+    min_target_met: MinTargetMet = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Check every row of the manifest against the files: hash, size, budgets, completeness.
 
     Budgets are measured on the re-read pixels, inside and outside the face masks, wherever the
-    original can still be read. Exit code 2 if anything is found.
+    original can still be read. Exit code 2 if anything is found, or if fewer photos reached their
+    target than --min-target-met asks for.
     """
     log_to_stderr(verbose)
     from pipeline.inspection.findings import report_lines
     from pipeline.inspection.verify import verify_output
     from pipeline.reporting.displays import progress_bar
+    from pipeline.reporting.target_words import target_shortfall
 
     with progress_bar("verify") as on_progress:
         report = verify_output(output_uri, input_uri, tuple(allow_prefixes or ()), on_progress)
     show(report, report_lines, as_json)
-    raise typer.Exit(2 if report.num_findings else 0)
+    shortfall = target_shortfall(report.targets, min_target_met or 0.0)
+    if shortfall:
+        print(shortfall, file=sys.stderr)
+    raise typer.Exit(2 if report.num_findings or shortfall else 0)

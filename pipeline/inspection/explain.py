@@ -135,8 +135,10 @@ def _explain_state(store: Store, uri: str, state: SourceState) -> list[str]:
 def _verdict(state: SourceState) -> str:
     reason = Reason.parse(state.reason) if state.reason else None
     why = "no reason was recorded" if reason is None else reason.sentence()
+    below = ", less than asked for: its target likeness was missed"
+    below = below if state.target_met is False else ""
     if state.status == "protected":
-        return "It is protected"
+        return f"It is protected{below}"
     if state.status in PROTECTED_STATUSES:
         layer = "layer 1" if state.status == "layer1_only" else "layer 2"
         return f"It is protected by {layer} only: {why}"

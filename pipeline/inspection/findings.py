@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.reporting.target_words import NONE_REACHED, target_text
+from pipeline.targets import TargetCounts
+
 MAX_LISTED = 1000
 """Findings that are kept in full; beyond, they are only counted."""
 
@@ -37,6 +40,8 @@ class VerifyReport:
 
     statuses: dict[str, int] = field(default_factory=dict)
     """Newest rows by status."""
+    targets: TargetCounts = field(default_factory=TargetCounts)
+    """Of the protected photos, which reached their target likeness."""
     num_files: int = 0
     """Protected files whose bytes were hashed and decoded."""
     num_compared: int = 0
@@ -64,13 +69,17 @@ class VerifyReport:
 def report_lines(report: VerifyReport, max_findings: int = 20) -> list[str]:
     """The report for a person: what was checked, notes, the first findings, the verdict."""
     statuses = ", ".join(f"{name} {number:,}" for name, number in sorted(report.statuses.items()))
+    targets = report.targets
+    none = f", {NONE_REACHED}" if targets.all_missed else ""
     lines = [
-        f"photos      {sum(report.statuses.values()):,} ({statuses})",
+        f"photos      {sum(report.statuses.values()):,} ({statuses}){none}",
         f"files       {report.num_files:,} hashed and decoded",
         f"budgets     {report.num_compared:,} compared with their original, pixel by pixel",
     ]
     if report.num_input_photos is not None:
         lines.append(f"INPUT       {report.num_input_photos:,} photos looked up in the manifest")
+    if text := target_text(targets):
+        lines.append(f"target      {text}")
     lines += [f"note        {note}" for note in report.notes]
     lines += [
         f"{finding.kind:<12}{finding.where} {finding.detail}".rstrip()
@@ -79,5 +88,8 @@ def report_lines(report: VerifyReport, max_findings: int = 20) -> list[str]:
     if report.num_findings > max_findings:
         lines.append(f"... and {report.num_findings - max_findings:,} more, see --json")
     kinds = ", ".join(f"{kind} {number:,}" for kind, number in sorted(report.kinds.items()))
-    lines.append(f"found       {kinds}" if kinds else "found       nothing wrong")
+    fine = "nothing wrong" + (
+        f" with the files; {targets.num_missed:,} below target" if targets.num_missed else ""
+    )
+    lines.append(f"found       {kinds or fine}")
     return lines

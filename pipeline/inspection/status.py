@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyarrow.compute as pc
 
 from pipeline.errors import ConfigurationError
+from pipeline.manifest_row import NEVER_NULL, ManifestRow
 from pipeline.output.audits import Audit, read_audit
 from pipeline.output.gate import held_records, read_verdict
 from pipeline.output.ledger import Ledger
@@ -16,8 +17,10 @@ from pipeline.output.lock import LockHolder, read_lock
 from pipeline.output.manifest import newest_state, read_manifest
 from pipeline.output.runs import list_runs, read_finished, read_plan, read_run
 from pipeline.reporting.audit_words import audit_table
+from pipeline.reporting.target_words import NONE_REACHED, target_text
 from pipeline.reporting.words import format_count, format_duration
 from pipeline.storage.store import Store
+from pipeline.targets import TARGET_COLUMNS, TargetCounts
 
 _RECENT_S = 600.0
 """Throughput of an unfinished run is that of so many last seconds."""
@@ -51,6 +54,10 @@ class RunStatus:
     """Who holds OUTPUT now, this run or another."""
     output_counts: dict[str, int] = field(default_factory=dict)
     """Newest decisions on all photos that OUTPUT knows, by status, of every run."""
+    output_below_target: int = 0
+    """Of these, protected photos that missed their target likeness."""
+    targets: TargetCounts = field(default_factory=TargetCounts)
+    """Of the photos that the run protected, which reached their target."""
     num_runs: int = 1
     audit: Audit | None = None
     """What a quick attack on a few of the run's photo sets found; None: there was none."""
@@ -81,12 +88,14 @@ def read_status(store: Store, run_id: str | None = None) -> RunStatus:
     record, lock = read_run(store, run_id) or {}, read_lock(store)
     finished = read_finished(store, run_id)
     is_working = lock is not None and lock.run_id == run_id and lock.is_alive
+    states = newest_state(store).values()
     status = RunStatus(
         run_id=run_id,
         state="finished" if finished else "working" if is_working else "stopped",
         started_at=record.get("started_at", ""),
         lock=lock,
-        output_counts=dict(Counter(state.status for state in newest_state(store).values())),
+        output_counts=dict(Counter(state.status for state in states)),
+        output_below_target=sum(state.target_met is False for state in states),
         num_runs=len(runs),
         audit=read_audit(store, run_id),
     )
@@ -110,8 +119,10 @@ def _add_plan(status: RunStatus, store: Store) -> None:
 
 def _add_summary(status: RunStatus, store: Store, finished: Mapping[str, Any]) -> None:
     """Numbers of a finished run: its rows are in the manifest, the rest in its summary."""
-    rows = read_manifest(store, ["status", "reason", "set_key", "run_id"])
+    columns = {*NEVER_NULL, *TARGET_COLUMNS, "reason", "set_key", "run_id"}
+    rows = read_manifest(store, sorted(columns))
     rows = rows.filter(pc.equal(rows["run_id"], status.run_id))
+    status.targets = TargetCounts.of(map(ManifestRow.from_columns, rows.to_pylist()))
     status.counts = dict(Counter(rows["status"].to_pylist()))
     status.num_sets = len(set(rows["set_key"].to_pylist()) - {None})
     deferred = rows.filter(pc.equal(rows["status"], "deferred"))
@@ -128,11 +139,13 @@ def _add_summary(status: RunStatus, store: Store, finished: Mapping[str, Any]) -
 def _add_commits(status: RunStatus, store: Store) -> None:
     """Numbers of an unfinished run, from its commit records; the manifest may lag behind."""
     counts: Counter[str] = Counter()
+    targets = TargetCounts()
     decided: list[tuple[float, int]] = []
     for commit in Ledger(store, status.run_id).commits():
         counts.update(commit.statuses())
+        targets += TargetCounts.of(staged.row for staged in commit.rows)
         decided.append((_timestamp(commit.committed_at), commit.num_photos))
-    status.counts, status.num_sets = dict(counts), len(decided)
+    status.counts, status.num_sets, status.targets = dict(counts), len(decided), targets
     if not decided:
         status.seconds = _seconds_between(status.started_at, None)
         return
@@ -157,7 +170,8 @@ def _add_held(status: RunStatus, store: Store, method_digest: str | None) -> Non
 def status_lines(status: RunStatus) -> list[str]:
     """The same for a person."""
     counts = ", ".join(f"{name} {number:,}" for name, number in sorted(status.counts.items()))
-    lines = [f"run         {status.run_id}, {status.state}" + _exit_text(status.exit_code)]
+    none = f", {NONE_REACHED}" if status.targets.all_missed else ""
+    lines = [f"run         {status.run_id}, {status.state}" + _exit_text(status.exit_code) + none]
     if status.started_at:
         lines.append(f"started     {status.started_at[:19]} UTC, {format_duration(status.seconds)}")
     if status.num_planned is None and status.state != "finished":  # else gc has removed the plan
@@ -166,6 +180,8 @@ def status_lines(status: RunStatus) -> list[str]:
         sets = format_count(status.num_planned_sets or 0, "set")
         lines.append(f"planned     {format_count(status.num_planned, 'photo')} in {sets}")
     lines.append(f"decided     {counts or 'nothing'} ({format_count(status.num_sets, 'set')})")
+    if text := target_text(status.targets):
+        lines.append(f"target      {text}")
     lines += [f"deferred    {number:,} by {cause}" for cause, number in status.causes.items()]
     if status.num_held:
         why = status.gate or "the first sets of these settings are not judged yet"
@@ -182,8 +198,11 @@ def status_lines(status: RunStatus) -> list[str]:
     elif status.state == "stopped":
         lines.append("next        run `dladiff protect` again: it finishes this run and goes on")
     total = ", ".join(f"{name} {number:,}" for name, number in sorted(status.output_counts.items()))
+    below = status.output_below_target
     lines.append(
-        f"OUTPUT      {total or 'no photo decided'}, {format_count(status.num_runs, 'run')}"
+        f"OUTPUT      {total or 'no photo decided'}"
+        + (f" ({below:,} below their target)" if below else "")
+        + f", {format_count(status.num_runs, 'run')}"
     )
     if status.audit is not None:
         lines += [f"{name}: {value}" for name, value in audit_table(status.audit)]

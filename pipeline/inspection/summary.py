@@ -6,16 +6,17 @@ from statistics import fmean
 
 from pipeline.manifest_row import PROTECTED_STATUSES, CosineColumn, ManifestRow
 from pipeline.reasons import Reason
+from pipeline.reporting.target_words import NONE_REACHED, target_text
+from pipeline.targets import TARGET_COLUMNS, TargetCounts
 
 SUMMARY_COLUMNS = (
-    "status",
+    *TARGET_COLUMNS,
     "reason",
     "num_faces",
     "max_change_levels",
     "max_change_levels_outside_faces",
     "psnr_db",
     "ssim",
-    "identity_cosines",
     "seconds",
 )
 """Columns of the manifest that ``summary_table`` reads."""
@@ -31,9 +32,13 @@ def summary_table(rows: Iterable[ManifestRow]) -> list[tuple[str, str]]:
         if row.status not in PROTECTED_STATUSES and row.reason
     )
     done = [row for row in rows if row.status in PROTECTED_STATUSES]
-    table = [("photos", f"{len(rows):,}")]
+    targets = TargetCounts.of(rows)
+    none = f", {NONE_REACHED}" if targets.all_missed else ""
+    table = [("photos", f"{len(rows):,}{none}")]
     table += [(status, f"{number:,}") for status, number in sorted(statuses.items())]
     table += [(f"reason {reason}", f"{number:,}") for reason, number in sorted(reasons.items())]
+    if text := target_text(targets):
+        table.append(("target likeness", text))
     for name, column, unit in (
         ("largest change", "max_change_levels", " levels of 255"),
         ("largest change outside faces", "max_change_levels_outside_faces", " levels of 255"),

@@ -23,6 +23,7 @@ from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output.manifest import SourceState, newest_rows, read_manifest, require_states
 from pipeline.output.runs import unfinished_runs
 from pipeline.storage.store import Store, open_store, read_uri
+from pipeline.targets import TARGET_COLUMNS, TargetCounts
 
 _THREADS = 4
 _CHANGED = "the original has changed since"
@@ -31,7 +32,6 @@ _COLUMNS = (
     "source_uri",
     "source_sha256",
     "output_sha256",
-    "status",
     "width",
     "height",
     "faces",
@@ -40,6 +40,7 @@ _COLUMNS = (
     "max_change_levels",
     "max_change_levels_outside_faces",
     "coded_change_levels",
+    *TARGET_COLUMNS,
 )
 
 
@@ -113,6 +114,8 @@ def _check_rows(
             known.is_same[uri] = outcome.is_compared
         if uri in states and states[uri].status == "source_gone":
             known.before_gone[uri] = outcome.row.status
+        else:
+            report.targets += TargetCounts.of([outcome.row])
         on_progress(done, len(states))
     for trouble, number in sorted(originals.items()):
         report.notes.append(f"budgets not checked for {number} photos: {trouble}")

@@ -114,6 +114,7 @@ def held_states(records: Iterable[CommitRecord]) -> dict[str, SourceState]:
             output_sha256=staged.row.output_sha256,
             run_id=record.run_id,
             committed_at=record.committed_at,
+            target_met=staged.row.target_met,
         )
         for record in records
         for staged in record.rows

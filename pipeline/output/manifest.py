@@ -22,7 +22,7 @@ _BATCH_ROWS = 1000
 
 _STATE_COLUMNS = [
     "identity", "source_uri", "source_version", "source_sha256", "output_uri", "output_sha256",
-    "status", "reason", "method_digest", "run_id", "committed_at",
+    "status", "reason", "target_met", "method_digest", "run_id", "committed_at",
 ]  # fmt: skip
 
 
@@ -43,6 +43,8 @@ class SourceState:
     output_sha256: str | None
     run_id: str
     committed_at: str
+    target_met: bool | None = None
+    """See ``ManifestRow``; None also of a photo that is gone."""
 
 
 def read_manifest(store: Store, columns: Sequence[str] | None = None) -> pa.Table:
@@ -92,6 +94,7 @@ def _state(row: dict[str, Any], images_root: str) -> SourceState:
         output_sha256=row["output_sha256"],
         run_id=intern(row["run_id"]),
         committed_at=row["committed_at"],
+        target_met=row["target_met"],
     )
 
 

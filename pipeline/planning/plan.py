@@ -40,6 +40,8 @@ class PhotoCounts:
     retry: int = 0
     unchanged: int = 0
     """Decided, and nothing to do."""
+    below_target: int = 0
+    """Of the unchanged ones: protected, and the target likeness was missed."""
     standing_failure: int = 0
     """Failed or quarantined before, and not asked for again."""
     ignored: int = 0
@@ -96,6 +98,7 @@ class Plan:
             num_photos=num_photos_of(self.photo_sets),
             num_sets=len(self.photo_sets),
             num_unchanged=self.counts.unchanged + self.counts.standing_failure,
+            num_below_target=self.counts.below_target,
             num_gone=self.counts.gone,
             num_forgotten=self.counts.forgotten,
             num_identities=len({photo_set.identity for photo_set in self.photo_sets}),
@@ -141,6 +144,7 @@ def make_plan(
     photos = assign_output_keys(taken, held, catalog.given_keys)
     numbers: Counter[Decision] = Counter()
     refused: Counter[str] = Counter()
+    num_below_target = 0
     to_do: list[SourcePhoto] = []
     missing = frozenset(gone)  # a catalog file may still name them
     for photo in photos:
@@ -149,6 +153,8 @@ def make_plan(
         state = states.get(photo.uri)
         decision = rules.decide(photo, state)
         numbers[decision] += 1
+        if decision == "unchanged" and state is not None:
+            num_below_target += state.target_met is False
         if decision == "refused" and state is not None:
             refused[state.run_id] += 1
         elif decision in _TO_DO:
@@ -169,6 +175,7 @@ def make_plan(
             method_changed=numbers["method_changed"],
             retry=numbers["retry"],
             unchanged=numbers["unchanged"],
+            below_target=num_below_target,
             standing_failure=numbers["standing_failure"],
         ),
         gone_rows=[_gone_row(uri, states[uri], output_uri) for uri in gone],

@@ -20,6 +20,7 @@ from rich.text import Text
 from pipeline.options import EXIT_ERROR, PlanCounts, RunOutcome
 from pipeline.reporting.reporter import Reporter
 from pipeline.reporting.tally import Tally
+from pipeline.reporting.target_words import NONE_REACHED, target_text
 from pipeline.reporting.words import format_bytes, format_count, format_duration
 
 _log = logging.getLogger("dladiff.progress")
@@ -92,6 +93,8 @@ def progress_line(tally: Tally) -> str:
         *(f"{status} {number:,}" for status, number in sorted(tally.statuses.items())),
         *(f"deferred ({cause}) {number:,}" for cause, number in sorted(tally.causes.items())),
     ]
+    if tally.targets.num_missed:
+        parts.append(f"below target {tally.targets.num_missed:,}")
     if tally.num_held:
         parts.append(f"{tally.num_held:,} of them held back")
     if tally.photos_per_s:
@@ -106,6 +109,7 @@ def plan_line(plan: PlanCounts) -> str:
     if not plan.num_photos:
         return (
             f"nothing to do: {format_count(plan.num_unchanged, 'photo')} up to date"
+            + _below_target_text(plan)
             + (f", {plan.num_gone:,} gone" if plan.num_gone else "")
             + _forgotten_text(plan)
         )
@@ -113,10 +117,14 @@ def plan_line(plan: PlanCounts) -> str:
         f"{format_count(plan.num_photos, 'photo')} of "
         f"{format_count(plan.num_identities, 'identity', 'identities')} in "
         f"{format_count(plan.num_sets, 'set')}, {format_bytes(plan.num_bytes)} to read; "
-        f"{plan.num_unchanged:,} up to date, {plan.num_gone:,} gone"
+        f"{plan.num_unchanged:,} up to date{_below_target_text(plan)}, {plan.num_gone:,} gone"
         + _forgotten_text(plan)
         + (f"; {plan.num_later:,} left for a later run" if plan.num_later else "")
     )
+
+
+def _below_target_text(plan: PlanCounts) -> str:
+    return f" ({plan.num_below_target:,} of them below target)" if plan.num_below_target else ""
 
 
 def _forgotten_text(plan: PlanCounts) -> str:
@@ -128,13 +136,17 @@ def summary_lines(outcome: RunOutcome) -> list[str]:
     counts = ", ".join(f"{status} {number:,}" for status, number in sorted(outcome.counts.items()))
     lines = [
         f"run {outcome.run_id}: {counts or 'nothing to do'}; "
-        f"{format_duration(outcome.seconds)}"
+        + (f"{NONE_REACHED}; " if outcome.targets.all_missed else "")
+        + f"{format_duration(outcome.seconds)}"
         + (f", {outcome.photos_per_s:.2g} photos/s" if outcome.photos_per_s else "")
     ]
     lines += [
         f"deferred by {cause}: {format_count(number, 'set')}"
         for cause, number in sorted(outcome.causes.items())
     ]
+    if text := target_text(outcome.targets):
+        lines.append(f"target likeness {text}")
+    lines += outcome.shortfalls
     if outcome.message:
         lines.append(outcome.message)
     if outcome.num_held:
@@ -193,6 +205,8 @@ class _LivePicture:
         table = Table.grid(padding=(0, 2))
         for status, number in sorted(tally.statuses.items()):
             table.add_row(status, f"{number:,}")
+        if tally.targets.num_missed:
+            table.add_row("below target", f"{tally.targets.num_missed:,}")
         for cause, number in sorted(tally.causes.items()):
             table.add_row(f"deferred ({cause})", format_count(number, "set"))
         bar = ProgressBar(max(1, tally.plan.num_photos), tally.num_photos, width=40)

@@ -1,4 +1,5 @@
-"""The driver's Prometheus metrics of one run. Labels: status, stage, layer, cause; never a name."""
+"""The driver's Prometheus metrics of one run. Labels: status, stage, cause,
+encoder, reached; never the name of a person or photo."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,8 +9,9 @@ from prometheus_client.exposition import start_http_server
 
 from pipeline.errors import ConfigurationError
 from pipeline.options import PlanCounts, RunOutcome
-from pipeline.reporting.reporter import Reporter
+from pipeline.reporting.reporter import NO_TARGETS, Reporter
 from pipeline.reporting.tally import Tally
+from pipeline.targets import TargetCounts
 
 _SET_SECONDS = (1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600)
 _AGE_SECONDS = (60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86400, 3 * 86400, 7 * 86400)
@@ -43,6 +45,20 @@ class RunMetrics(Reporter):
             ["cause"],
             registry=registry,
         )
+        self._targets = Counter(
+            "dladiff_target_photos",
+            "Protected photos with a face, by whether they reached their target likeness.",
+            ["reached"],
+            registry=registry,
+        )
+        self._encoder_targets = Counter(
+            "dladiff_encoder_target_photos",
+            "The same for one encoder of those in the loss.",
+            ["encoder", "reached"],
+            registry=registry,
+        )
+        for reached in ("yes", "no"):
+            self._targets.labels(reached=reached)
         self._stage = Gauge(
             "dladiff_stage", "1 for the stage the driver is in.", ["stage"], registry=registry
         )
@@ -110,12 +126,22 @@ class RunMetrics(Reporter):
         seconds: float,
         gpu_seconds: float = 0.0,
         ages_s: Sequence[float] = (),
+        targets: TargetCounts = NO_TARGETS,
     ) -> None:
         for status, number in statuses.items():
             self._decided.labels(status=status).inc(number)
+        self._count_targets(targets)
         self._gpu_seconds.inc(gpu_seconds)
         self._set_seconds.observe(seconds)
         self._observe(ages_s)
+
+    def _count_targets(self, targets: TargetCounts) -> None:
+        self._targets.labels(reached="yes").inc(targets.num_met)
+        self._targets.labels(reached="no").inc(targets.num_missed)
+        for encoder in targets.encoders:
+            met, missed = targets.met_by.get(encoder, 0), targets.missed_by.get(encoder, 0)
+            self._encoder_targets.labels(encoder=encoder, reached="yes").inc(met)
+            self._encoder_targets.labels(encoder=encoder, reached="no").inc(missed)
 
     def released(self, num_photos: int, ages_s: Sequence[float]) -> None:
         self._observe(ages_s)

@@ -6,6 +6,9 @@ Knows counts, stages and times. Never sees an identity or a file name, so it can
 from collections.abc import Mapping, Sequence
 
 from pipeline.options import PlanCounts, RunOutcome
+from pipeline.targets import TargetCounts
+
+NO_TARGETS = TargetCounts()
 
 
 class Reporter:
@@ -23,6 +26,7 @@ class Reporter:
         seconds: float,
         gpu_seconds: float = 0.0,
         ages_s: Sequence[float] = (),
+        targets: TargetCounts = NO_TARGETS,
     ) -> None:
         """One photo set is decided, and published unless it is ``held`` back.
 
@@ -31,6 +35,7 @@ class Reporter:
             seconds: Wall seconds the worker spent on the set.
             gpu_seconds: Seconds of that on an accelerator.
             ages_s: Where known, seconds since each published photo was uploaded.
+            targets: Which photos of the set reached their target.
         """
 
     def held(self, num_photos: int) -> None:
@@ -69,9 +74,10 @@ class Reporters(Reporter):
         seconds: float,
         gpu_seconds: float = 0.0,
         ages_s: Sequence[float] = (),
+        targets: TargetCounts = NO_TARGETS,
     ) -> None:
         for reporter in self._reporters:
-            reporter.set_decided(statuses, seconds, gpu_seconds, ages_s)
+            reporter.set_decided(statuses, seconds, gpu_seconds, ages_s, targets)
 
     def held(self, num_photos: int) -> None:
         for reporter in self._reporters:

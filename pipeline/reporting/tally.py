@@ -8,7 +8,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.options import PlanCounts, RunOutcome
-from pipeline.reporting.reporter import Reporter
+from pipeline.reporting.reporter import NO_TARGETS, Reporter
+from pipeline.targets import TargetCounts
 
 _WINDOW_SETS = 32
 """Throughput is that of so many last sets, so that an early stall does not spoil the estimate."""
@@ -25,6 +26,7 @@ class Tally(Reporter):
         self.stage_name = "starting"
         self.statuses: Counter[str] = Counter()
         self.causes: Counter[str] = Counter()
+        self.targets = NO_TARGETS
         self.num_sets = 0
         self.num_held = 0
         self.gpu_seconds = 0.0
@@ -43,8 +45,10 @@ class Tally(Reporter):
         seconds: float,
         gpu_seconds: float = 0.0,
         ages_s: Sequence[float] = (),
+        targets: TargetCounts = NO_TARGETS,
     ) -> None:
         self.statuses.update(statuses)
+        self.targets += targets
         self.num_sets += 1
         self.gpu_seconds += gpu_seconds
         self._recent.append((self._clock(), sum(statuses.values())))
@@ -82,10 +86,14 @@ class Tally(Reporter):
         return self.num_left + self.num_held + (0 if self.plan is None else self.plan.num_later)
 
     @property
+    def num_failed(self) -> int:
+        """Failed and quarantined photos."""
+        return self.statuses["failed"] + self.statuses["quarantined"]
+
+    @property
     def failed_share(self) -> float:
         """Share of failed and quarantined photos among the decided ones."""
-        bad = self.statuses["failed"] + self.statuses["quarantined"]
-        return bad / self.num_photos if bad else 0.0
+        return self.num_failed / self.num_photos if self.num_failed else 0.0
 
     @property
     def photos_per_s(self) -> float:

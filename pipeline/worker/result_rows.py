@@ -26,6 +26,7 @@ def result_row(
         photo_row(photo.source, result.status, photo_set, reason),
         source_sha256=photo.sha256,
         target_met=result.target_met,
+        target_cosine=None if result.target_met is None else method.layer2.target_cosine,
         stop_reason=result.stop_reason or of_set.layer1_stop_reason,
         width=decoded.image.shape[1],
         height=decoded.image.shape[0],

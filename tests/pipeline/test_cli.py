@@ -236,7 +236,16 @@ def test_protect_hands_every_option_to_the_run(run: Run, tmp_path: Path) -> None
         *("--set", "layer1.likeness.num_steps=7", "--set", "read_concurrency=2", "--run-id", "r9"),
         *("--ray-address", "auto", "--workers", "3", "--gpus-per-worker", "0.5"),
         *("--on-method-change", "keep", "--retry-failed", "--retry-quarantined"),
-        *("--max-failed", "0.1", "--wait", "--batch", "--single-writer", "--log-json"),
+        *(
+            "--max-failed",
+            "0.1",
+            "--min-target-met",
+            "0.8",
+            "--wait",
+            "--batch",
+            "--single-writer",
+            "--log-json",
+        ),
         *("--allow-prefix", "s3://a/b", "--allow-prefix", "/c: d", "--metrics-port", "0"),
     )
     assert result.exit_code == 0, result.output
@@ -255,6 +264,7 @@ def test_protect_hands_every_option_to_the_run(run: Run, tmp_path: Path) -> None
     method, operation = run.config.method, run.config.operation
     assert (method.preset, method.seed, method.layer1.likeness.num_steps) == ("fast", 5, 7)
     assert (operation.workers, operation.gpus_per_worker, operation.max_failed) == (3, 0.5, 0.1)
+    assert operation.min_target_met == 0.8
     assert (operation.single_writer, operation.max_set_photos) == (True, 8)
     assert operation.allow_prefixes == ("s3://a/b", "/c: d")
     assert operation.read_concurrency == 2

@@ -14,9 +14,10 @@ from pipeline.output.lock import LockLostError, OutputLock
 from pipeline.output.manifest import read_manifest
 from pipeline.reasons import Reason
 from pipeline.records import CommitRecord, PhotoSet, StagedRow, photo_row
-from pipeline.reporting.reporter import Reporter, Reporters
+from pipeline.reporting.reporter import NO_TARGETS, Reporter, Reporters
 from pipeline.reporting.tally import Tally
 from pipeline.storage.store import Store
+from pipeline.targets import TargetCounts
 from pipeline.worker.settings import SetOutcome
 from tests.pipeline.mini_run import done_record, photo_set, protect, source_photo
 
@@ -37,6 +38,7 @@ class Heard(Reporter):
         seconds: float,
         gpu_seconds: float = 0.0,
         ages_s: Sequence[float] = (),
+        targets: TargetCounts = NO_TARGETS,
     ) -> None:
         self.decided.append(dict(statuses))
 

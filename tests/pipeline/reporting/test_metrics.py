@@ -11,7 +11,7 @@ from pipeline.reporting.metrics import RunMetrics
 from pipeline.reporting.reporter import Reporter, Reporters
 from pipeline.reporting.tally import Tally
 
-ALLOWED_LABELS = {"status", "stage", "layer", "cause", "le"}
+ALLOWED_LABELS = {"status", "stage", "cause", "encoder", "reached", "le"}
 
 
 def observed() -> tuple[RunMetrics, Reporter]:
