@@ -111,7 +111,7 @@ def test_of_a_photo_that_is_gone_the_served_file_is_still_checked(gone: Story) -
     assert report.findings == []
     assert (report.num_files, report.num_compared) == (3, 2)
     assert report.notes == ["budgets not checked for 1 photos: the original is gone"]
-    (gone.output / "images/ann/1.png.png").write_bytes(b"another")
+    (gone.output / "images/ann/1.png").write_bytes(b"another")
     assert gone.verify().kinds == {"wrong_hash": 1}
 
 
@@ -133,7 +133,7 @@ def test_a_photo_that_went_and_came_back_is_accounted_for(gone: Story) -> None:
 def test_budgets_of_a_photo_that_came_back_are_still_judged(gone: Story) -> None:
     gone.put("ann/1.png", 0)
     content = encode_png(255 - photo_image(32, 32, 0))
-    (gone.output / "images/ann/1.png.png").write_bytes(content)
+    (gone.output / "images/ann/1.png").write_bytes(content)
     assert gone.verify().kinds == {"wrong_hash": 1}
 
 
@@ -208,7 +208,7 @@ def test_a_catalog_that_names_files_that_are_not_there_is_no_alarm(
 def test_a_copy_of_a_protected_file_under_another_name_is_unknown(story: Story) -> None:
     story.protect()
     images = story.output / "images"
-    shutil.copy(images / "ann/1.png.png", images / "ann/copy.png.png")
+    shutil.copy(images / "ann/1.png", images / "ann/copy.png")
     assert story.verify().kinds == {"unknown_file": 1}
 
 
