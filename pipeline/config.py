@@ -88,6 +88,18 @@ class OperationSettings(Settings):
     """How often decided photos enter the manifest while the run goes on."""
     allow_prefixes: tuple[str, ...] = ()
     """Further URI prefixes that a catalog file may point to, besides INPUT."""
+    include: tuple[str, ...] = ()
+    """Patterns of the files in a folder INPUT that are looked at, as a shell has them (``*.jpg``,
+    ``ann/2024/*``), whatever the case. One with a slash is compared with the path below INPUT, one
+    without with each name on it. None: all files. Of a file without a photo's extension the first
+    bytes are read, on a bucket by one request each: that is what patterns save."""
+    exclude: tuple[str, ...] = ()
+    """The same of files that are not looked at. Photos in OUTPUT that are left out stay there."""
+    max_gone: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of INPUT's photos in OUTPUT that may be gone at once; where more are, a volume is most
+    likely not mounted, and nothing is done. 1: all may go."""
+    max_gone_photos: Annotated[int, Field(ge=0)] = 2
+    """So few may be gone whatever their share is, as long as INPUT holds another photo."""
     delete_gone_outputs: bool = False
     """Delete the protected photo when its original is gone."""
     identity_keys: Literal["plain", "hmac"] = "plain"

@@ -205,6 +205,8 @@ class Driver:
             targets=tally.targets - self._held_targets if is_held else tally.targets,
             shortfalls=shortfalls,
             message=message,
+            passed_over=tally.plan.passed_over if tally.plan else {},
+            passed_over_types=tally.plan.passed_over_types if tally.plan else {},
         )
 
     def _put_off(self) -> list[PhotoSet]:
@@ -230,7 +232,9 @@ class Driver:
     def _exit_code(self, options: RunOptions, num_put_off: int, falls_short: bool) -> int:
         if self._canary_failed:  # running again would not help, nor would another cluster
             return EXIT_ERROR
-        if num_put_off:
+        # A new cluster may not read such a folder either.
+        is_denied = self._tally.plan is not None and self._tally.plan.num_denied > 0
+        if num_put_off or (is_denied and not options.batch):
             return EXIT_UNFINISHED
         # A job controller would build a new cluster for nothing: the photos are decided.
         return EXIT_FAILURES if falls_short and not options.batch else EXIT_DONE

@@ -21,7 +21,8 @@ EXIT_FAILURES = 2
 """All decided, but more failed than ``operation.max_failed`` allows, or fewer reached their target
 than ``operation.min_target_met`` asks for; ``verify``: findings, or the latter."""
 EXIT_UNFINISHED = 3
-"""Photos are left undecided because the environment was at fault; running again goes on."""
+"""Photos are left undecided because the environment was at fault, or a folder of INPUT may not be
+read; running again goes on."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,15 @@ class PlanCounts:
     unknown."""
     num_later: int = 0
     """Photos to do that ``RunOptions.max_sets`` leaves for a later run."""
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """Files of INPUT that are not taken for photos, by reason (``reasons.PASSED_OVER``)."""
+    passed_over_types: Mapping[str, int] = field(default_factory=dict)
+    """Those that are no photos, by extension."""
+
+    @property
+    def num_denied(self) -> int:
+        """Folders of INPUT that may not be read."""
+        return self.passed_over.get("denied", 0)
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,9 @@ class RunOutcome:
     """Of the photos that this run protected, which reached their target."""
     shortfalls: tuple[str, ...] = ()
     """What a person asked for and this run did not reach, one sentence each."""
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """As in ``PlanCounts``."""
+    passed_over_types: Mapping[str, int] = field(default_factory=dict)
     message: str | None = None
     """One line for a person where there is something to say, e.g. why the run stopped early."""
 

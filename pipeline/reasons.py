@@ -5,6 +5,7 @@ The manifest's column ``reason`` holds ``code`` or ``code: detail``. Every code 
 it ended a process, or the cause of a deferral (``errors.EnvironmentTrouble.cause``).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Self
@@ -24,6 +25,7 @@ class ReasonCode(StrEnum):
 
     EMPTY_FILE = "empty_file"
     NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED_FORMAT = "unsupported_format"
     TRUNCATED = "truncated"
     CORRUPT = "corrupt"
     TOO_MANY_BYTES = "too_many_bytes"
@@ -53,6 +55,11 @@ class ReasonKind:
 REASON_KINDS: dict[str, ReasonKind] = {
     ReasonCode.EMPTY_FILE: ReasonKind("file", "the file is empty", "upload it again"),
     ReasonCode.NOT_AN_IMAGE: ReasonKind("file", "its content is no image, whatever its name says"),
+    ReasonCode.UNSUPPORTED_FORMAT: ReasonKind(
+        "file",
+        "it is a photo in a format that is not read",
+        "convert it to JPEG, PNG, WebP, HEIC, AVIF or TIFF",
+    ),
     ReasonCode.TRUNCATED: ReasonKind(
         "file", "the file ends too early: it was probably not copied whole", "upload it again"
     ),
@@ -95,6 +102,39 @@ REASON_KINDS: dict[str, ReasonKind] = {
     ReasonCode.NOT_IN_INPUT: ReasonKind("source", "it is not in INPUT any more"),
     ReasonCode.NOT_REACHED: ReasonKind("set", "the run ended before it", "run it again"),
 }
+
+
+PASSED_OVER: dict[str, str] = {
+    "hidden": "hidden or of a system",
+    "other_type": "no photo by their first bytes",
+    "empty": "empty",
+    "left_out": "left out by --include or --exclude",
+    "denied": "not readable, photos or not",
+    "link_leaves_folder": "links that lead out of INPUT",
+    "link_loop": "links that lead in a circle",
+    "not_a_file": "no files (pipes, devices, links to nothing)",
+    "undecodable_name": "under a name that is no text",
+}
+"""Why files of INPUT get no row, in words for a person. What may be a photo is not among them."""
+
+_SHOWN_TYPES = 5
+"""Extensions that are named; the most frequent ones."""
+
+
+def passed_over_text(numbers: Mapping[str, int], extensions: Mapping[str, int]) -> str:
+    """``4 hidden or of a system, 3 no photo by their first bytes (mov 2, none 1)``.
+
+    Args:
+        numbers: Files by a reason of ``PASSED_OVER``.
+        extensions: Those of ``other_type`` by extension.
+    """
+    shown = sorted(extensions.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN_TYPES]
+    types = ", ".join(f"{name or 'none'} {number:,}" for name, number in shown)
+    return ", ".join(
+        f"{numbers[reason]:,} {words}" + (f" ({types})" if reason == "other_type" and types else "")
+        for reason, words in PASSED_OVER.items()
+        if numbers.get(reason)
+    )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pipeline.output.canary import Canary, CanaryFailed, accept
 from pipeline.output.fold import write_part
 from pipeline.output.gate import drop_held
 from pipeline.output.lock import OutputLock
+from pipeline.output.manifest import decided_sources
 from pipeline.output.recovery import recover
 from pipeline.output.runs import (
     finish_run,
@@ -117,6 +119,8 @@ def run_protection(
         )
         stack.callback(driver.close)
         reporter.started(plan.summary())
+        if plan.catalog_report.denied:
+            reporter.denied(plan.catalog_report.denied)
         message = None
         if plan.photo_sets:
             pool = pool or _fitting_pool(config, options, plan.summary().num_photos)
@@ -168,7 +172,8 @@ def plan_run(
     """
     config = in_format_of(store, config)
     digest = method_digest(config.method, weights)
-    catalog = read_catalog(input_uri, config.operation, store.uri)
+    known = partial(decided_sources, store)
+    catalog = read_catalog(input_uri, config.operation, store.uri, known)
     rules = DecisionRules.asked_for(options, digest)
     plan, kept = plan_beside_held(catalog, store, config, rules, run_id, options.reprotect, held)
     plan = plan.limited_to(options.max_sets)

@@ -1,16 +1,19 @@
 """INPUT -> the photos it holds: ``<identity>/<photo>`` folders, or a catalog file.
 
-Lists; opens no photo. What a file really is, the reader finds out by its content.
+Lists; decodes no photo. What a file really is, the reader finds out by its content.
 """
 
+import difflib
 import sys
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 
+from pipeline.catalog.looking import photos_among
+from pipeline.catalog.names import Choice, extension, hidden_part, is_hidden
 from pipeline.catalog.output_keys import output_key
-from pipeline.catalog.photos import LOOK_UPS, Catalog, CatalogReport, count_photos
+from pipeline.catalog.photos import Catalog, CatalogReport, count_photos, side_by_side
 from pipeline.config import OperationSettings
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, EnvironmentTrouble
 from pipeline.records import MISSING_VERSION, SourcePhoto
 from pipeline.storage.store import ObjectInfo, Skipped, Store, lies_below, normalise_uri, open_store
 from pipeline.storage.uris import folder_and_name, root_of
@@ -18,9 +21,11 @@ from pipeline.storage.uris import folder_and_name, root_of
 PHOTO_EXTENSIONS = frozenset(
     ("jpg", "jpeg", "png", "webp", "heic", "heif", "avif", "bmp", "tif", "tiff", "gif")
 )
+"""Of names that promise a photo: such a file is taken for one without a look, and gets a row
+whatever it holds."""
 CATALOG_EXTENSIONS = frozenset(("csv", "parquet", "pq"))
-_SYSTEM_FOLDERS = frozenset(("@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found"))
-"""Folders in which network drives and archivers keep thumbnails and deleted copies."""
+_SHOWN_NAMES = 5
+"""Folders that are named where INPUT is not there."""
 
 
 def check_paths(input_uri: str, output_uri: str) -> tuple[str, str]:
@@ -47,34 +52,47 @@ def check_paths(input_uri: str, output_uri: str) -> tuple[str, str]:
 
 
 def read_catalog(
-    input_uri: str, operation: OperationSettings, output_uri: str | None = None
+    input_uri: str,
+    operation: OperationSettings,
+    output_uri: str | None = None,
+    known: Callable[[], Collection[str]] = frozenset,
 ) -> Catalog:
     """Lists the photos of INPUT, a folder or a catalog file.
 
     The first folder below INPUT is the identity, whatever lies deeper. Photos directly in INPUT
     belong to one identity named as INPUT itself, as a person expects who points at an album.
-    Hidden files (``.name``) and files without a photo's extension are counted, not read.
+    What is hidden or a system's is counted, not opened; of any other file without a photo's
+    extension the first bytes are read.
 
     Args:
         input_uri: A normalised or plain path or URI.
-        operation: Its ``allow_prefixes`` hold for catalog files.
+        operation: Its ``allow_prefixes`` hold for catalog files, ``include`` and ``exclude`` for
+            folders.
         output_uri: Where photos of a catalog file must not lie.
+        known: URIs of files that need no look since OUTPUT has a decision on them.
 
     Raises:
         ConfigurationError: INPUT is missing, or the catalog file is wrong.
     """
     source = normalise_uri(input_uri)
-    if _extension(source) in CATALOG_EXTENSIONS and _is_file(source):
+    choice = Choice(operation.include, operation.exclude)
+    if extension(source) in CATALOG_EXTENSIONS and _is_file(source):
         from pipeline.catalog.table import read_catalog_file
 
+        if choice != Choice():
+            raise ConfigurationError(
+                "--include and --exclude choose among the files of a folder: a catalog file names "
+                "its photos itself"
+            )
         return read_catalog_file(source, operation.allow_prefixes, output_uri)
-    return _list_folder(open_store(source))
+    return _list_folder(open_store(source), choice, known)
 
 
 def find_gone(catalog: Catalog, known: Iterable[str]) -> list[str]:
     """Which of the known photos INPUT no longer holds.
 
-    Photos from elsewhere, of a run with another INPUT, are none of its business. A catalog file
+    Photos from elsewhere, of a run with another INPUT, are none of its business, nor are those in
+    folders that may not be read, and those that a person leaves out this time. A catalog file
     that no longer names a photo has not deleted it: only one that is really not there is gone.
 
     Args:
@@ -82,7 +100,13 @@ def find_gone(catalog: Catalog, known: Iterable[str]) -> list[str]:
         known: URIs of photos that OUTPUT remembers and that were not gone already.
     """
     there = {photo.uri for photo in catalog.photos if photo.version != MISSING_VERSION}
-    absent = [uri for uri in known if uri not in there and root_of(uri, catalog.roots) is not None]
+    absent = [
+        uri
+        for uri in known
+        if uri not in there
+        and root_of(uri, catalog.roots) is not None
+        and not catalog.is_out_of_sight(uri)
+    ]
     if not catalog.from_file:
         return absent
     stores = {root: open_store(root) for root in catalog.roots}
@@ -91,36 +115,63 @@ def find_gone(catalog: Catalog, known: Iterable[str]) -> list[str]:
         store = stores[root_of(uri, catalog.roots) or catalog.roots[0]]
         return not store.exists(store.key_of(uri))
 
-    with ThreadPoolExecutor(LOOK_UPS) as pool:
-        return [uri for uri, gone in zip(absent, pool.map(is_gone, absent), strict=True) if gone]
+    return [uri for uri, gone in zip(absent, side_by_side(is_gone, absent), strict=True) if gone]
 
 
-def _list_folder(store: Store) -> Catalog:
+def _list_folder(store: Store, choice: Choice, known: Callable[[], Collection[str]]) -> Catalog:
     _require_folder(store)
-    report, skipped = CatalogReport(), Skipped()
-    photos: list[SourcePhoto] = []
-    num_objects = 0
-    for info in store.list("", skipped):
-        num_objects += 1
-        if info.key.endswith("/"):
-            continue  # the empty object with which some tools mark a folder of a bucket
-        if _is_hidden(info.key):
-            report.ignored["hidden"] += 1
-        elif (extension := _extension(info.key)) not in PHOTO_EXTENSIONS:
-            report.ignored["other_type"] += 1
-            report.ignored_extensions[extension] += 1
+    report, skipped = CatalogReport(), Skipped(tolerates_denied=True)
+    photos, others, hidden = list[ObjectInfo](), list[ObjectInfo](), set[str]()
+    for info in store.list("", skipped, is_hidden):
+        if (part := hidden_part(info.key)) is not None:
+            hidden.add(part)  # only a bucket lists what is in there
+        elif not choice.takes(info.key):
+            report.ignored["left_out"] += 1
+        elif extension(info.key) in PHOTO_EXTENSIONS:
+            photos.append(info)
+        elif not info.size:
+            report.ignored["empty"] += 1
         else:
-            photos.append(_photo(store, info))
-    if not num_objects and not store.uri.startswith("file:"):
+            others.append(info)
+    looked_at = photos_among(store, others, known, report)
+    photos += looked_at
+    _count_others(report, others, looked_at)
+    denied = frozenset(key for key in skipped.denied if choice.takes(f"{key}/"))
+    report.denied = [store.uri_of(key) for key in sorted(denied)]
+    report.ignored.update({"denied": len(denied), "hidden": len(hidden)}, **skipped)
+    report.ignored = +report.ignored
+    if not photos and not report.num_ignored and not store.uri.startswith("file:"):
         # A bucket knows no empty folders: most likely the prefix is misspelt.
-        raise ConfigurationError(f"INPUT {store.uri} holds no objects: check its spelling")
-    report.ignored.update(skipped)
-    identities = {photo.identity for photo in photos}
+        raise ConfigurationError(f"INPUT {store.uri} holds no objects: {_near(store.uri)}")
+    found = [_photo(store, info) for info in photos]
+    identities = {photo.identity for photo in found}
     report.identities_without_photos = [
-        name for name in store.folders("") if name not in identities and not _is_hidden(f"{name}/")
+        name for name in store.folders("") if name not in identities and not is_hidden(name)
     ]
-    count_photos(report, photos)
-    return Catalog(photos, report, roots=(store.uri,))
+    count_photos(report, found)
+
+    def is_out_of_sight(uri: str) -> bool:
+        key = store.key_of(uri)
+        return not choice.takes(key) or not denied.isdisjoint(_with_folders(key))
+
+    return Catalog(found, report, roots=(store.uri,), is_out_of_sight=is_out_of_sight)
+
+
+def _count_others(
+    report: CatalogReport, files: Sequence[ObjectInfo], photos: Sequence[ObjectInfo]
+) -> None:
+    """Counts those of the files that were looked at and are no photos."""
+    keys = {info.key for info in photos}
+    for info in files:
+        if info.key not in keys:
+            report.ignored["other_type"] += 1
+            report.ignored_extensions[extension(info.key)] += 1
+
+
+def _with_folders(key: str) -> list[str]:
+    """A key and those of all folders above it."""
+    parts = key.split("/")
+    return ["/".join(parts[:number]) for number in range(1, len(parts) + 1)]
 
 
 def _photo(store: Store, info: ObjectInfo) -> SourcePhoto:
@@ -147,7 +198,22 @@ def _require_folder(store: Store) -> None:
             f"INPUT {store.uri} is a file: give the folder that holds it, or a catalog "
             "(.csv, .parquet)"
         )
-    raise ConfigurationError(f"INPUT {store.uri} does not exist: check its spelling")
+    raise ConfigurationError(f"INPUT {store.uri} does not exist: {_near(store.uri)}")
+
+
+def _near(uri: str) -> str:
+    """What lies where somebody looked for a folder that is not there, for a person."""
+    folder, name = folder_and_name(uri)
+    names: list[str] = []
+    if not folder.endswith(":/"):  # beside a bare bucket there is nothing to look at
+        with suppress(FileNotFoundError, EnvironmentTrouble):
+            names = [each for each in open_store(folder).folders("") if not is_hidden(each)]
+    if not names:
+        return "check its spelling"
+    near = difflib.get_close_matches(name, names, 1, 0.6)
+    shown = ", ".join(names[:_SHOWN_NAMES]) + (", ..." if len(names) > _SHOWN_NAMES else "")
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    return f"check its spelling{meant}; {folder} holds {shown}"
 
 
 def _is_file(uri: str) -> bool:
@@ -155,15 +221,6 @@ def _is_file(uri: str) -> bool:
     if folder.endswith(":/"):  # a bare bucket
         return False
     return open_store(folder).info(name) is not None
-
-
-def _is_hidden(key: str) -> bool:
-    parts = key.split("/")
-    return any(part.startswith(".") for part in parts) or not _SYSTEM_FOLDERS.isdisjoint(parts[:-1])
-
-
-def _extension(name: str) -> str:
-    return name.rpartition("/")[2].rpartition(".")[2].lower() if "." in name else ""
 
 
 def name_of_folder(uri: str) -> str:

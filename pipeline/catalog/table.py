@@ -8,8 +8,6 @@ import csv
 import difflib
 import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from sys import intern
 from typing import Any
 
@@ -17,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.catalog.output_keys import output_key, require_output_key
-from pipeline.catalog.photos import LOOK_UPS, Catalog, CatalogReport, count_photos
+from pipeline.catalog.photos import Catalog, CatalogReport, count_photos, side_by_side
 from pipeline.errors import ConfigurationError
 from pipeline.records import MISSING_VERSION, SourcePhoto
 from pipeline.storage.store import lies_below, normalise_uri, open_store
@@ -26,8 +24,6 @@ from pipeline.storage.uris import folder_and_name, root_of
 _REQUIRED = ("identity", "uri")
 _COLUMNS = (*_REQUIRED, "output_key")
 _MAX_BYTES = 2 * 1024**3
-_BATCH = 64
-"""Photos that a thread looks up at a time: handing over costs more than a look at a local file."""
 
 
 def read_catalog_file(
@@ -107,14 +103,7 @@ def _look_up(photos: Collection[SourcePhoto], roots: Sequence[str]) -> list[Sour
             photo.identity, photo.uri, photo.output_key, info.size, info.version, info.modified
         )
 
-    def look_up_all(batch: Sequence[SourcePhoto]) -> list[SourcePhoto]:
-        return [look_up(photo) for photo in batch]
-
-    size = min(_BATCH, 1 + len(photos) // (4 * LOOK_UPS))
-    rest = iter(photos)
-    batches = iter(lambda: [*islice(rest, size)], [])
-    with ThreadPoolExecutor(LOOK_UPS) as pool:
-        return [photo for found in pool.map(look_up_all, batches) for photo in found]
+    return side_by_side(look_up, [*photos])
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:

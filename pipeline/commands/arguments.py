@@ -63,6 +63,38 @@ AllowPrefixes = Annotated[
         rich_help_panel="What to do",
     ),
 ]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="PATTERN",
+        help="Look at these files of INPUT alone, e.g. '*.jpg' or 'ann/2024/*' (in quotes). "
+        "Default: all; of those whose name promises no photo the first bytes are read, one request "
+        "each on a bucket. Repeatable.",
+        rich_help_panel="What to do",
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="PATTERN",
+        help="Do not look at these files of INPUT, e.g. '*.json'. Photos of them that OUTPUT holds "
+        "stay. Repeatable.",
+        rich_help_panel="What to do",
+    ),
+]
+MaxGone = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SHARE",
+        help="Share of the photos that OUTPUT knows of INPUT that may be gone at once; more are "
+        "taken for a volume that is not mounted. 1: all may be. Default: 0.5.",
+        rich_help_panel="What to do",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

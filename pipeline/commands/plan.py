@@ -9,7 +9,10 @@ from pipeline.commands.arguments import (
     AllowPrefixes,
     AsJson,
     ConfigFile,
+    Exclude,
+    Include,
     InputUri,
+    MaxGone,
     MethodChange,
     OutputUri,
     Overrides,
@@ -36,6 +39,9 @@ def plan(
     retry_failed: RetryFailed = False,
     retry_quarantined: RetryQuarantined = False,
     allow_prefixes: AllowPrefixes = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    max_gone: MaxGone = None,
     workers: Workers = None,
     seconds_per_photo: Annotated[
         float | None,
@@ -73,7 +79,14 @@ def plan(
     from pipeline.planning.prices import read_prices
 
     config = configuration(
-        preset, config_file, overrides, workers=workers, allow_prefixes=allow_prefixes or None
+        preset,
+        config_file,
+        overrides,
+        workers=workers,
+        allow_prefixes=allow_prefixes or None,
+        include=include or None,
+        exclude=exclude or None,
+        max_gone=max_gone,
     )
     options = RunOptions(
         on_method_change=on_method_change or "refuse",

@@ -8,7 +8,10 @@ import typer
 from pipeline.commands.arguments import (
     AllowPrefixes,
     ConfigFile,
+    Exclude,
+    Include,
     InputUri,
+    MaxGone,
     MethodChange,
     MinTargetMet,
     OutputUri,
@@ -49,6 +52,9 @@ def protect(
     retry_failed: RetryFailed = False,
     retry_quarantined: RetryQuarantined = False,
     allow_prefixes: AllowPrefixes = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    max_gone: MaxGone = None,
     max_failed: Annotated[
         float | None,
         typer.Option(
@@ -182,6 +188,9 @@ def protect(
         min_target_met=min_target_met,
         single_writer=single_writer or None,
         allow_prefixes=allow_prefixes or None,
+        include=include or None,
+        exclude=exclude or None,
+        max_gone=max_gone,
         canary=None if canary is None else {"num_sets": canary},
     )
     options = RunOptions(

@@ -5,7 +5,6 @@ a ``PhotoError`` with its reason.
 """
 
 import io
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from dladiff.pictures import UnsupportedPictureError, to_srgb, upright
 from pipeline.config import OperationSettings
 from pipeline.errors import PhotoError
 from pipeline.images.metadata import read_metadata
+from pipeline.images.signatures import is_read, unread_format
 from pipeline.reasons import Reason, ReasonCode
 
 pillow_heif.register_heif_opener()
@@ -33,11 +33,7 @@ Image = NDArray[np.uint8]
 # A JPEG with more pictures behind the first, as several phones write it (MPO), opens as JPEG.
 _OPENERS = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "BMP", "TIFF", "GIF")
 _ANIMATED_FORMATS = {"PNG", "WEBP", "AVIF", "TIFF", "GIF"}
-_SIGNATURE = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|....ftyp(?:hei|hev|mif|msf|avi)|BM"
-    rb"|II\*\x00|MM\x00\*|GIF8[79]a",
-    re.DOTALL,
-)
+_NEW_SUBFILE_TYPE, _DNG_VERSION = 254, 50706
 
 
 @dataclass(frozen=True)
@@ -102,11 +98,14 @@ def _with_picture(
 ) -> T:
     """``action`` on the opened picture; whatever it raises is a trouble of the photo."""
     require_byte_limits(len(content), limits.max_bytes)
+    if (name := unread_format(content)) is not None:
+        raise PhotoError(_unread(name))
     with warnings.catch_warnings():
         # Pillow warns of much that we judge ourselves: large pictures, odd EXIF.
         warnings.simplefilter("ignore")
         try:
             with PillowImage.open(io.BytesIO(content), formats=_OPENERS) as picture:
+                _require_no_preview(picture)
                 _require_size_limits(picture.size, limits)
                 return action(picture)
         except (PhotoError, MemoryError):
@@ -148,6 +147,17 @@ def _require_size_limits(size: tuple[int, int], limits: PhotoLimits) -> None:
         raise PhotoError(Reason(ReasonCode.TOO_SMALL, detail))
 
 
+def _require_no_preview(picture: PillowImage.Image) -> None:
+    """Refuses camera raw files that look like TIFF: what opens of them is a small preview."""
+    tags = getattr(picture, "tag_v2", {}) if picture.format == "TIFF" else {}
+    if _DNG_VERSION in tags or tags.get(_NEW_SUBFILE_TYPE, 0) & 1:
+        raise PhotoError(_unread("camera raw"))
+
+
+def _unread(name: str) -> Reason:
+    return Reason(ReasonCode.UNSUPPORTED_FORMAT, name)
+
+
 def _decode(picture: PillowImage.Image) -> DecodedPhoto:
     notes = []
     if picture.format in _ANIMATED_FORMATS and getattr(picture, "n_frames", 1) > 1:
@@ -169,7 +179,7 @@ def _decode(picture: PillowImage.Image) -> DecodedPhoto:
 
 
 def _reason_of(content: bytes, error: Exception) -> Reason:
-    if not _SIGNATURE.match(content):
+    if not is_read(content):
         return Reason(ReasonCode.NOT_AN_IMAGE, "the content is of no supported image format")
     text = str(error).lower()
     if (

@@ -16,6 +16,7 @@ from pipeline.config import RunConfig, load_config, method_digest
 from pipeline.errors import ConfigurationError, EnvironmentTrouble, PipelineError
 from pipeline.models.registry import list_models, weights_sha256
 from pipeline.output.lock import read_lock
+from pipeline.reasons import passed_over_text
 from pipeline.reporting.words import format_bytes, format_count, format_duration
 from pipeline.storage.store import Store, open_store
 from pipeline.storage.uris import split_uri
@@ -138,8 +139,12 @@ def _check_input(input_uri: str, config: RunConfig) -> Iterator[Check]:
     detail = (
         f"{format_count(report.num_photos, 'photo')} of "
         f"{format_count(report.num_identities, 'identity', 'identities')}, "
-        f"{format_bytes(report.num_bytes)}; {report.num_ignored:,} other files"
+        f"{format_bytes(report.num_bytes)}; passed over: "
+        f"{passed_over_text(report.ignored, report.ignored_extensions) or 'nothing'}"
     )
+    if report.denied:
+        yield Check("INPUT", False, detail, f"let this user read {', '.join(report.denied)}")
+        return
     if report.num_photos:
         yield Check("INPUT", True, detail)
     else:

@@ -2,9 +2,9 @@
 
 import dataclasses
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 from pipeline.catalog.folder import check_paths, read_catalog
@@ -13,7 +13,7 @@ from pipeline.config import RunConfig, method_digest
 from pipeline.models.registry import weights_sha256
 from pipeline.options import RunOptions
 from pipeline.output.gate import held_records
-from pipeline.output.manifest import read_manifest
+from pipeline.output.manifest import decided_sources, read_manifest
 from pipeline.output.runs import unfinished_runs
 from pipeline.planning.against_output import plan_beside_held
 from pipeline.planning.decisions import DecisionRules
@@ -26,11 +26,9 @@ from pipeline.planning.estimate import (
 from pipeline.planning.output_format import in_format_of, kept_format_note
 from pipeline.planning.plan import Plan
 from pipeline.planning.prices import Prices, count_requests
+from pipeline.reasons import passed_over_text
 from pipeline.reporting.words import format_bytes, format_count, format_duration
 from pipeline.storage.store import Store, open_store
-
-_SHOWN_TYPES = 5
-"""Extensions that are named; the most frequent ones."""
 
 _SAMPLED_IMAGES = 1000
 """Protected photos whose size is looked at: a page of a bucket's listing."""
@@ -38,7 +36,7 @@ _SAMPLED_IMAGES = 1000
 
 @dataclass
 class Preview:
-    """What a run would do, in numbers; carries no names."""
+    """What a run would do, in numbers; only ``notes`` may name folders."""
 
     num_photos: int
     num_sets: int
@@ -50,6 +48,8 @@ class Preview:
     """Files of INPUT that are no photos, by reason."""
     ignored_extensions: dict[str, int]
     """Those of another type, by extension."""
+    num_looked_at: int
+    """Files whose first bytes were read, since their name promises no photo."""
     method_digest: str
     workers: int
     """As configured, else as many as this machine's CPUs allow."""
@@ -95,7 +95,8 @@ def preview_run(
     kept = in_format_of(store, config).output.format
     format_note = kept_format_note(config.output.format, kept)
     rules = DecisionRules.asked_for(options, digest)
-    catalog = read_catalog(input_uri, config.operation, output_uri)
+    known = partial(decided_sources, store)
+    catalog = read_catalog(input_uri, config.operation, output_uri, known)
     unfinished = [] if is_new else unfinished_runs(store)
     held = [record for run_id in unfinished for record in held_records(store, run_id)]
     plan, waiting = plan_beside_held(catalog, store, config, rules, None, options.reprotect, held)
@@ -137,6 +138,7 @@ def preview_run(
         num_requests=requests,
         currency=prices.currency if prices is not None else "",
         money=money,
+        num_looked_at=plan.catalog_report.num_looked_at,
         ignored_extensions=dict(plan.catalog_report.ignored_extensions),
         notes=_catalog_notes(plan.catalog_report)
         + ([] if format_note is None else [format_note])
@@ -149,12 +151,14 @@ def preview_lines(preview: Preview) -> list[str]:
     found = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in preview.photos.items())
     lines = [f"photos      {found or 'none found'}"]
     if preview.ignored:
-        ignored = ", ".join(f"{name} {n:,}" for name, n in sorted(preview.ignored.items()))
-        lines.append(f"no photos   {ignored}")
-    if preview.ignored_extensions:
-        types = Counter(preview.ignored_extensions).most_common(_SHOWN_TYPES)
-        shown = ", ".join(f"{name or 'none'} {n:,}" for name, n in types)
-        lines.append(f"extensions  {shown} (passed over: not of photos)")
+        others = passed_over_text(preview.ignored, preview.ignored_extensions)
+        lines.append(f"passed over {others}")
+    if preview.num_looked_at:
+        looked = format_count(preview.num_looked_at, "file")
+        lines.append(
+            f"looked into {looked} whose name promises no photo, one request each on a bucket "
+            "(--include, --exclude)"
+        )
     lines += [f"note        {note}" for note in preview.notes]
     if not preview.num_photos:
         return [*lines, "to do       nothing"]
@@ -211,6 +215,7 @@ def _catalog_notes(report: CatalogReport) -> list[str]:
         notes.append(f"{format_count(report.num_missing, 'photo')} of the catalog: no such file")
     if empty := len(report.identities_without_photos):
         notes.append(f"{format_count(empty, 'identity', 'identities')} without any photo")
+    notes += [f"may not be read, photos in there stay unprotected: {uri}" for uri in report.denied]
     return notes
 
 

@@ -17,6 +17,7 @@ from pipeline.inspection.unfinished import UnfinishedPhoto
 from pipeline.manifest_row import PROTECTED_STATUSES
 from pipeline.output.manifest import SourceState
 from pipeline.output.tombstones import Tombstones
+from pipeline.reasons import passed_over_text
 from pipeline.records import MISSING_VERSION, SourcePhoto
 from pipeline.storage.store import Store, read_uri
 
@@ -54,7 +55,8 @@ def check_input(
         known: From the check of the rows.
     """
     operation = OperationSettings(allow_prefixes=allow_prefixes)
-    catalog, tombstones = read_catalog(input_uri, operation, store.uri), Tombstones(store)
+    catalog = read_catalog(input_uri, operation, store.uri, known=states.keys)
+    tombstones = Tombstones(store)
     report.num_input_photos = len(catalog.photos)
     notes: Counter[str] = Counter()
     for photo in catalog.photos:
@@ -67,8 +69,11 @@ def check_input(
         elif verdict:
             notes[verdict] += 1
     report.notes += [f"{text}: {number}" for text, number in sorted(notes.items())]
-    if ignored := catalog.report.num_ignored:
-        report.notes.append(f"files of INPUT that are no photos: {ignored}")
+    if catalog.report.num_ignored:
+        others = passed_over_text(catalog.report.ignored, catalog.report.ignored_extensions)
+        report.notes.append(f"passed over in INPUT: {others}")
+    unseen = "it may not be read: its photos were not looked for"
+    report.add([Finding("not_accounted", folder, unseen) for folder in catalog.report.denied])
 
 
 def _judge(

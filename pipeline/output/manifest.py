@@ -81,6 +81,15 @@ def newest_state(store: Store) -> dict[str, SourceState]:
     return states
 
 
+def decided_sources(store: Store) -> frozenset[str]:
+    """URIs of all source photos that have a decision; none where there is no OUTPUT yet."""
+    if not store.root_exists():
+        return frozenset()
+    table = read_manifest(store, ["source_uri", "status"])
+    decided = table.filter(pc.not_equal(table["status"], "deferred"))
+    return frozenset(decided["source_uri"].to_pylist())
+
+
 def _state(row: dict[str, Any], images_root: str) -> SourceState:
     uri = row["output_uri"]
     return SourceState(

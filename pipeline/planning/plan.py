@@ -20,9 +20,14 @@ from pipeline.output.manifest import SourceState
 from pipeline.planning.decisions import Decision, DecisionRules
 from pipeline.planning.form_sets import form_sets
 from pipeline.planning.order_of_work import order_of_work
-from pipeline.planning.refusals import refuse_another_method, refuse_vanished_input
+from pipeline.planning.refusals import (
+    refuse_another_method,
+    refuse_no_photo,
+    refuse_vanished_input,
+)
 from pipeline.reasons import ReasonCode
 from pipeline.records import MISSING_VERSION, PhotoSet, SourcePhoto, num_photos_of
+from pipeline.storage.uris import root_of
 
 _TO_DO: tuple[Decision, ...] = ("new", "changed", "method_changed", "retry")
 
@@ -105,6 +110,8 @@ class Plan:
             num_bytes=self.num_bytes,
             oldest_unprotected_age_s=max(ages, default=None),
             num_later=num_photos_of(self.later_sets),
+            passed_over=dict(self.catalog_report.ignored),
+            passed_over_types=self.catalog_report.types_without_names(),
         )
 
 
@@ -134,12 +141,14 @@ def make_plan(
 
     Raises:
         ConfigurationError: OUTPUT was made with another method and ``refuse`` holds, a catalog's
-            output key is taken, or INPUT lost all its files at once.
+            output key is taken, INPUT holds no photo, or it lost all its files at once.
     """
     taken = [photo for photo in catalog.photos if not is_forgotten(photo.identity)]
     states = {uri: each for uri, each in states.items() if not is_forgotten(each.identity)}
-    gone = find_gone(catalog, _present(states))
-    refuse_vanished_input(catalog, len(gone))
+    present = _present_in_input(states, catalog)
+    gone = find_gone(catalog, present)
+    refuse_vanished_input(catalog, len(gone), len(present), config.operation)
+    refuse_no_photo(catalog, states)
     held = {uri: state.output_key for uri, state in states.items() if state.output_key}
     photos = assign_output_keys(taken, held, catalog.given_keys)
     numbers: Counter[Decision] = Counter()
@@ -183,11 +192,15 @@ def make_plan(
     )
 
 
-def _present(states: Mapping[str, SourceState]) -> list[str]:
+def _present_in_input(states: Mapping[str, SourceState], catalog: Catalog) -> list[str]:
+    """URIs of photos that were in INPUT when they were last seen."""
     return [
         uri
         for uri, state in states.items()
-        if state.status != "source_gone" and state.version != MISSING_VERSION
+        if state.status != "source_gone"
+        and state.version != MISSING_VERSION
+        and root_of(uri, catalog.roots) is not None
+        and not catalog.is_out_of_sight(uri)
     ]
 
 

@@ -70,6 +70,6 @@ def count_requests(plan: Plan) -> int:
     num_photos = sum(len(each.photos) for each in plan.photo_sets)
     num_read = num_photos + sum(len(each.references) for each in plan.photo_sets)
     num_pages = -(-(plan.counts.found + plan.counts.ignored) // _KEYS_PER_PAGE)
-    return (
-        num_pages + num_read + _PER_RUN + _PER_SET * len(plan.photo_sets) + _PER_PHOTO * num_photos
-    )
+    num_looks = plan.catalog_report.num_looked_at
+    of_sets = _PER_SET * len(plan.photo_sets) + _PER_PHOTO * num_photos
+    return num_pages + num_looks + num_read + _PER_RUN + of_sets

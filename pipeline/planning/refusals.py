@@ -1,26 +1,60 @@
 """When a plan is not made: what a person has to decide first, with the reason and the remedy."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pipeline.catalog.photos import Catalog
-from pipeline.config import RunConfig, difference
+from pipeline.config import OperationSettings, RunConfig, difference
 from pipeline.errors import ConfigurationError
+from pipeline.reasons import passed_over_text
+from pipeline.storage.uris import root_of
 
 
-def refuse_vanished_input(catalog: Catalog, num_gone: int) -> None:
-    """An unmounted volume looks like an empty folder; it must not look like a mass deletion.
+def refuse_vanished_input(
+    catalog: Catalog, num_gone: int, num_known: int, operation: OperationSettings
+) -> None:
+    """An unmounted volume looks like a folder without its photos, not like a mass deletion.
+
+    Args:
+        num_gone: Photos of INPUT that were there and are nowhere now.
+        num_known: Photos of INPUT that were there.
+        operation: Says how many may vanish at once.
 
     Raises:
-        ConfigurationError: INPUT holds no file at all, and photos would be gone.
+        ConfigurationError: More are gone than a person has allowed.
     """
+    if not num_gone or num_gone <= operation.max_gone * num_known:
+        return
+    if num_gone <= operation.max_gone_photos and catalog.photos:
+        return
+    raise ConfigurationError(
+        f"of {num_known:,} photos that OUTPUT remembers of INPUT {catalog.roots[0]}, {num_gone:,} "
+        "are gone: is all of it mounted? If they were deleted on purpose, --max-gone 1 lets them "
+        "go (operation.max_gone, a share, and operation.max_gone_photos)"
+    )
+
+
+def refuse_no_photo(catalog: Catalog, known: Iterable[str]) -> None:
+    """A wrong folder must not look like one in which all is done.
+
+    Args:
+        known: URIs that OUTPUT has a decision on; with one of INPUT it is the right folder.
+
+    Raises:
+        ConfigurationError: INPUT holds no photo, and never held one that OUTPUT knows.
+    """
+    if catalog.photos or any(root_of(uri, catalog.roots) for uri in known):
+        return
+    if catalog.from_file:
+        raise ConfigurationError("the catalog names no photo: it has no rows")
     report = catalog.report
-    if num_gone and not catalog.from_file and not report.num_photos and not report.num_ignored:
-        raise ConfigurationError(
-            f"INPUT {catalog.roots[0]} is empty, yet OUTPUT remembers {num_gone} photos of it: is "
-            "it mounted? If all were deleted on purpose, put any file into it, e.g. .keep"
-        )
+    others = passed_over_text(report.ignored, report.ignored_extensions)
+    found = f"all that was found: {others}" if others else "it is empty"
+    raise ConfigurationError(
+        f"INPUT {catalog.roots[0]} holds no photo; {found}. Expected <identity>/<photo> below it: "
+        "is this the right folder, and is it mounted?"
+    )
 
 
 def refuse_another_method(

@@ -7,7 +7,7 @@ sees a name.
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.options import EXIT_ERROR, PlanCounts, RunOutcome
+from pipeline.reasons import passed_over_text
 from pipeline.reporting.reporter import Reporter
 from pipeline.reporting.tally import Tally
 from pipeline.reporting.target_words import NONE_REACHED, target_text
@@ -38,6 +39,9 @@ _STAGES = {
 }
 """Stages of ``run`` for a person; another one is shown by its name."""
 
+_SHOWN_PLACES = 20
+"""Folders that are named in a run's lines."""
+
 _Say = Callable[[str], object]
 """Takes one line for a person."""
 
@@ -55,7 +59,7 @@ def open_display(
     """
     if as_log:
         with _every(interval_s, lambda: _log.info(progress_line(tally)), tally):
-            yield LineReporter(_log.info)
+            yield LineReporter(_log.info, names=False)
     elif sys.stderr.isatty():
         console, summary = Console(stderr=True), list[str]()
         lines = LineReporter(
@@ -112,6 +116,7 @@ def plan_line(plan: PlanCounts) -> str:
             + _below_target_text(plan)
             + (f", {plan.num_gone:,} gone" if plan.num_gone else "")
             + _forgotten_text(plan)
+            + _passed_over_text(plan)
         )
     return (
         f"{format_count(plan.num_photos, 'photo')} of "
@@ -119,6 +124,7 @@ def plan_line(plan: PlanCounts) -> str:
         f"{format_count(plan.num_sets, 'set')}, {format_bytes(plan.num_bytes)} to read; "
         f"{plan.num_unchanged:,} up to date{_below_target_text(plan)}, {plan.num_gone:,} gone"
         + _forgotten_text(plan)
+        + _passed_over_text(plan)
         + (f"; {plan.num_later:,} left for a later run" if plan.num_later else "")
     )
 
@@ -129,6 +135,11 @@ def _below_target_text(plan: PlanCounts) -> str:
 
 def _forgotten_text(plan: PlanCounts) -> str:
     return f", {plan.num_forgotten:,} of forgotten people" if plan.num_forgotten else ""
+
+
+def _passed_over_text(plan: PlanCounts) -> str:
+    number = sum(plan.passed_over.values())
+    return f", {format_count(number, 'other file')} passed over" if number else ""
 
 
 def summary_lines(outcome: RunOutcome) -> list[str]:
@@ -147,6 +158,9 @@ def summary_lines(outcome: RunOutcome) -> list[str]:
     if text := target_text(outcome.targets):
         lines.append(f"target likeness {text}")
     lines += outcome.shortfalls
+    if outcome.passed_over:
+        others = passed_over_text(outcome.passed_over, outcome.passed_over_types)
+        lines.append(f"passed over in INPUT: {others}")
     if outcome.message:
         lines.append(outcome.message)
     if outcome.num_held:
@@ -166,13 +180,16 @@ class LineReporter(Reporter):
         say: _Say,
         stages: bool = True,
         summary: _Say | None = None,
+        names: bool = True,
     ) -> None:
         """
         Args:
             say: Takes one line.
             stages: Whether to say each stage; a live display shows it anyway.
             summary: Takes the closing lines; None: ``say``.
+            names: Whether the lines go to a person alone, so that they may name persons.
         """
+        self._names = names
         self._say = say
         self._stages = stages
         self._summary = summary or say
@@ -183,6 +200,18 @@ class LineReporter(Reporter):
     def stage(self, name: str) -> None:
         if self._stages:
             self._say(_stage_text(name))
+
+    def denied(self, places: Sequence[str]) -> None:
+        folders = format_count(len(places), "folder")
+        left = f"{folders} of INPUT may not be read, and photos in there stay unprotected"
+        if not self._names:
+            self._say(f"{left}; `dladiff plan` names them")
+            return
+        self._say(f"{left}:")
+        for place in places[:_SHOWN_PLACES]:
+            self._say(f"  {place}")
+        if len(places) > _SHOWN_PLACES:
+            self._say(f"  and {len(places) - _SHOWN_PLACES:,} more: `dladiff plan` names them")
 
     def message(self, text: str) -> None:
         self._say(text)

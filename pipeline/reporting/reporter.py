@@ -1,6 +1,7 @@
 """What the driver says of a run while it works: the hooks, and how several listeners hear them.
 
-Knows counts, stages and times. Never sees an identity or a file name, so it cannot show one.
+Knows counts, stages and times. Sees no identity and no file name, so it cannot show one, but for
+the folders that a person has to open.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,9 @@ class Reporter:
 
     def started(self, plan: PlanCounts) -> None:
         """The plan is made; sets follow."""
+
+    def denied(self, places: Sequence[str]) -> None:
+        """Folders of INPUT that may not be read; their URIs may name persons."""
 
     def stage(self, name: str) -> None:
         """The driver enters a stage, e.g. ``catalog``, ``preflight``, ``protect``, ``fold``."""
@@ -63,6 +67,10 @@ class Reporters(Reporter):
     def started(self, plan: PlanCounts) -> None:
         for reporter in self._reporters:
             reporter.started(plan)
+
+    def denied(self, places: Sequence[str]) -> None:
+        for reporter in self._reporters:
+            reporter.denied(places)
 
     def stage(self, name: str) -> None:
         for reporter in self._reporters:

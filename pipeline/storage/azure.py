@@ -6,7 +6,7 @@ that does not exist as an empty one. Used by ``storage``.
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -43,6 +43,18 @@ class AzurePrefix:
         data: bytes = stream.readall()
         return data
 
+    def get_start(self, key: str, num_bytes: int) -> bytes:
+        from azure.core.exceptions import HttpResponseError
+
+        try:
+            stream = self._client().download_blob(self._prefix + key, 0, num_bytes)
+        except HttpResponseError as error:
+            if getattr(error, "error_code", "") == "InvalidRange":  # the blob is empty
+                return b""
+            raise
+        data: bytes = stream.readall()
+        return data
+
     def put(self, key: str, data: bytes, metadata: dict[str, str]) -> None:
         self._put(key, data, metadata, overwrite=True)
 
@@ -70,7 +82,9 @@ class AzurePrefix:
             result.update(chunk)
         return result.hexdigest()
 
-    def scan(self, prefix: str, skipped: Skipped) -> Iterator[ObjectInfo]:
+    def scan(
+        self, prefix: str, skipped: Skipped, is_hidden: Callable[[str], bool]
+    ) -> Iterator[ObjectInfo]:
         start = self._prefix + prefix
         for found in self._client().list_blobs(name_starts_with=start, include=["metadata"]):
             if not _is_folder(found):

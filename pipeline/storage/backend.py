@@ -5,12 +5,9 @@ Knows no vendor. ``storage`` builds the guarantees on these few operations.
 
 import mimetypes
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
-
-Skipped = Counter[str]
-"""Objects that a listing left out, counted by reason, e.g. ``link_leaves_folder``."""
 
 
 def content_type(key: str) -> str:
@@ -34,6 +31,20 @@ class ObjectInfo:
     """User metadata, lower-case names; filled by ``info`` only, always empty for local files."""
 
 
+class Skipped(Counter[str]):
+    """What a listing left out, counted by reason, e.g. ``link_leaves_folder``."""
+
+    def __init__(self, tolerates_denied: bool = False) -> None:
+        """
+        Args:
+            tolerates_denied: A folder that may not be read is left out; else it is an error.
+        """
+        super().__init__()
+        self.tolerates_denied = tolerates_denied
+        self.denied: list[str] = []
+        """Keys of the folders, and of files that only their folder knows, that were denied."""
+
+
 class Backend(Protocol):
     """A folder or bucket prefix; raises its library's own exceptions, retries nothing."""
 
@@ -42,6 +53,9 @@ class Backend(Protocol):
 
     def get(self, key: str, max_bytes: int | None) -> bytes:
         """The whole object; ObjectTooLarge before more than ``max_bytes`` are kept."""
+
+    def get_start(self, key: str, num_bytes: int) -> bytes:
+        """The first bytes of an object, fewer where it has no more; one request."""
 
     def put(self, key: str, data: bytes, metadata: dict[str, str]) -> None:
         """Writes all or nothing, replacing."""
@@ -58,8 +72,13 @@ class Backend(Protocol):
     def sha256(self, key: str) -> str:
         """Hex digest of the object's bytes, read now."""
 
-    def scan(self, prefix: str, skipped: Skipped) -> Iterator[ObjectInfo]:
-        """All objects whose key starts with ``prefix``."""
+    def scan(
+        self, prefix: str, skipped: Skipped, is_hidden: Callable[[str], bool]
+    ) -> Iterator[ObjectInfo]:
+        """All objects whose key starts with ``prefix``.
+
+        ``is_hidden`` says of a name whether a folder may leave it out, unopened, as ``hidden``.
+        """
 
     def folders(self, prefix: str) -> Iterator[str]:
         """Names of the folders directly below ``prefix``, which ends in ``/`` or is ''."""

@@ -10,12 +10,12 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.storage.backend import ObjectInfo, Skipped
 from pipeline.storage.troubles import NotSupported, ObjectTooLarge
+from pipeline.storage.walk import TEMPORARY, FolderWalk, info_of, is_temporary
 
-_TEMPORARY = ".dladiff-", ".tmp"
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _COPY_BYTES = 1024**2
 
@@ -41,6 +41,10 @@ class LocalFolder:
             if len(data) > max_bytes:
                 raise ObjectTooLarge(len(data), max_bytes)
             return data
+
+    def get_start(self, key: str, num_bytes: int) -> bytes:
+        with open(self._path(key), "rb", buffering=0) as file:
+            return file.read(num_bytes)
 
     def put(self, key: str, data: bytes, metadata: dict[str, str]) -> None:
         final = self._path(key)
@@ -70,7 +74,7 @@ class LocalFolder:
     def head(self, key: str) -> ObjectInfo | None:
         try:
             path = self._path(key)
-            return _info(key, os.stat(path)) if os.path.isfile(path) else None
+            return info_of(key, os.stat(path)) if os.path.isfile(path) else None
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -78,15 +82,17 @@ class LocalFolder:
         with open(self._path(key), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def scan(self, prefix: str, skipped: Skipped) -> Iterator[ObjectInfo]:
+    def scan(
+        self, prefix: str, skipped: Skipped, is_hidden: Callable[[str], bool]
+    ) -> Iterator[ObjectInfo]:
         folder, _, start = prefix.rpartition("/")
         path = self._path(folder) if folder else self._root
-        yield from self._walk(path, folder, start, skipped, (os.path.realpath(path),))
+        yield from FolderWalk(self._inside, skipped, is_hidden).files(path, folder, start)
 
     def folders(self, prefix: str) -> Iterator[str]:
         path = self._path(prefix.rstrip("/")) if prefix else self._root
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as found:
-            yield from sorted(entry.name for entry in found if entry.is_dir())
+            yield from sorted(entry.name for entry in found if _is_folder(entry))
 
     def remove(self, keys: Sequence[str]) -> None:
         for key in keys:
@@ -98,9 +104,9 @@ class LocalFolder:
     def temporaries(self, older_than_s: float) -> Sequence[ObjectInfo]:
         found, limit = list[ObjectInfo](), time.time() - older_than_s
         for folder, _, names in os.walk(self._root):
-            for path in (os.path.join(folder, name) for name in names if _is_temporary(name)):
+            for path in (os.path.join(folder, name) for name in names if is_temporary(name)):
                 with contextlib.suppress(FileNotFoundError):  # its writer has just finished
-                    info = _info(os.path.relpath(path, self._root), os.stat(path))
+                    info = info_of(os.path.relpath(path, self._root), os.stat(path))
                     if info.modified < limit:
                         found.append(info)
         return found
@@ -128,7 +134,7 @@ class LocalFolder:
     def _temporary(self, final: str, chunks: bytes | Iterator[bytes]) -> Iterator[str]:
         """A complete file on disk under a hidden name beside ``final``; gone afterwards."""
         folder, middle = os.path.dirname(final), uuid.uuid4().hex
-        temporary = os.path.join(folder, middle.join(_TEMPORARY))
+        temporary = os.path.join(folder, middle.join(TEMPORARY))
         descriptor = _create(temporary)
         try:
             with open(descriptor, "wb") as file:
@@ -140,40 +146,6 @@ class LocalFolder:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
-
-    def _walk(
-        self, path: str, key: str, start: str, skipped: Skipped, chain: tuple[str, ...]
-    ) -> Iterator[ObjectInfo]:
-        """Files below ``path`` in name order; ``chain`` are the real folders above, against loops.
-
-        Only one folder's names are held at a time per level.
-        """
-        try:
-            with os.scandir(path) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for entry in entries:
-            if not entry.name.startswith(start) or _is_temporary(entry.name):
-                continue
-            if not _is_text(entry.name):
-                skipped["undecodable_name"] += 1
-                continue
-            child = f"{key}/{entry.name}" if key else entry.name
-            real = os.path.realpath(entry.path) if entry.is_symlink() else None
-            if real is not None and not self._inside(real):
-                skipped["link_leaves_folder"] += 1
-            elif entry.is_dir():
-                real = real or os.path.join(chain[-1], entry.name)
-                if real in chain:
-                    skipped["link_loop"] += 1
-                else:
-                    yield from self._walk(entry.path, child, "", skipped, (*chain, real))
-            elif entry.is_file():
-                with contextlib.suppress(FileNotFoundError):  # deleted since the folder was read
-                    yield _info(child, entry.stat())
-            else:
-                skipped["not_a_file"] += 1
 
     def _prune(self, folder: str) -> None:
         """Removes folders that became empty; a writer that loses its folder makes it again."""
@@ -203,19 +175,8 @@ def _sync_folder(path: str) -> None:
         os.close(descriptor)
 
 
-def _info(key: str, status: os.stat_result) -> ObjectInfo:
-    version = f"{status.st_size}-{status.st_mtime_ns}"
-    return ObjectInfo(key, status.st_size, version, status.st_mtime_ns / 1e9)
-
-
-def _is_temporary(name: str) -> bool:
-    return name.startswith(_TEMPORARY[0]) and name.endswith(_TEMPORARY[1])
-
-
-def _is_text(name: str) -> bool:
-    """Whether a manifest column could hold the name: the file system allows any bytes."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """A link into a folder that may not be read is none."""
+    with contextlib.suppress(PermissionError):
+        return entry.is_dir()
+    return False

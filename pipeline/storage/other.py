@@ -6,7 +6,7 @@ Uses only what all fsspec file systems share. Used by ``storage``.
 import hashlib
 import importlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import Any
@@ -41,6 +41,10 @@ class FsspecPrefix:
         data: bytes = self._connection().cat_file(self._base + key)
         return data
 
+    def get_start(self, key: str, num_bytes: int) -> bytes:
+        data: bytes = self._connection().cat_file(self._base + key, start=0, end=num_bytes)
+        return data
+
     def put(self, key: str, data: bytes, metadata: dict[str, str]) -> None:
         self._connection().pipe_file(self._base + key, data, **self._extra(key, metadata))
 
@@ -63,7 +67,9 @@ class FsspecPrefix:
     def sha256(self, key: str) -> str:
         return hashlib.sha256(self.get(key, None)).hexdigest()
 
-    def scan(self, prefix: str, skipped: Skipped) -> Iterator[ObjectInfo]:
+    def scan(
+        self, prefix: str, skipped: Skipped, is_hidden: Callable[[str], bool]
+    ) -> Iterator[ObjectInfo]:
         folder = prefix.rpartition("/")[0]
         path = self._base + folder if folder else self._base.rstrip("/")
         waiting = [path]

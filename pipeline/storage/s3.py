@@ -62,6 +62,25 @@ class S3Prefix:
         data: bytes = sync(fs.loop, read_all)
         return data
 
+    def get_start(self, key: str, num_bytes: int) -> bytes:
+        fs = self._connection()
+        place = {"Bucket": self._bucket, "Key": self._prefix + key}
+
+        async def read_start() -> bytes:
+            response = await fs._call_s3("get_object", Range=f"bytes=0-{num_bytes - 1}", **place)
+            async with response["Body"] as body:
+                # A server that ignores ranges sends all of it: no more is taken than was asked for.
+                data: bytes = await body.read(num_bytes)
+            return data
+
+        try:
+            start: bytes = sync(fs.loop, read_start)
+        except OSError as error:
+            if _is_beyond_the_end(error):
+                return b""
+            raise
+        return start
+
     def put(self, key: str, data: bytes, metadata: dict[str, str]) -> None:
         self._put(key, data, metadata)
 
@@ -105,7 +124,9 @@ class S3Prefix:
         text: str = sync(fs.loop, digest)
         return text
 
-    def scan(self, prefix: str, skipped: Skipped) -> Iterator[ObjectInfo]:
+    def scan(
+        self, prefix: str, skipped: Skipped, is_hidden: Callable[[str], bool]
+    ) -> Iterator[ObjectInfo]:
         for page in self._pages(Prefix=self._prefix + prefix):
             for found in page.get("Contents", ()):
                 key = found["Key"][len(self._prefix) :]
@@ -183,6 +204,12 @@ def _process_connection(pid: int, settings: tuple[tuple[str, str], ...]) -> Any:
     )
     fs.retries = 1
     return fs
+
+
+def _is_beyond_the_end(error: OSError) -> bool:
+    """Whether a range was refused since the object is empty."""
+    response = getattr(error.__cause__, "response", {})
+    return response.get("Error", {}).get("Code") in ("InvalidRange", "416")
 
 
 def _encryption(environment: Mapping[str, str]) -> dict[str, str]:

@@ -133,6 +133,14 @@ class Store:
         """
         return self._do("reading", lambda: self._backend.get(key, max_bytes))
 
+    def read_start(self, key: str, num_bytes: int) -> bytes:
+        """The first bytes of an object, in one request; fewer where it has no more.
+
+        Raises:
+            FileNotFoundError: As ``read``.
+        """
+        return self._do("looking into", lambda: self._backend.get_start(key, num_bytes))
+
     def write(self, key: str, data: bytes, metadata: Mapping[str, str] | None = None) -> None:
         """Replaces the object in one step: a reader sees the old bytes or all of the new ones.
 
@@ -167,15 +175,23 @@ class Store:
         """Description of an object with its metadata, None if there is none."""
         return self._do("looking up", lambda: self._backend.head(key))
 
-    def list(self, prefix: str = "", skipped: Skipped | None = None) -> Iterator[ObjectInfo]:
+    def list(
+        self,
+        prefix: str = "",
+        skipped: Skipped | None = None,
+        is_hidden: Callable[[str], bool] = lambda _: False,
+    ) -> Iterator[ObjectInfo]:
         """All objects whose key starts with ``prefix``, streamed, in name order per folder.
 
         Args:
             prefix: E.g. ``images/ann/``; need not end at a slash.
             skipped: Counts what was left out, by reason: ``link_leaves_folder``, ``link_loop``,
-                ``undecodable_name``, ``not_a_file``.
+                ``undecodable_name``, ``not_a_file``, ``hidden``; and notes what was ``denied``.
+            is_hidden: Says of a file's or folder's name that nobody needs to open it: local folders
+                are spared then. A bucket lists all keys; these are for the caller to leave out.
         """
-        found = self._backend.scan(prefix, Skipped() if skipped is None else skipped)
+        skipped = Skipped() if skipped is None else skipped
+        found = self._backend.scan(prefix, skipped, is_hidden)
         yield from self._listed(found)
 
     def folders(self, prefix: str = "") -> Iterator[str]:

@@ -9,13 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.catalog.folder import check_paths, find_gone, read_catalog
+from pipeline.catalog.names import hidden_part, is_hidden
 from pipeline.catalog.photos import Catalog
 from pipeline.config import OperationSettings
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, StoreDenied
+from pipeline.reasons import PASSED_OVER
 from pipeline.records import PhotoSet, SourcePhoto
-from pipeline.storage.store import open_store
+from pipeline.storage.store import Store, open_store
 from pipeline.worker.read_photos import read_photo_set
-from tests.sample_photos import write_album
+from tests.permissions import forbidden
+from tests.sample_photos import jpeg_bytes, write_album
 
 OPERATION = OperationSettings()
 
@@ -56,16 +59,119 @@ def test_what_is_no_photo_is_counted_by_reason(tmp_path: Path) -> None:
         "ann/1.jpg",
         "ann/1.mov",
         "ann/notes.TXT",
-        "ann/README",
+        "ann.b/README",
         "ann/.DS_Store",
         "ann/._1.jpg",
         ".hidden/1.jpg",
+        ".hidden/2.jpg",
         "ann/@eaDir/1.jpg/thumb.jpg",
     )
+    (tmp_path / "in/ann/nothing").touch()
     report = read_catalog(root, OPERATION).report
     assert report.num_photos == 1
-    assert report.ignored == {"hidden": 4, "other_type": 3}
+    assert report.ignored == {"hidden": 4, "other_type": 3, "empty": 1}
+    assert set(report.ignored) <= set(PASSED_OVER)
     assert report.ignored_extensions == {"mov": 1, "txt": 1, "": 1}
+    assert report.types_without_names() == {"mov": 1, "txt": 1, "": 1}
+    assert report.num_looked_at == 3
+
+
+ODD_NAMES = (
+    "1.jfif", "2.jpe", "3.MPO", "4.JPG_large", "5.jpg.bak", "6.txt", "c0ffee", "a b/ü",
+)  # fmt: skip
+"""Names of photos as browsers, phones and content-addressed buckets give them."""
+
+
+def test_photos_are_recognised_by_their_content_whatever_their_name(store: Store) -> None:
+    for name in ODD_NAMES:
+        store.write(f"ann/{name}", jpeg_bytes())
+    store.write("ann/raw.xyz", b"II*\0" + bytes(50))
+    store.write("ann/film", b"\0\0\0\x18ftypisom" + bytes(50))
+    catalog = read_catalog(store.uri, OPERATION)
+    keys = {store.key_of(photo.uri) for photo in catalog.photos}
+    assert keys == {f"ann/{name}" for name in ODD_NAMES} | {"ann/raw.xyz"}
+    assert catalog.report.ignored == {"other_type": 1}
+    assert catalog.report.num_looked_at == len(ODD_NAMES) + 2
+
+
+def test_what_output_has_decided_on_is_not_looked_at_again(tmp_path: Path) -> None:
+    write_album(tmp_path / "in", {"ann/1": jpeg_bytes(), "ann/2": jpeg_bytes(), "ann/3": b"x"})
+    known = [photo.uri for photo in read_catalog(str(tmp_path / "in"), OPERATION).photos]
+    again = read_catalog(str(tmp_path / "in"), OPERATION, known=lambda: known)
+    assert [photo.uri for photo in again.photos] == known
+    assert again.report.num_looked_at == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({}, {"ann/1.JPG", "ann/2", "bob/a/3.png", "bob/a/4.jpg"}),
+        ({"include": ["*.jpg"]}, {"ann/1.JPG", "bob/a/4.jpg"}),
+        ({"include": ["ann", "*.png"]}, {"ann/1.JPG", "ann/2", "bob/a/3.png"}),
+        ({"exclude": ["bob"]}, {"ann/1.JPG", "ann/2"}),
+        ({"exclude": ["bob/*.jpg", "2"]}, {"ann/1.JPG", "bob/a/3.png"}),
+        ({"include": ["bob/*"], "exclude": ["*.PNG"]}, {"bob/a/4.jpg"}),
+    ],
+)
+def test_patterns_choose_what_is_looked_at(
+    settings: dict[str, Any], found: set[str], tmp_path: Path
+) -> None:
+    names = ("ann/1.JPG", "ann/2", "bob/a/3.png", "bob/a/4.jpg")
+    write_album(tmp_path / "in", dict.fromkeys(names, jpeg_bytes()))
+    catalog = read_catalog(str(tmp_path / "in"), OperationSettings(**settings))
+    root = f"file://{tmp_path}/in/"
+    assert {photo.uri.removeprefix(root) for photo in catalog.photos} == found
+    assert catalog.report.ignored.get("left_out", 0) == 4 - len(found)
+    assert catalog.report.num_looked_at == ("ann/2" in found)
+    # What is left out is not gone.
+    assert find_gone(catalog, [root + name for name in (*names, "ann/9.jpg")]) == (
+        [f"{root}ann/9.jpg"] if settings.get("include", ["*.jpg"]) != ["bob/*"] else []
+    )
+
+
+def test_patterns_beside_a_catalog_file_are_refused(tmp_path: Path) -> None:
+    uri = csv_file(tmp_path, "identity,uri\nann,ann/1.jpg\n")
+    with pytest.raises(ConfigurationError, match="a catalog file names its photos itself"):
+        read_catalog(uri, OperationSettings(exclude=("*.txt",)))
+
+
+def test_a_folder_that_may_not_be_read_is_named_and_nothing_in_it_is_gone(tmp_path: Path) -> None:
+    root = album(
+        tmp_path / "in", "ann/1.jpg", "bob/2024/2.jpg", "cat/3.jpg", "dan/4", "lost+found/5"
+    )
+    known = [photo.uri for photo in read_catalog(root, OPERATION).photos]
+    (tmp_path / "in/ann/1.jpg").unlink()
+    folders = [tmp_path / "in" / name for name in ("bob/2024", "lost+found")]
+    with forbidden(*folders, tmp_path / "in/dan/4"), forbidden(tmp_path / "in/cat", mode=0o444):
+        catalog = read_catalog(root, OPERATION)
+    assert catalog.report.denied == [f"file://{root}/bob/2024", f"file://{root}/cat/3.jpg"]
+    assert catalog.report.ignored == {"denied": 2, "hidden": 1}
+    assert [photo.uri for photo in catalog.photos] == [f"file://{root}/dan/4"]
+    assert find_gone(catalog, known) == [f"file://{root}/ann/1.jpg"]
+
+
+def test_a_forbidden_folder_that_is_left_out_is_no_trouble(tmp_path: Path) -> None:
+    root = album(tmp_path / "in", "ann/1.jpg", "bob/2.jpg")
+    with forbidden(tmp_path / "in/bob"):
+        report = read_catalog(root, OperationSettings(exclude=("bob",))).report
+    assert (report.denied, report.num_photos) == ([], 1)
+
+
+def test_an_input_that_may_not_be_read_itself_is_an_error(tmp_path: Path) -> None:
+    root = album(tmp_path / "in", "ann/1.jpg")
+    with forbidden(tmp_path / "in"), pytest.raises(StoreDenied):
+        read_catalog(root, OPERATION)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".DS_Store", "Thumbs.db", "thumbs.DB", "._1.jpg", "lost+found", ".Trash-1000", "~snapshot",
+     ".snapshot", "#snapshot", "@eaDir", "$RECYCLE.BIN", "#recycle", "System Volume Information"],
+)  # fmt: skip
+def test_names_of_systems_are_nobodys_content(name: str) -> None:
+    assert is_hidden(name)
+    assert hidden_part(f"ann/{name}/x/1.jpg") == f"ann/{name}"
+    assert hidden_part("ann/snapshot/lost.jpg") is None
 
 
 def test_photos_without_a_folder_belong_to_input_itself(tmp_path: Path) -> None:
@@ -118,6 +224,9 @@ def test_missing_input_is_refused_with_a_remedy(tmp_path: Path) -> None:
         read_catalog(str(tmp_path / "nowhere.csv"), OPERATION)
     with pytest.raises(ConfigurationError, match=r"file:///no-such-folder does not exist"):
         read_catalog("/no-such-folder", OPERATION)
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(ConfigurationError, match=r"\(did you mean photos\?\); .* holds photos"):
+        read_catalog(str(tmp_path / "fotos"), OPERATION)
 
 
 def test_a_single_photo_as_input_is_refused_with_a_remedy(tmp_path: Path) -> None:
@@ -290,21 +399,6 @@ def test_unreadable_catalogs_are_refused(
         read_catalog(str(tmp_path / name), OPERATION)
 
 
-def test_a_bucket_prefix_without_objects_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    class EmptyBucket:
-        uri = "s3://bucket/fotos"
-
-        def root_exists(self) -> bool:
-            return True
-
-        def list(self, *_: Any) -> list[Any]:
-            return []
-
-    monkeypatch.setattr("pipeline.catalog.folder.open_store", lambda uri: EmptyBucket())
-    with pytest.raises(ConfigurationError, match="holds no objects: check its spelling"):
-        read_catalog("s3://bucket/fotos", OPERATION)
-
-
 def test_buckets_are_listed_and_read_like_folders(s3_prefix: str) -> None:
     store = open_store(s3_prefix)
     for key in ("ann/1 ä.jpg", "ann/2024/2.JPG", "bob/notes.txt", ".hidden/3.jpg", "4.jpg"):
@@ -317,6 +411,7 @@ def test_buckets_are_listed_and_read_like_folders(s3_prefix: str) -> None:
         f"images/{name}/4.jpg.png": name,
     }
     assert catalog.report.ignored == {"hidden": 1, "other_type": 1}
+    assert catalog.report.num_looked_at == 1
     assert catalog.report.identities_without_photos == ["bob"]
     photo_set = PhotoSet("key", "ann", tuple(catalog.photos))
     reads = read_photo_set(photo_set, 1000, catalog.roots)
@@ -326,5 +421,5 @@ def test_buckets_are_listed_and_read_like_folders(s3_prefix: str) -> None:
     store.write("c/catalog.csv", b"identity,uri\nann,../ann/1.jpg\n")
     with pytest.raises(ConfigurationError, match="have no meaning in a bucket"):
         read_catalog(f"{s3_prefix}/c/catalog.csv", OPERATION)
-    with pytest.raises(ConfigurationError, match="holds no objects"):
-        read_catalog(f"{s3_prefix}/misspelt", OPERATION)
+    with pytest.raises(ConfigurationError, match=r"no objects: check .* mean bob\?\).* ann, bob"):
+        read_catalog(f"{s3_prefix}/bobb", OPERATION)

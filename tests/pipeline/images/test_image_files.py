@@ -135,6 +135,8 @@ def test_the_copyright_notice_is_found() -> None:
     [
         (b"", "empty_file"),
         (b"hello, this is text", "not_an_image"),
+        (b"\xff\x0a" + bytes(100), "unsupported_format"),
+        (b"8BPS" + bytes(100), "unsupported_format"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n", "not_an_image"),
         (sample.png_claiming(60_000, 60_000), "too_many_pixels"),

@@ -1,6 +1,5 @@
 """``check`` answers every question, also after a bad answer, each with its remedy."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from pipeline.config import RunConfig, load_config
 from pipeline.inspection.check import Check, check_all, check_lines
 from pipeline.output.lock import OutputLock
 from pipeline.storage.store import Store
+from tests.permissions import forbidden
 from tests.pipeline.protected_album import ProtectedAlbum
 
 
@@ -85,10 +85,9 @@ def test_a_held_lock_fails_and_names_its_holder(album: ProtectedAlbum) -> None:
     assert "--wait" in str(lock.remedy)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_a_trouble_with_a_remedy(album: ProtectedAlbum) -> None:
-    (album.output / "locks").chmod(0o500)
-    check = by_name(check_all(zero_shot, None, str(album.output)))["OUTPUT"]
+    with forbidden(album.output, mode=0o500):
+        check = by_name(check_all(zero_shot, None, str(album.output)))["OUTPUT"]
     assert not check.ok
     assert "credentials" in str(check.remedy)
 

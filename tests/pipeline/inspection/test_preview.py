@@ -29,8 +29,8 @@ def test_what_is_passed_over_in_a_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "in/bob").mkdir()
     (tmp_path / "in/bob/film.mov").write_bytes(b"x")
     text = lines(tmp_path, "in")
-    assert "no photos   other_type 4" in text
-    assert "extensions  mov 3, txt 1" in text
+    assert "passed over 4 no photo by their first bytes (mov 3, txt 1)" in text
+    assert "looked into 4 files whose name promises no photo, one request each on a bucket" in text
     assert "1 identity without any photo" in text
     assert "to do       1 photo of 1 identity in 1 set" in text
     assert not (tmp_path / "out").exists()

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -75,11 +75,16 @@ class SlowStore(Store):
 
     num_looks = 0
 
-    def list(self, prefix: str = "", skipped: Skipped | None = None) -> Iterator[ObjectInfo]:
+    def list(
+        self,
+        prefix: str = "",
+        skipped: Skipped | None = None,
+        is_hidden: Callable[[str], bool] = lambda _: False,
+    ) -> Iterator[ObjectInfo]:
         self.num_looks += 1
         if self.num_looks == 1:
             return iter([ObjectInfo("locks/00000001.json", 1, "v", 0.0)])
-        return super().list(prefix, skipped)
+        return super().list(prefix, skipped, is_hidden)
 
     def exists(self, key: str) -> bool:
         return key == "locks/00000001.released" or super().exists(key)

@@ -1,5 +1,6 @@
 """The plan: what OUTPUT remembers decides what is to do."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +135,62 @@ def test_an_empty_input_is_not_taken_for_a_mass_deletion(
 ) -> None:
     for photo in catalog.photos:
         Path(photo.uri.removeprefix("file://")).unlink()
+    (tmp_path / "in/ann/.DS_Store").touch()
+    (tmp_path / "in/ann/Thumbs.db").write_bytes(b"x")
     empty = read_catalog(str(tmp_path / "in"), OperationSettings())
-    with pytest.raises(ConfigurationError, match=r"is empty, yet OUTPUT remembers 26 photos"):
+    with pytest.raises(ConfigurationError, match=r"of 26 photos .* 26 are gone: .* --max-gone 1"):
         plan(empty, states)
-    (tmp_path / "in/.keep").touch()
-    on_purpose = read_catalog(str(tmp_path / "in"), OperationSettings())
-    assert len(plan(on_purpose, states).gone_rows) == 26
+    result = plan(empty, states, config=load_config(operation={"max_gone": 1}))
+    assert len(result.gone_rows) == 26
+    gone = {uri: replace(state, status="source_gone") for uri, state in states.items()}
+    assert plan(empty, gone).counts.gone == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_deleted", "is_refused"),
+    [
+        ({}, 13, False),
+        ({}, 14, True),
+        ({"max_gone": 0.1}, 3, True),
+        ({"max_gone": 0.1, "max_gone_photos": 3}, 3, False),
+        ({"max_gone": 1}, 25, False),
+    ],
+)
+def test_photos_that_are_gone_in_great_number_stop_the_run(
+    catalog: Catalog,
+    states: dict[str, SourceState],
+    settings: dict[str, Any],
+    num_deleted: int,
+    is_refused: bool,
+) -> None:
+    del catalog.photos[:num_deleted]
+    config = load_config(operation=settings)
+    if is_refused:
+        with pytest.raises(ConfigurationError, match=rf", {num_deleted} are gone: is all of it"):
+            plan(catalog, states, config=config)
+    else:
+        assert len(plan(catalog, states, config=config).gone_rows) == num_deleted
+
+
+def test_of_few_photos_few_may_go(tmp_path: Path) -> None:
+    write_album(tmp_path / "in", {f"ann/{n}.jpg": b"x" for n in range(3)})
+    catalog = read_catalog(str(tmp_path / "in"), OperationSettings())
+    states = {photo.uri: state_of(photo) for photo in catalog.photos}
+    del catalog.photos[:2]
+    assert len(plan(catalog, states).gone_rows) == 2
+
+
+def test_an_input_without_a_photo_is_refused_with_what_was_found(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ConfigurationError, match=r"in holds no photo; it is empty\. Expected"):
+        plan(read_catalog(str(tmp_path / "in"), OperationSettings()), {})
+    write_album(tmp_path / "in", {"ann/1.mov": b"x", "ann/2": b"y", "ann/.DS_Store": b"z"})
+    found = r"1 hidden or of a system, 2 no photo by their first bytes \(none 1, mov 1\)"
+    with pytest.raises(ConfigurationError, match=found):
+        plan(read_catalog(str(tmp_path / "in"), OperationSettings()), {})
+    (tmp_path / "c.csv").write_text("identity,uri\n")
+    with pytest.raises(ConfigurationError, match="names no photo: it has no rows"):
+        plan(read_catalog(str(tmp_path / "c.csv"), OperationSettings()), {})
 
 
 def test_a_missing_photo_of_a_catalog_file_is_decided_once(tmp_path: Path) -> None:

@@ -11,6 +11,11 @@ from pipeline.storage.other import FsspecPrefix
 from pipeline.storage.store import ObjectTooLarge, Skipped, open_store
 
 
+def no_name(name: str) -> bool:
+    """Hides nothing."""
+    return False
+
+
 @pytest.fixture
 def backend() -> Iterator[FsspecPrefix]:
     yield FsspecPrefix("memory", "bucket", "in")
@@ -27,10 +32,11 @@ def test_objects_are_written_once_found_copied_and_deleted(backend: FsspecPrefix
     assert backend.get("bob/b/3.jpg", None) == b"one"
     with pytest.raises(ObjectTooLarge):
         backend.get("ann/2.jpg", 2)
-    keys = [info.key for info in backend.scan("", Skipped())]
+    assert backend.get_start("ann/2.jpg", 2) == b"tw"
+    keys = [info.key for info in backend.scan("", Skipped(), no_name)]
     assert sorted(keys) == ["ann/1.jpg", "ann/2.jpg", "bob/b/3.jpg"]
-    assert [info.key for info in backend.scan("ann/2", Skipped())] == ["ann/2.jpg"]
-    assert [*backend.scan("none/", Skipped())] == []
+    assert [info.key for info in backend.scan("ann/2", Skipped(), no_name)] == ["ann/2.jpg"]
+    assert [*backend.scan("none/", Skipped(), no_name)] == []
     assert sorted(backend.folders("")) == ["ann", "bob"]
     assert [*backend.folders("bob/")] == ["b"]
     assert [*backend.folders("none/")] == []
@@ -64,7 +70,7 @@ def test_a_listing_that_fails_in_part_fails(
 
     monkeypatch.setattr(type(fs), "ls", staticmethod(lose))
     with pytest.raises(ConnectionResetError):
-        [*backend.scan("", Skipped())]
+        [*backend.scan("", Skipped(), no_name)]
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
