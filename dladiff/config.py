@@ -10,7 +10,21 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-PresetName = Literal["paper", "strong", "balanced", "discreet", "fast", "zero-shot"]
+OwnPresetName = Literal["paper", "strong", "balanced", "discreet", "fast", "zero-shot"]
+OtherMethodName = Literal[
+    "advdm",
+    "aspl",
+    "caat",
+    "facelock",
+    "fsmg",
+    "metacloak-style",
+    "mist",
+    "mist-untargeted",
+    "photoguard",
+    "simac",
+]
+"""Methods of other papers, each a preset too."""
+PresetName = Literal[OwnPresetName, OtherMethodName]
 
 
 class Settings(BaseModel):
@@ -219,6 +233,17 @@ class LikenessSettings(Settings):
         return self
 
 
+class OtherMethodSettings(Settings):
+    """A method of another paper in place of ours, within our budgets and masks."""
+
+    name: OtherMethodName | None = None
+    """Which one, see ``dladiff.methods.others``; None: ours."""
+    num_steps: Annotated[int, Field(ge=1)] = 100
+    """Signed steps, as Mist and FaceLock have it."""
+    step_size_levels: Annotated[float, Field(gt=0)] = 0.6375
+    """Anti-DreamBooth's and our paper's 5e-3 on [-1, 1]."""
+
+
 class MaskingSettings(Settings):
     """A budget map: less change where the eye would see it."""
 
@@ -285,8 +310,9 @@ class MethodSettings(Settings):
     seed: int = 0
     layer1: Layer1Settings = Layer1Settings()
     layer2: Layer2Settings = Layer2Settings()
+    other: OtherMethodSettings = OtherMethodSettings()
     masking: MaskingSettings = MaskingSettings()
-    """Where the budgets of the likeness loop may be used in full."""
+    """Where the budgets of the likeness loop, and of other methods, may be used in full."""
     detector: FaceDetectorSettings = FaceDetectorSettings()
     micro_batch: Annotated[int, Field(ge=1)] = 8
     """Images per forward pass; changes rounding in the last bits, hence the digest."""
@@ -326,7 +352,8 @@ class MethodSettings(Settings):
     @property
     def likeness_leads(self) -> bool:
         """Whether photos with faces go through L_id's loop."""
-        return self.layer1.enabled and self.layer1.likeness.enabled
+        is_ours = self.other.name is None
+        return is_ours and self.layer1.enabled and self.layer1.likeness.enabled
 
     @property
     def more_likeness_encoders(self) -> tuple[EncoderSettings, ...]:
@@ -343,8 +370,10 @@ class MethodSettings(Settings):
     @property
     def encoders_in_loss(self) -> tuple[EncoderSettings, ...]:
         """All that any loss of this method reads."""
-        reads_any = self.layer2.enabled or self.likeness_leads
-        return tuple(one for one in self.encoders if reads_any and not one.held_out)
+        candidates = tuple(one for one in self.encoders if not one.held_out)
+        if self.other.name is not None:
+            return candidates[:1] if self.other.name == "facelock" else ()
+        return candidates if self.layer2.enabled or self.likeness_leads else ()
 
     @model_validator(mode="after")
     def _one_encoder_per_name(self) -> "MethodSettings":
@@ -361,12 +390,15 @@ class MethodSettings(Settings):
     def _one_layer_at_least(self) -> "MethodSettings":
         if not (self.layer1.enabled or self.layer2.enabled):
             raise ValueError("layer1.enabled and layer2.enabled are both false: nothing to do")
+        if self.other.name is not None and not self.layer1.enabled:
+            raise ValueError(f"{self.other.name} needs a diffusion checkpoint: layer1.enabled=true")
         return self
 
 
 def preset_settings(name: PresetName) -> MethodSettings:
     """The settings of a named preset (method.md, table of presets)."""
-    return MethodSettings.model_validate({"preset": name, **_PRESETS[name]})
+    values = _PRESETS.get(name, {"other": {"name": name}})
+    return MethodSettings.model_validate({"preset": name, **values})
 
 
 _PRESETS: dict[str, dict[str, object]] = {

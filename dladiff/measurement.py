@@ -62,7 +62,7 @@ def measure_photo(
     protected: Image,
     faces: Sequence[Face],
     models: ProtectionModels,
-    target_cosine: float,
+    target_cosine: float | None,
 ) -> Measured:
     """Measures quality and identity of a protected photo.
 
@@ -74,7 +74,8 @@ def measure_photo(
         faces: With clean landmarks and mask extents.
         models: The detector finds faces anew, as an attacker would; white boxes and held-out
             encoders judge them.
-        target_cosine: What every white-box cosine must not exceed.
+        target_cosine: What every white-box cosine must not exceed; None: the method has no such
+            aim. Neither has one without white boxes.
     """
     largest, largest_outside = largest_change(clean, protected, faces)
     cosines, seen_by_model, target_met = list[IdentityCosine](), list[IdentityCosine](), None
@@ -84,7 +85,8 @@ def measure_photo(
         plain = [partial(_crops, look.image, look.faces, models.device) for look in looks.copies]
         cosines = _identity_cosines(own, plain, models.encoders)
         white_box = [item.after for item in cosines if not item.held_out]
-        target_met = looks.all_found and max(white_box, default=1.0) <= target_cosine
+        if white_box and target_cosine is not None:
+            target_met = looks.all_found and max(white_box) <= target_cosine
         if models.autoencoders:
             shown = [_crops_shown(look, models.autoencoders[0]) for look in looks.copies]
             seen_by_model = _identity_cosines(own, shown, models.encoders)

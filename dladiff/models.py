@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dladiff.config import MethodSettings
+from dladiff.config import EncoderSettings, MethodSettings
 from dladiff.diffusion.autoencoder import Autoencoder
 from dladiff.encoders.identity_encoders import IdentityEncoder, load_identity_encoder
 from dladiff.face_detection import FaceDetector, load_face_detector
@@ -26,7 +26,8 @@ class ProtectionModels:
     device: torch.device
     detector: FaceDetector
     encoders: list[IdentityEncoder]
-    """In the order of ``config.layer2.encoders``; held-out ones only measure."""
+    """In the order of ``config.layer2.encoders``; held-out ones, and those of no loss, only
+    measure."""
     autoencoders: list[Autoencoder]
     """The surrogate checkpoint's own, then ``config.layer1.autoencoders``; none where layer 1 is
     disabled."""
@@ -49,6 +50,12 @@ class ProtectionModels:
     def likeness_encoders(self) -> list[IdentityEncoder]:
         """All encoders of the likeness loop."""
         return [*self.white_boxes, *self.more_likeness_encoders]
+
+
+def _as_read(encoder: EncoderSettings, config: MethodSettings) -> EncoderSettings:
+    """An encoder that is in no loss only measures, whatever its settings say."""
+    is_read = encoder in config.encoders_in_loss
+    return encoder if is_read else encoder.model_copy(update={"held_out": True})
 
 
 def load_models(
@@ -77,7 +84,7 @@ def load_models(
     return ProtectionModels(
         device=device,
         detector=load_face_detector(config.detector),
-        encoders=[load_encoder(encoder) for encoder in config.layer2.encoders],
+        encoders=[load_encoder(_as_read(encoder, config)) for encoder in config.layer2.encoders],
         autoencoders=autoencoders,
         load_diffusion=load_diffusion,
         lpips=load_learned_perceptual_distance(device),

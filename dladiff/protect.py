@@ -59,8 +59,15 @@ def protect_photo_set(
     report, cost = on_progress or (lambda stage, fraction: None), Cost()
     with timed(cost, "detect", models.device):
         subjects = [Subject(photo, models.detector.detect(photo.image)) for photo in photos]
+    by_other = subjects if config.other.name is not None else []
+    if by_other:
+        # Surrogates are imported where they work: that takes seconds, and ours needs none.
+        from dladiff.methods.others.protect import protect_by_other_method
+
+        protect_by_other_method(by_other, models, config, cost, report)
     in_one_loop = [subject for subject in subjects if config.likeness_leads and subject.faces]
-    in_two_layers = [subject for subject in subjects if subject not in in_one_loop]
+    elsewhere = (*by_other, *in_one_loop)
+    in_two_layers = [subject for subject in subjects if subject not in elsewhere]
     if in_one_loop:
         with timed(cost, "likeness", models.device):
             _protect_in_one_loop(in_one_loop, models, config, cost, report)
@@ -173,7 +180,8 @@ def _result(subject: Subject, models: ProtectionModels, config: MethodSettings) 
     image = tensor_to_image(subject.with_layer2(subject.base(models), config))
     clean, read_back = subject.photo.image, subject.photo.read_back
     shown = image if read_back is None else read_back(image)
-    measured = measure_photo(clean, shown, subject.faces, models, config.layer2.target_cosine)
+    target = config.layer2.target_cosine if config.other.name is None else None
+    measured = measure_photo(clean, shown, subject.faces, models, target)
     coded = measured.max_change_levels
     if read_back is not None:
         coded = largest_change(read_back(clean), shown, subject.faces)[0]

@@ -56,7 +56,8 @@ class Protector:
         """Loads and checks all models.
 
         Args:
-            method: A preset by its name, or settings of one's own.
+            method: A preset by its name, also one of ``dladiff.methods.NAMES`` (``"mist"``), or
+                settings of one's own.
             device: Where the models compute, e.g. ``"cuda"``.
             recognisers: More identity encoders beside the method's own: in the losses, or with
                 ``held_out`` only measuring. Their networks are frozen and moved to ``device``.
@@ -164,6 +165,12 @@ class Protector:
             raise ValueError(
                 f"own autoencoders and losses work within L_id, which {self.settings.preset!r} "
                 "lacks: take 'balanced', 'discreet', 'strong' or 'fast'"
+            )
+        other = self.settings.other.name
+        if other is not None and not all(one.held_out for one in recognisers):
+            raise ValueError(
+                f"{other!r} reads no recogniser of yours in its loss: give it held_out=True, so "
+                "that it only measures"
             )
         names = [one.name for one in self.settings.encoders]
         names += [one.name for one in recognisers]

@@ -33,8 +33,58 @@ def _loop_is_off(method: MethodSettings) -> bool:
     return not method.likeness_leads
 
 
+_TRAINING = ("aspl", "caat", "fsmg", "metacloak-style", "simac")
+"""Other methods that train a surrogate."""
+_READ_BY_OTHERS = (
+    "layer1.enabled",
+    "layer1.epsilon_levels",
+    "layer1.likeness.surroundings_levels",
+    "layer1.surrogate.",
+    "layer2.enabled",
+    "layer2.epsilon_levels",
+    "layer2.box_scale",
+    "layer2.encoders",
+)
+"""What methods of other papers read of both layers: budgets, masks, the checkpoint, judges."""
+
+
+def _is_ours(method: MethodSettings) -> bool:
+    return method.other.name is None
+
+
+def _trains(method: MethodSettings) -> bool:
+    return _is_ours(method) or method.other.name in _TRAINING
+
+
 _IN_LOOP = "photos with a face go through the likeness loop; set {} instead"
 _RULES = (
+    _Rule(
+        "other.num_steps other.step_size_levels",
+        lambda method: not _is_ours(method),
+        "our own method is at work, whose steps are layer1.likeness.num_steps and "
+        "step_size_levels; set other.name, or take a preset such as mist",
+    ),
+    _Rule(
+        "max_reference_photos layer1.surrogate.adaptation layer1.surrogate.lora_rank",
+        _is_ours,
+        "a method of another paper is at work, which trains whole surrogates on the photos alone",
+    ),
+    _Rule(
+        "layer1.surrogate.step0_steps",
+        lambda method: method.other.name in (None, "fsmg"),
+        "of the other methods only fsmg trains a surrogate before its first step",
+    ),
+    _Rule(
+        "layer1.surrogate.learning_rate layer1.surrogate.batch_size "
+        "layer1.surrogate.weight_decay layer1.surrogate.max_grad_norm",
+        _trains,
+        "this method trains no surrogate",
+    ),
+    _Rule(
+        "layer1.surrogate.prompt",
+        lambda method: method.other.name not in ("facelock", "photoguard"),
+        "this method reads no UNet",
+    ),
     _Rule(
         "layer1. precision max_reference_photos",
         lambda method: method.layer1.enabled,
@@ -42,8 +92,14 @@ _RULES = (
         "steps and budget of what is left are layer2.num_steps and layer2.epsilon_levels",
     ),
     _Rule(
-        "layer1.likeness. layer1.autoencoders masking.",
-        lambda method: method.likeness_leads,
+        "masking.",
+        lambda method: method.likeness_leads or not _is_ours(method),
+        "the likeness loop is off, so that budgets are flat; set layer1.enabled=true and "
+        "layer1.likeness.enabled=true",
+    ),
+    _Rule(
+        "layer1.likeness. layer1.autoencoders",
+        lambda method: method.likeness_leads or not _is_ours(method),
         "the likeness loop is off; layer1.num_epochs and layer2.num_steps are its steps' "
         "counterparts, or set layer1.enabled=true and layer1.likeness.enabled=true",
     ),
@@ -78,7 +134,7 @@ _RULES = (
     ),
     _Rule(
         "layer2.box_scale",
-        lambda method: method.layer2.enabled or method.likeness_leads,
+        lambda method: method.layer2.enabled or method.likeness_leads or not _is_ours(method),
         "layer2.enabled is false and the likeness loop is off; set layer2.enabled=true",
     ),
     _Rule(
@@ -186,6 +242,16 @@ def unread_settings(method: MethodSettings) -> dict[str, str]:
     """The leaves that nothing reads under this method, on no photo, each with the reason."""
     unread: dict[str, str] = {}
     for path in leaves(method):
+        if (
+            not _is_ours(method)
+            and path.startswith(("layer1.", "layer2."))
+            and not path.startswith(_READ_BY_OTHERS)
+        ):
+            unread[path] = (
+                f"{method.other.name} is at work, a method of another paper; its steps are "
+                "other.num_steps and other.step_size_levels"
+            )
+            continue
         for rule in _RULES:
             if rule.covers(path) and not rule.is_read(method):
                 unread[path] = rule.why_not

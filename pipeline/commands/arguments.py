@@ -29,8 +29,12 @@ OutputUri = Annotated[
 Preset = Annotated[
     str | None,
     typer.Option(
+        "--preset",
+        "--method",
+        metavar="NAME",
         help="Named settings to start from: discreet, balanced, strong, fast, "
-        "zero-shot (layer 2 only), paper. "
+        "zero-shot (layer 2 only), paper; or the method of another paper: advdm, aspl, caat, "
+        "facelock, fsmg, metacloak-style, mist, mist-untargeted, photoguard, simac. "
         "Default: the configuration file's, else balanced.",
         rich_help_panel="Method",
     ),

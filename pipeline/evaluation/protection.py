@@ -44,7 +44,9 @@ def encoders_of_method(settings: Mapping[str, Any]) -> dict[str, str]:
     A record of any version: read as it is, not as today's ``MethodSettings``. What is wanting was
     on.
     """
-    layer1, layer2 = (settings.get(layer) or {} for layer in ("layer1", "layer2"))
+    layer1, layer2, other = (settings.get(key) or {} for key in ("layer1", "layer2", "other"))
+    if other.get("name"):
+        return _encoders_of_other(other["name"], layer2.get("encoders") or [])
     likeness = layer1.get("likeness") or {}
     leads = layer1.get("enabled", True) and likeness.get("enabled", True)
     encoders = layer2.get("encoders") or [] if leads or layer2.get("enabled", True) else []
@@ -55,6 +57,12 @@ def encoders_of_method(settings: Mapping[str, Any]) -> dict[str, str]:
         for encoder in [*encoders, *(one for one in more if one["name"] not in names)]
         if not encoder.get("held_out", False)
     }
+
+
+def _encoders_of_other(name: str, encoders: list[Mapping[str, Any]]) -> dict[str, str]:
+    """Of the methods of other papers FaceLock alone reads a recogniser: the first one."""
+    in_loss = [one for one in encoders if not one.get("held_out", False)][: name == "facelock"]
+    return {one["name"]: family_of(one.get("kind", "")) for one in in_loss}
 
 
 def cpu_seconds_of(trees: Mapping[str, str]) -> dict[str, float]:

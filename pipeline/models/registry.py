@@ -102,7 +102,7 @@ def weights_sha256(method: MethodSettings) -> dict[str, str]:
 
 def _weights_sha256(method: MethodSettings) -> dict[str, str]:
     digests = _named("detector", detector_files(method.detector))
-    if method.layer2.enabled or method.likeness_leads:
+    if method.layer2.enabled or method.likeness_leads or method.other.name is not None:
         for encoder in method.encoders:
             digests |= _named(f"encoder/{encoder.name}", encoder_files(encoder))
     if method.layer1.enabled:

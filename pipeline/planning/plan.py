@@ -214,7 +214,8 @@ def _form_sets(
     operation = config.operation
     originals: defaultdict[str, list[SourcePhoto]] = defaultdict(list)
     # References only feed layer 1's fine-tuning on the clean photos (Step 0).
-    min_photos = config.method.max_reference_photos if config.method.layer1.enabled else 0
+    reads_references = config.method.layer1.enabled and config.method.other.name is None
+    min_photos = config.method.max_reference_photos if reads_references else 0
     if min_photos:
         identities = {photo.identity for photo in to_do}
         for photo in photos:

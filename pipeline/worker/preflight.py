@@ -15,6 +15,7 @@ _FEW = {
     "layer1.surrogate.step0_steps": 1,
     "layer1.num_epochs": 1,
     "layer2.num_steps": 3,
+    "other.num_steps": 1,
 }
 """Iterations that still reach every part: of three steps one looks at the photo itself."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dladiff.config import MethodSettings, PresetName, Settings, preset_settings
+from dladiff.config import MethodSettings, OwnPresetName, PresetName, Settings, preset_settings
 from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image
 from dladiff.models import ProtectionModels, load_models
@@ -29,6 +29,7 @@ SHORT = {
     "layer1.num_epochs": 1,
     "layer1.surrogate.step0_steps": 1,
     "layer2.num_steps": 3,
+    "other.num_steps": 2,
 }
 BY_CHANCE = {
     f"{layer}.transforms.{name}"
@@ -70,7 +71,7 @@ def recorded(method: MethodSettings, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", get_args(PresetName))
+@pytest.mark.parametrize("preset", [*get_args(OwnPresetName), "facelock", "fsmg", "advdm"])
 def test_what_photos_read_is_what_the_table_says(
     preset: PresetName, astronaut: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +125,10 @@ def chosen(preset: PresetName) -> set[str]:
         ("paper", "masking.floor_share=.5", "likeness loop is off"),
         ("strong", "masking.full_contrast_levels=3", "masking.floor_share"),
         ("balanced", "detector.pack=buffalo_l", "detector.kind=insightface"),
+        ("balanced", "other.num_steps=20", "layer1.likeness.num_steps"),
+        ("mist", "layer1.likeness.num_steps=90", "other.num_steps"),
+        ("mist", "layer1.surrogate.batch_size=2", "trains no surrogate"),
+        ("mist", "layer2.target_cosine=.3", "other.num_steps"),
     ],
 )
 def test_a_value_in_vain_is_refused_with_what_was_meant(

@@ -4,6 +4,7 @@ Knows when to ask for a gradient. What it is the gradient of, each baseline says
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -33,8 +34,11 @@ class Baseline(ABC):
         """Size of a step relative to the common one, after ``share`` of the effort."""
         return 1.0
 
-    def run(self) -> None:
+    def run(self, on_progress: Callable[[float], None] | None = None) -> None:
         """Takes steps until the effort is spent.
+
+        Args:
+            on_progress: Called after each step with the share of the effort that is spent.
 
         Raises:
             ValueError: If the effort did not suffice for a single step.
@@ -51,6 +55,8 @@ class Baseline(ABC):
             for instance, gradient in zip(person.instances, gradients, strict=True):
                 instance.ascent.step(gradient, step_size)
             effort.num_taken += 1
+            if on_progress is not None:
+                on_progress(effort.share)
         if effort.num_taken == 0:
             raise ValueError(f"{name}: the effort was spent before the first step; grant more")
         for instance in person.instances:

@@ -42,6 +42,19 @@ class BaselineSettings:
     method: MethodSettings = field(default_factory=lambda: preset_settings("balanced"))
     """Where masks, masking and the checkpoint come from."""
 
+    @classmethod
+    def of(cls, method: MethodSettings) -> "BaselineSettings":
+        """The budgets of a method's settings, as our loop has them, and its ``other``."""
+        layer1, layer2 = method.layer1, method.layer2
+        return cls(
+            face_levels=layer1.epsilon_levels + (layer2.epsilon_levels if layer2.enabled else 0.0),
+            surroundings_levels=min(layer1.likeness.surroundings_levels, layer1.epsilon_levels),
+            step_size_levels=method.other.step_size_levels,
+            seed=method.seed,
+            micro_batch=method.micro_batch,
+            method=method,
+        )
+
     def layer1(self, diffusion: DiffusionModel) -> Layer1Settings:
         """One exact aligned view, one timestep per step, no handling: as these papers work.
 
@@ -115,9 +128,10 @@ class Person:
         effort: Effort,
         identity_encoder: IdentityEncoder | None = None,
         lpips: LearnedPerceptualDistance | None = None,
+        cost: Cost | None = None,
     ) -> "Person":
         """Encodes the clean photos and starts each perturbation at noise of one step."""
-        cost, layer1 = Cost(), settings.layer1(diffusion)
+        cost, layer1 = cost or Cost(), settings.layer1(diffusion)
         encoder = PhotoEncoder(diffusion, layer1, settings.seed, settings.micro_batch, cost)
         instances = []
         for photo in photos:
