@@ -31,6 +31,8 @@ ARCFACE_TEMPLATE = np.array(
 )
 """Left eye, right eye, nose, mouth corners in pixels of the 112 px crop (insightface)."""
 ARCFACE_SIDE = 112
+ATTACKERS_FACE_SCALE = 1.6
+"""Side of the square around a face that attackers crop, relative to the long side of its box."""
 
 
 def rescaled(face: Face, scale: float) -> Face:

@@ -24,7 +24,6 @@ from dladiff.faces import (
     warp_prefiltered,
 )
 from dladiff.image_values import Crops, Image, image_to_tensor
-from dladiff.layer1.likeness import PORTRAIT_TEMPLATE
 from dladiff.models import ProtectionModels
 from dladiff.quality import psnr_db, ssim
 from dladiff.results import Face, IdentityCosine
@@ -227,10 +226,8 @@ def _crops_shown(look: _Look, autoencoder: Autoencoder) -> CropsOf:
 
     Decoded once for all encoders.
     """
-    template = autoencoder.face_template
-    template = PORTRAIT_TEMPLATE if template is None else template
     side = autoencoder.resolution
-    points = template.numpy().astype(np.float64) * side
+    points = autoencoder.aligned_template.numpy().astype(np.float64) * side
     images = image_to_tensor(look.image, autoencoder.device)
     views = [
         warp_prefiltered(images, np.linalg.inv(crop_from_photo(face, points)), side)

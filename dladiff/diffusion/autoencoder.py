@@ -18,6 +18,11 @@ Latents = Float[Tensor, "batch channels latent_height latent_width"]
 """Scaled latents, clean or noisy; also predictions of a UNet and their targets."""
 FaceTemplate = Float[Tensor, "5 2"]
 """Where five landmarks lie in a crop, (x, y) as fractions of its side."""
+PORTRAIT_TEMPLATE: FaceTemplate = torch.tensor(
+    [[0.40, 0.42], [0.60, 0.42], [0.50, 0.53], [0.42, 0.63], [0.58, 0.63]]
+)
+"""Where an aligned view puts the landmarks for a checkpoint without a template of its own: a
+portrait with head and shoulders, as people crop them for fine-tuning."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,6 +41,11 @@ class Autoencoder:
     def device(self) -> torch.device:
         device: torch.device = next(self.vae.parameters()).device
         return device
+
+    @property
+    def aligned_template(self) -> FaceTemplate:
+        """Where aligned views put the landmarks: as the checkpoint has it, else as in portraits."""
+        return PORTRAIT_TEMPLATE if self.face_template is None else self.face_template
 
     @property
     def vae_scale_factor(self) -> int:

@@ -9,12 +9,9 @@ from jaxtyping import Float, UInt8
 
 from dladiff.evaluation.settings import ViewName
 from dladiff.face_detection import FaceDetector
-from dladiff.faces import Matrix, estimate_similarity, face_square, rescaled
+from dladiff.faces import ATTACKERS_FACE_SCALE, Matrix, estimate_similarity, face_square, rescaled
 from dladiff.image_values import Image
 from dladiff.results import Face
-
-FACE_SCALE = 1.6
-"""Side of the ``face`` view relative to the long side of the face box."""
 
 Crop = UInt8[np.ndarray, "side side 3"]
 OtherImage = UInt8[np.ndarray, "_ _ 3"]
@@ -70,7 +67,7 @@ def attackers_crop(
     left, top = (width - square) / 2, (height - square) / 2
     if view == "face":
         assert face is not None
-        left, top, right, _ = face_square(face, FACE_SCALE)
+        left, top, right, _ = face_square(face, ATTACKERS_FACE_SCALE)
         square = min(max(round(right - left), 16), height, width)
         left = min(max(left, 0), width - square)
         top = min(max(top, 0), height - square)

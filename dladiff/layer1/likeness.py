@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dladiff.config import LikenessSettings, TransformSettings
-from dladiff.diffusion.autoencoder import Autoencoder, FaceTemplate, Latents
+from dladiff.diffusion.autoencoder import Autoencoder, Latents
 from dladiff.encoders.identity_encoders import IdentityEncoder, UnitEmbeddings
 from dladiff.faces import estimate_similarity, warp_prefiltered
 from dladiff.identities import KnownPhoto
@@ -29,12 +29,6 @@ from dladiff.layer1.views import View, ViewKind, draw_view
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
 from dladiff.transforms import draw_photometric
-
-PORTRAIT_TEMPLATE: FaceTemplate = torch.tensor(
-    [[0.40, 0.42], [0.60, 0.42], [0.50, 0.53], [0.42, 0.63], [0.58, 0.63]]
-)
-"""Where an aligned view puts the landmarks for a checkpoint without a template of its own: a
-portrait with head and shoulders, as people crop them for fine-tuning."""
 
 MIN_EYE_DISTANCE_SHARE = 0.06
 """Of a view's side; smaller faces are nothing that the model could learn there."""
@@ -159,8 +153,7 @@ class AutoencoderLikeness:
         # The person's face in every second step where there are others in the photo.
         person = next(i for i, found in enumerate(photo.identities) if found.is_person)
         index = person if step % 2 == 0 else (step // 2) % len(faces)
-        template = autoencoder.face_template
-        template = PORTRAIT_TEMPLATE if template is None else template
+        template = autoencoder.aligned_template
         view = draw_view(instance.photo, kind, faces[index], template, side, generator)
         handling = draw_photometric(self.transforms, generator)
         height, width = leaf.shape[-2:]
@@ -177,8 +170,7 @@ class AutoencoderLikeness:
         autoencoder: Autoencoder,
     ) -> list[_Shown]:
         """Mixtures of aligned views show one face at the template's place: the person's."""
-        template = autoencoder.face_template
-        template = PORTRAIT_TEMPLATE if template is None else template
+        template = autoencoder.aligned_template
         landmarks = template.numpy().astype(np.float64) * autoencoder.resolution
         person = next(identity for identity in photos[0].identities if identity.is_person)
         return [_Shown(first_row + row, landmarks, person.target) for row in range(len(weights))]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dladiff.diffusion.autoencoder import FaceTemplate
 from dladiff.faces import (
+    ATTACKERS_FACE_SCALE,
     Matrix,
     crop_from_photo,
     face_square,
@@ -23,9 +24,6 @@ from dladiff.image_values import Images
 from dladiff.instances import InstancePhoto
 from dladiff.results import Face
 from dladiff.transforms import resize_antialiased
-
-ATTACKERS_FACE_SCALE = 1.6
-"""Side of the face square that measurements crop, relative to the face box."""
 
 _BLOCK = 32
 _MARGIN_PX = 8

@@ -37,6 +37,11 @@ BY_CHANCE = {
     for name in ("blur_sigma_px", "noise_sigma_levels")
 }
 """Read where a draw is of this kind; so few steps need not meet one."""
+FROM_A_COPY = {
+    f"layer1.surrogate.{name}"
+    for name in ("step0_steps", "batch_size", "weight_decay", "max_grad_norm")
+}
+"""A method of others that trains a surrogate reads them from settings of its own."""
 
 
 def shortened(preset: PresetName) -> MethodSettings:
@@ -91,6 +96,7 @@ def test_what_photos_read_is_what_the_table_says(
         read.append(found - on_loading)
     paths, unread = set(leaves(method)), set(unread_settings(method))
     by_somebody = on_loading | read[0] | read[1] | ELSEWHERE
+    by_somebody |= FROM_A_COPY if preset == "fsmg" else set()
     # What nothing asks for is refused, and what a preset sets is asked for.
     assert paths - by_somebody - BY_CHANCE <= unread
     assert chosen(preset) & unread == set()
@@ -103,6 +109,8 @@ def test_what_photos_read_is_what_the_table_says(
         "layer2.crops_per_step",
         "detector.pack",
         "layer1.surrogate.lora_rank",
+        "layer1.surrogate.learning_rate",
+        "layer1.surrogate.prompt",
         "masking.full_contrast_levels",
     }
 

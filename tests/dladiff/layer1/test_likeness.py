@@ -92,12 +92,10 @@ def test_the_gradient_agrees_with_finite_differences_in_each_kind_of_view(
     step = 2
     (gradient,), _ = likeness(autoencoder, encoder, kind).gradients([photo], step)
     generator = keyed_generator(0, "a", "likeness", step)
-    template = autoencoder.face_template
-    from dladiff.layer1.likeness import PORTRAIT_TEMPLATE
 
     view = draw_view(
         photo.instance.photo, kind, photo.instance.photo.faces[0],
-        PORTRAIT_TEMPLATE if template is None else template, autoencoder.resolution, generator,
+        autoencoder.aligned_template, autoencoder.resolution, generator,
     )  # fmt: skip
     at = photo.instance.perturbation
     direction = torch.randn(at.shape, generator=torch.Generator().manual_seed(5)).double()

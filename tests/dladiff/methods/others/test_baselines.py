@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from dladiff.config import SurrogateSettings
+from dladiff.diffusion.autoencoder import PORTRAIT_TEMPLATE
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.diffusion.denoising_loss import evaluation_pairs, mean_denoising_loss
 from dladiff.diffusion.surrogates import FullSurrogate
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.instances import instance_photo
-from dladiff.layer1.likeness import PORTRAIT_TEMPLATE
 from dladiff.methods.others.by_name import BASELINES
 from dladiff.methods.others.encoders import Mist, grey_image, striped_image
 from dladiff.methods.others.facelock import FaceLock
