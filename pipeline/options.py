@@ -71,6 +71,8 @@ class PlanCounts:
     """Photos whose newest manifest row is of the same version and method: nothing to do."""
     num_below_target: int = 0
     """Of these, protected photos that missed their target."""
+    num_returned: int = 0
+    """Of the unchanged ones: gone before, and back as they were."""
     num_gone: int = 0
     """Manifest rows whose original is no longer in INPUT."""
     num_forgotten: int = 0

@@ -24,6 +24,7 @@ from pipeline.output.gate import drop_held
 from pipeline.output.lock import OutputLock
 from pipeline.output.manifest import decided_sources
 from pipeline.output.recovery import recover
+from pipeline.output.repeated_rows import rows_of_returned
 from pipeline.output.runs import (
     finish_run,
     make_run_id,
@@ -131,6 +132,7 @@ def run_protection(
             message = driver.settle(stopped=message is not None) or message
             driver.record_undecided()
             _record_gone(store, run_id, plan, config)
+            write_part(store, run_id, rows_of_returned(store, plan.returned))
             outcome = driver.outcome(options, message)
             reporter.finished(outcome)
             is_complete = not driver.undecided and not driver.holds_images

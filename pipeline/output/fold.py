@@ -14,12 +14,12 @@ from pipeline.clock import utc_now
 from pipeline.manifest_row import ManifestRow
 from pipeline.output.ledger import Ledger
 from pipeline.output.lock import LockLostError
-from pipeline.output.manifest import newest_rows_of
 from pipeline.output.manifest_parts import create_part, part_key, parts_so_far
 from pipeline.output.publish import StagedDataLost, publish_commit
+from pipeline.output.repeated_rows import rows_of_unchanged
 from pipeline.output.tombstones import Tombstones
 from pipeline.reasons import ReasonCode
-from pipeline.records import CommitName, CommitRecord, StagedRow, UnchangedPhoto
+from pipeline.records import CommitName, CommitRecord, StagedRow
 from pipeline.storage.store import Store
 
 _log = logging.getLogger("dladiff.manifest")
@@ -134,7 +134,7 @@ class Fold:
                 for staged in record.rows
             ]
         kept = [_name_of(record) for record in records]
-        return rows + _repeated_rows(self._store, records), kept
+        return rows + rows_of_unchanged(self._store, records), kept
 
     def _prepared(
         self, names: Sequence[CommitName]
@@ -220,42 +220,6 @@ def write_part(store: Store, run_id: str, rows: Sequence[ManifestRow]) -> str | 
         _, number = parts_so_far(store, run_id)
         if create_part(store, run_id, number, full, ()):
             return part_key(run_id, number)
-
-
-def _repeated_rows(store: Store, records: Sequence[CommitRecord]) -> list[ManifestRow]:
-    """The earlier rows of photos whose content is the same, under their new versions."""
-    uris = {photo.source_uri for record in records for photo in record.unchanged}
-    earlier = newest_rows_of(store, uris) if uris else {}
-    return [
-        _repeated_row(record, photo, earlier.get(photo.source_uri))
-        for record in records
-        for photo in record.unchanged
-    ]
-
-
-def _repeated_row(
-    record: CommitRecord, photo: UnchangedPhoto, earlier: ManifestRow | None
-) -> ManifestRow:
-    if earlier is None or earlier.source_sha256 != photo.source_sha256:
-        # Somebody deleted parts of the manifest: as for lost data, a person sees and retries it.
-        earlier = ManifestRow(
-            identity=record.identity,
-            source_uri=photo.source_uri,
-            source_version=photo.source_version,
-            source_sha256=photo.source_sha256,
-            status="failed",
-            reason=str(ReasonCode.EARLIER_ROW_LOST),
-        )
-    return dataclasses.replace(
-        earlier,
-        source_version=photo.source_version,
-        set_key=record.set_key,
-        run_id=record.run_id,
-        attempt=record.attempt,
-        committed_at=record.committed_at,
-        seconds=record.seconds / record.num_photos,
-        gpu_seconds=record.gpu_seconds / record.num_photos,
-    )
 
 
 def _manifest_row(store: Store, staged: StagedRow, is_lost: bool) -> ManifestRow:

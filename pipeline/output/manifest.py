@@ -159,11 +159,13 @@ def newest_rows(
         yield from map(ManifestRow.from_columns, batch.to_pylist())
 
 
-def newest_rows_of(store: Store, uris: Collection[str]) -> dict[str, ManifestRow]:
-    """The newest decision on each of these sources, by URI; ``deferred`` rows decide nothing."""
+def newest_rows_of(
+    store: Store, uris: Collection[str], leaving_out: Collection[str] = ("deferred",)
+) -> dict[str, ManifestRow]:
+    """The newest decision on each of these sources, by URI; as ``newest_rows``."""
     table = read_manifest(store)
     of_these = pc.is_in(table["source_uri"], value_set=pa.array(sorted(uris), pa.string()))
-    decided = pc.not_equal(table["status"], "deferred")
+    decided = pc.invert(pc.is_in(table["status"], pa.array(sorted(leaving_out))))
     rows = table.filter(pc.and_(of_these, decided)).to_pylist()
     return {row["source_uri"]: ManifestRow.from_columns(row) for row in rows}
 

@@ -14,10 +14,18 @@ from pipeline.reasons import Reason
 from pipeline.records import MISSING_VERSION, SourcePhoto
 
 Decision = Literal[
-    "unchanged", "new", "changed", "method_changed", "retry", "standing_failure", "refused"
+    "unchanged",
+    "returned",
+    "new",
+    "changed",
+    "method_changed",
+    "retry",
+    "standing_failure",
+    "refused",
 ]
-"""``standing_failure``: failed or quarantined, and not asked for again; ``refused``: made with
-another method, and nobody said what to do about that."""
+"""``returned``: it was gone, and is back as it was; ``standing_failure``: failed or quarantined,
+and not asked for again; ``refused``: made with another method, and nobody said what to do about
+that."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,11 @@ class DecisionRules:
         if state is None:
             return "new"
         if state.status == "source_gone":
-            return "unchanged" if photo.version == MISSING_VERSION else "new"
+            if photo.version == MISSING_VERSION:
+                return "unchanged"
+            stands = state.method_digest == self.method_digest or self.on_method_change == "keep"
+            is_back = photo.version == state.version and state.output_key is not None and stands
+            return "returned" if is_back and photo.uri not in self.reprotect else "new"
         if photo.uri in self.reprotect and photo.version != MISSING_VERSION:
             return "retry"
         if state.method_digest not in (None, self.method_digest):
@@ -60,10 +72,13 @@ class DecisionRules:
         return self._decide_again(photo, state)
 
     def previous_sha256(self, state: SourceState | None) -> str | None:
-        """Content with this sha256 is already protected by this very method; None: none is."""
+        """Content with this sha256 is already protected by this very method; None: none is.
+
+        Also of a photo that is gone, as long as its protected photo is kept.
+        """
         if (
             state is None
-            or state.status not in PROTECTED_STATUSES
+            or (state.status not in PROTECTED_STATUSES and not _was_protected(state))
             or state.method_digest != self.method_digest
         ):
             return None
@@ -80,3 +95,8 @@ class DecisionRules:
         if state.status == "skipped" and passing and photo.version != MISSING_VERSION:
             return "retry"
         return "unchanged"
+
+
+def _was_protected(state: SourceState) -> bool:
+    """Whether a photo that is gone left a protected one behind."""
+    return state.status == "source_gone" and state.output_key is not None

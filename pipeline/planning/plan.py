@@ -51,6 +51,8 @@ class PhotoCounts:
     """Failed or quarantined before, and not asked for again."""
     ignored: int = 0
     """Files of INPUT that are no photos."""
+    returned: int = 0
+    """Gone before, and back as they were: their protected photo holds on."""
     gone: int = 0
     """Decided photos that INPUT no longer holds."""
     forgotten: int = 0
@@ -71,6 +73,8 @@ class Plan:
     gone_rows: list[ManifestRow]
     """With status ``source_gone``, for ``fold.write_part``."""
     catalog_report: CatalogReport
+    returned: list[SourcePhoto] = field(default_factory=list)
+    """Photos that were gone and are back as they were, for ``repeated_rows.rows_of_returned``."""
     later_sets: list[PhotoSet] = field(default_factory=list)
     """Left for a later run by ``limited_to``."""
 
@@ -102,7 +106,10 @@ class Plan:
         return PlanCounts(
             num_photos=num_photos_of(self.photo_sets),
             num_sets=len(self.photo_sets),
-            num_unchanged=self.counts.unchanged + self.counts.standing_failure,
+            num_unchanged=self.counts.unchanged
+            + self.counts.returned
+            + self.counts.standing_failure,
+            num_returned=self.counts.returned,
             num_below_target=self.counts.below_target,
             num_gone=self.counts.gone,
             num_forgotten=self.counts.forgotten,
@@ -155,6 +162,7 @@ def make_plan(
     refused: Counter[str] = Counter()
     num_below_target = 0
     to_do: list[SourcePhoto] = []
+    returned: list[SourcePhoto] = []
     missing = frozenset(gone)  # a catalog file may still name them
     for photo in photos:
         if photo.uri in missing:
@@ -166,8 +174,10 @@ def make_plan(
             num_below_target += state.target_met is False
         if decision == "refused" and state is not None:
             refused[state.run_id] += 1
+        elif decision == "returned":
+            returned.append(photo)
         elif decision in _TO_DO:
-            if decision == "changed":
+            if decision in ("changed", "new") and photo.uri not in rules.reprotect:
                 photo = dataclasses.replace(photo, previous_sha256=rules.previous_sha256(state))
             to_do.append(photo)
     refuse_another_method(refused, config, method_of_run)
@@ -179,6 +189,7 @@ def make_plan(
             forgotten=len(catalog.photos) - len(taken),
             ignored=catalog.report.num_ignored,
             gone=len(gone),
+            returned=len(returned),
             new=numbers["new"],
             changed=numbers["changed"],
             method_changed=numbers["method_changed"],
@@ -189,6 +200,7 @@ def make_plan(
         ),
         gone_rows=[_gone_row(uri, states[uri], output_uri) for uri in gone],
         catalog_report=catalog.report,
+        returned=returned,
     )
 
 

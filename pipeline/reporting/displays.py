@@ -114,6 +114,7 @@ def plan_line(plan: PlanCounts) -> str:
         return (
             f"nothing to do: {format_count(plan.num_unchanged, 'photo')} up to date"
             + _below_target_text(plan)
+            + _returned_text(plan)
             + (f", {plan.num_gone:,} gone" if plan.num_gone else "")
             + _forgotten_text(plan)
             + _passed_over_text(plan)
@@ -122,7 +123,10 @@ def plan_line(plan: PlanCounts) -> str:
         f"{format_count(plan.num_photos, 'photo')} of "
         f"{format_count(plan.num_identities, 'identity', 'identities')} in "
         f"{format_count(plan.num_sets, 'set')}, {format_bytes(plan.num_bytes)} to read; "
-        f"{plan.num_unchanged:,} up to date{_below_target_text(plan)}, {plan.num_gone:,} gone"
+        f"{plan.num_unchanged:,} up to date"
+        + _below_target_text(plan)
+        + _returned_text(plan)
+        + f", {plan.num_gone:,} gone"
         + _forgotten_text(plan)
         + _passed_over_text(plan)
         + (f"; {plan.num_later:,} left for a later run" if plan.num_later else "")
@@ -135,6 +139,10 @@ def _below_target_text(plan: PlanCounts) -> str:
 
 def _forgotten_text(plan: PlanCounts) -> str:
     return f", {plan.num_forgotten:,} of forgotten people" if plan.num_forgotten else ""
+
+
+def _returned_text(plan: PlanCounts) -> str:
+    return f", {plan.num_returned:,} of them gone before and back" if plan.num_returned else ""
 
 
 def _passed_over_text(plan: PlanCounts) -> str:

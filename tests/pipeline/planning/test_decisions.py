@@ -1,5 +1,7 @@
 """One photo against its newest manifest row: earlier decisions stand unless asked for again."""
 
+from typing import Any
+
 import pytest
 
 from pipeline.config import OnMethodChange
@@ -25,17 +27,28 @@ PHOTO = SourcePhoto("ann", "file:///in/ann/1.jpg", "images/ann/1.jpg.png", 10, "
         ("skipped", "unreadable: denied", {}, "retry"),
         ("skipped", "missing: gone", {}, "retry"),
         ("layer2_only", "no checkpoint", {"retry_failed": True}, "unchanged"),
-        ("source_gone", None, {}, "new"),
+        ("source_gone", None, {}, "returned"),
+        ("source_gone", None, {"reprotect": frozenset([PHOTO.uri])}, "new"),
     ],
 )
 def test_earlier_decisions_stand_unless_asked_for_again(
-    status: str, reason: str | None, options: dict[str, bool], decision: str
+    status: str, reason: str | None, options: dict[str, Any], decision: str
 ) -> None:
-    rules = DecisionRules(METHOD, **options)  # type: ignore[arg-type]
+    rules = DecisionRules(METHOD, **options)
     assert rules.decide(PHOTO, state_of(PHOTO, status=status, reason=reason)) == decision
 
 
-@pytest.mark.parametrize("status", ["failed", "skipped", "quarantined", "source_gone"])
+def test_a_photo_that_is_back_is_new_where_nothing_of_it_stands() -> None:
+    for changes in ({"output_key": None}, {"version": "version-0"}, {"method_digest": "other"}):
+        state = state_of(PHOTO, status="source_gone", **changes)
+        assert DecisionRules(METHOD).decide(PHOTO, state) == "new"
+    other = state_of(PHOTO, status="source_gone", method_digest="other")
+    assert DecisionRules(METHOD, "keep").decide(PHOTO, other) == "returned"
+    gone = state_of(PHOTO, status="source_gone")
+    assert DecisionRules(METHOD).previous_sha256(gone) == "sha of the original"
+
+
+@pytest.mark.parametrize("status", ["failed", "skipped", "quarantined"])
 def test_content_counts_as_decided_only_where_it_was_protected(status: str) -> None:
     rules = DecisionRules(METHOD)
     assert rules.previous_sha256(state_of(PHOTO)) == "sha of the original"

@@ -127,7 +127,14 @@ def test_a_photo_that_left_becomes_a_row_and_keeps_its_output(
     states[photo.uri] = state_of(photo, status="source_gone")
     assert plan(catalog, states).gone_rows == []
     catalog.photos.append(photo)
-    assert [each.uri for each in planned(plan(catalog, states))] == [photo.uri]
+    back = plan(catalog, states)
+    assert (back.returned, back.photo_sets, back.summary().num_returned) == ([photo], [], 1)
+    states[photo.uri] = state_of(photo, status="source_gone", version="older")
+    (again,) = planned(plan(catalog, states))
+    assert (again.uri, again.previous_sha256) == (photo.uri, "sha of the original")
+    states[photo.uri] = state_of(photo, status="source_gone", output_key=None)
+    (again,) = planned(plan(catalog, states))
+    assert (again.uri, again.previous_sha256) == (photo.uri, None)
 
 
 def test_an_empty_input_is_not_taken_for_a_mass_deletion(
