@@ -72,8 +72,9 @@ def measure(server: Seaweed, arguments: argparse.Namespace) -> dict[str, float]:
         of_workers, counter.value = counter.value, 0
         fold = Fold(store, RUN)
         began, cpu = time.monotonic(), time.process_time()
-        for published in [fold.publish_soon(name) for name in names]:
-            published.result()
+        for name in names:
+            fold.take(name)
+        assert len(list(fold.published(at_most=0))) == len(names)
         took, cpu = time.monotonic() - began, time.process_time() - cpu
         of_publishing = counter.value
         assert fold() == arguments.sets

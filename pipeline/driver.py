@@ -7,7 +7,6 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from pipeline.config import OperationSettings
 from pipeline.manifest_row import ManifestRow
@@ -19,14 +18,11 @@ from pipeline.options import (
     RunOptions,
     RunOutcome,
 )
-from pipeline.output.canary import Canary, CanaryFailed
+from pipeline.output.canary import CanaryFailed
 from pipeline.output.fold import PUBLISHERS, Fold, write_part
-from pipeline.output.gate import Gates, runs_of
 from pipeline.output.ledger import Ledger
-from pipeline.output.lock import LockLostError, OutputLock
-from pipeline.output.runs import finish_run
 from pipeline.reasons import Reason, ReasonCode
-from pipeline.records import CommitRecord, PhotoSet, num_photos_of, photo_row
+from pipeline.records import CommitName, CommitRecord, PhotoSet, num_photos_of, photo_row
 from pipeline.reporting.reporter import Reporter
 from pipeline.reporting.tally import Tally
 from pipeline.reporting.target_words import target_shortfall
@@ -59,28 +55,27 @@ class Driver:
         self,
         store: Store,
         run_id: str,
-        lock: OutputLock,
         operation: OperationSettings,
         reporter: Reporter,
         tally: Tally,
         photo_sets: Sequence[PhotoSet],
-        canary: Canary,
+        fold: Fold,
         max_worker_hours: float | None = None,
     ) -> None:
         """Reads and writes nothing yet; ``tally`` hears what ``reporter`` hears.
 
         Args:
-            canary: With what waits already for the gate of this run's method.
+            fold: Of this run, under OUTPUT's lock, with the gate of its method.
             max_worker_hours: See ``RunOptions``.
         """
-        self._store, self._run_id, self._lock = store, run_id, lock
+        self._store, self._run_id, self._fold = store, run_id, fold
         self._operation, self._reporter, self._tally = operation, reporter, tally
         self._ledger = Ledger(store, run_id)
-        self._canary, self._canary_failed = canary, False
-        self._held_statuses, self._held_targets = Counter[str](), TargetCounts()
-        self._held_uploads: list[float] = []
-        self._fold = self._new_fold()
-        self._publishing: dict[Future[CommitRecord], PhotoSet] = {}
+        self._canary_failed = False
+        self._taken: dict[CommitName, PhotoSet] = {}
+        """Sets on their way to be served, or waiting for the gate."""
+        self._waiting: list[CommitRecord] = []
+        """Of this run, whose images wait for the gate until they are released."""
         self._undecided = {photo_set.key: photo_set for photo_set in photo_sets}
         self._causes: dict[str, str] = {}
         self._recent: deque[bool] = deque(maxlen=_RECENT_SETS)
@@ -93,9 +88,9 @@ class Driver:
         return list(self._undecided.values())
 
     @property
-    def holds_images(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether anything waits for the gate, of this run or of an earlier one."""
-        return bool(self._canary.records)
+        return bool(self._fold.waiting)
 
     def take(self, outcome: SetOutcome) -> None:
         """Publishes a decided set in the background, or notes a deferral; folds when it is time.
@@ -132,7 +127,7 @@ class Driver:
         Raises:
             CanaryFailed: They are not good enough.
         """
-        if self._canary.is_due:
+        if self._fold.is_due:
             self._judge()
 
     def settle(self, stopped: bool) -> str | None:
@@ -146,7 +141,7 @@ class Driver:
         """
         self._take_unheard()
         message = None
-        if self.holds_images and not self._canary.is_open and not stopped:
+        if self.is_waiting and not stopped:
             try:
                 self._judge()
             except CanaryFailed as failure:
@@ -185,8 +180,11 @@ class Driver:
         """How the run ends, as exit code and numbers."""
         self.wait_for_published()
         num_put_off = num_photos_of(self._put_off())
-        tally, is_held = self._tally, self.holds_images
-        published = tally.statuses - self._held_statuses if is_held else tally.statuses
+        tally = self._tally
+        waiting = Counter[str]()
+        for record in self._waiting:
+            waiting.update(record.statuses())
+        published = tally.statuses - waiting
         counts = dict(published) | ({"deferred": num_put_off} if num_put_off else {})
         shortfalls = self._shortfalls()
         num_later = num_photos_of(self._undecided.values()) - num_put_off
@@ -201,8 +199,8 @@ class Driver:
             num_sets=tally.num_sets,
             gpu_seconds=tally.gpu_seconds,
             num_later=num_later + (tally.plan.num_later if tally.plan else 0),
-            num_held=tally.num_held if is_held else 0,
-            targets=tally.targets - self._held_targets if is_held else tally.targets,
+            num_held=sum(one.num_photos for one in self._waiting),
+            targets=tally.targets - sum(map(_targets_of, self._waiting), TargetCounts()),
             shortfalls=shortfalls,
             message=message,
             passed_over=tally.plan.passed_over if tally.plan else {},
@@ -243,35 +241,26 @@ class Driver:
         return Reason(self._causes.get(photo_set.key, ReasonCode.NOT_REACHED))
 
     def _take_commit(self, set_key: str) -> None:
-        """Publishes or holds a set that its worker has committed."""
+        """Publishes a set that its worker has committed, or lets it wait for the gate."""
         photo_set = self._undecided.pop(set_key)
         self._causes.pop(set_key, None)
         name = photo_set.key, photo_set.generation
-        if not self._canary.is_open:
-            record = self._ledger.read_commit(*name)
-            assert record is not None, "the worker saw this commit"
-            if self._hold(record):
-                self._held_uploads += _uploads(photo_set)
-                self._say_decided(record)
-                return
-        self._publishing[self._fold.publish_soon(name)] = photo_set
+        self._taken[name] = photo_set
+        waiting = self._fold.take(name)
+        if waiting is not None:
+            self._waiting.append(waiting)
+            self._reporter.held(waiting.num_photos)
+            self._say_decided(waiting)
 
     def _hear_of_published(self, at_most: int) -> None:
         """Reports what is published by now, waiting while more sets than these are on the way."""
-        while self._publishing:
-            timeout_s = None if len(self._publishing) > at_most else 0
-            done, _ = wait(self._publishing, timeout_s, FIRST_COMPLETED)
-            if not done:
-                return
-            for future in done:
-                photo_set = self._publishing.pop(future)
-                self._say_decided(future.result(), _ages_s(_uploads(photo_set)))
+        for record in self._fold.published(at_most):
+            photo_set = self._taken.pop((record.set_key, record.generation))
+            self._say_decided(record, _ages_s(_uploads([photo_set])))
 
     def _say_decided(self, record: CommitRecord, ages_s: Sequence[float] = ()) -> None:
-        targets = TargetCounts.of(staged.row for staged in record.rows)
-        self._reporter.set_decided(
-            record.statuses(), record.seconds, record.gpu_seconds, ages_s, targets
-        )
+        statuses, targets = record.statuses(), _targets_of(record)
+        self._reporter.set_decided(statuses, record.seconds, record.gpu_seconds, ages_s, targets)
 
     def _take_unheard(self) -> None:
         """Takes what workers committed before they were stopped, but could no longer tell."""
@@ -280,38 +269,19 @@ class Driver:
             if photo_set is not None and photo_set.generation == generation:
                 self._take_commit(set_key)
 
-    def _hold(self, record: CommitRecord) -> bool:
-        """Lets a set wait for the gate; says whether it has to."""
-        if not self._canary.hold(record):
-            return False
-        self._held_statuses.update(record.statuses())
-        self._held_targets += TargetCounts.of(staged.row for staged in record.rows)
-        self._reporter.held(record.num_photos)
-        return True
-
     def _judge(self) -> None:
-        """Judges what waits; if it is good, publishes it, that of earlier runs first."""
-        if not self._lock.regain():
-            raise LockLostError("OUTPUT's lock is lost or was not renewed: publishing stops")
+        """Judges what waits; if it is good, it is published now."""
+        self.wait_for_published()
         try:
-            self._canary.judge()
+            self._fold.judge()
         except CanaryFailed:
             self._canary_failed = True
             raise
-        for earlier in sorted(runs_of(self._canary.records) - {self._run_id}):
-            Fold(self._store, earlier, self._lock.regain)()
-            finish_run(self._store, earlier, {"finished_by": self._run_id})
-        self.wait_for_published()
-        self._fold.close()
-        self._fold = self._new_fold()
-        self.fold()
-        self._canary.records.clear()  # last: until here an interrupted run must not be finished
-        self._reporter.released(self._tally.num_held, _ages_s(self._held_uploads))
-        self._held_uploads.clear()
-
-    def _new_fold(self) -> Fold:
-        must_wait = Gates(self._store).hold
-        return Fold(self._store, self._run_id, self._lock.regain, must_wait=must_wait)
+        self._folded = time.monotonic()
+        # Whatever was taken and is not published yet has waited.
+        self._reporter.released(self._tally.num_held, _ages_s(_uploads(self._taken.values())))
+        self._taken.clear()
+        self._waiting.clear()
 
     def _stop_if_hopeless(self) -> None:
         if sum(self._recent) > _MAX_DEFERRED_OF_RECENT:
@@ -326,8 +296,12 @@ class Driver:
             raise LimitReached(f"--max-worker-hours {hours:g} is spent")
 
 
-def _uploads(photo_set: PhotoSet) -> list[float]:
-    return [photo.modified_s for photo in photo_set.photos if photo.modified_s]
+def _targets_of(record: CommitRecord) -> TargetCounts:
+    return TargetCounts.of(staged.row for staged in record.rows)
+
+
+def _uploads(photo_sets: Iterable[PhotoSet]) -> list[float]:
+    return [photo.modified_s for one in photo_sets for photo in one.photos if photo.modified_s]
 
 
 def _ages_s(uploads: Sequence[float]) -> list[float]:

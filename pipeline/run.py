@@ -19,8 +19,8 @@ from pipeline.interruption import RunInterrupted, interruptible
 from pipeline.models.registry import weights_sha256
 from pipeline.options import RunOptions, RunOutcome
 from pipeline.output.canary import Canary, CanaryFailed, accept
-from pipeline.output.fold import write_part
-from pipeline.output.gate import drop_held
+from pipeline.output.fold import Fold, write_part
+from pipeline.output.gate import Gates, give_up_waiting
 from pipeline.output.lock import OutputLock
 from pipeline.output.manifest import decided_sources
 from pipeline.output.recovery import recover
@@ -31,7 +31,7 @@ from pipeline.output.runs import (
     start_run,
     write_plan,
 )
-from pipeline.planning.against_output import plan_beside_held
+from pipeline.planning.against_output import plan_beside_waiting
 from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.identity_keys import record_identity_keys
 from pipeline.planning.output_format import in_format_of, kept_format_note, record_format
@@ -100,22 +100,28 @@ def run_protection(
         digest, canary = method_digest(config.method, weights), config.operation.canary
         if not canary.num_sets:
             accept(store, digest)
-        held = recover(store, run_id, lock)
+        waiting = recover(store, run_id, lock)
         reporter.stage("catalog")
-        plan, kept, settings = plan_run(input_uri, store, run_id, config, options, weights, held)
+        plan, kept, settings = plan_run(input_uri, store, run_id, config, options, weights, waiting)
         note = kept_format_note(config.output.format, settings.config.output.format)
         if note is not None:
             reporter.message(note)
-        drop_held(store, held, kept, run_id)
+        give_up_waiting(store, waiting, kept, run_id)
+        fold = Fold(
+            store,
+            run_id,
+            lock.regain,
+            gates=Gates(store),
+            canary=Canary(store, digest, canary, kept),
+        )
         driver = Driver(
             store,
             run_id,
-            lock,
             config.operation,
             reporter,
             tally,
             plan.photo_sets,
-            Canary(store, digest, canary, kept),
+            fold,
             options.max_worker_hours,
         )
         stack.callback(driver.close)
@@ -135,7 +141,7 @@ def run_protection(
             write_part(store, run_id, rows_of_returned(store, plan.returned))
             outcome = driver.outcome(options, message)
             reporter.finished(outcome)
-            is_complete = not driver.undecided and not driver.holds_images
+            is_complete = not driver.undecided and not driver.is_waiting
             _finish(store, run_id, outcome, metrics, is_complete)
     return outcome
 
@@ -161,23 +167,25 @@ def plan_run(
     config: RunConfig,
     options: RunOptions,
     weights: Mapping[str, str],
-    held: Sequence[CommitRecord] = (),
+    waiting: Sequence[CommitRecord] = (),
 ) -> tuple[Plan, list[CommitRecord], WorkerSettings]:
     """Compares INPUT with what OUTPUT remembers, and records the run and its plan.
 
     Args:
         weights: ``weights_sha256`` of the method.
-        held: Commits that wait for the gates of their methods.
+        waiting: Commits that wait for the gates of their methods.
 
     Returns:
-        The plan, which of ``held`` go on waiting, and what workers are told.
+        The plan, which of ``waiting`` go on so, and what workers are told.
     """
     config = in_format_of(store, config)
     digest = method_digest(config.method, weights)
     known = partial(decided_sources, store)
     catalog = read_catalog(input_uri, config.operation, store.uri, known)
     rules = DecisionRules.asked_for(options, digest)
-    plan, kept = plan_beside_held(catalog, store, config, rules, run_id, options.reprotect, held)
+    plan, kept = plan_beside_waiting(
+        catalog, store, config, rules, run_id, options.reprotect, waiting
+    )
     plan = plan.limited_to(options.max_sets)
     settings = WorkerSettings(
         output_uri=store.uri,

@@ -12,10 +12,10 @@ from pipeline.catalog.photos import CatalogReport
 from pipeline.config import RunConfig, method_digest
 from pipeline.models.registry import weights_sha256
 from pipeline.options import RunOptions
-from pipeline.output.gate import held_records
+from pipeline.output.gate import waiting_records
 from pipeline.output.manifest import decided_sources, read_manifest
 from pipeline.output.runs import unfinished_runs
-from pipeline.planning.against_output import plan_beside_held
+from pipeline.planning.against_output import plan_beside_waiting
 from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.estimate import (
     MEASURED_COLUMNS,
@@ -98,8 +98,10 @@ def preview_run(
     known = partial(decided_sources, store)
     catalog = read_catalog(input_uri, config.operation, output_uri, known)
     unfinished = [] if is_new else unfinished_runs(store)
-    held = [record for run_id in unfinished for record in held_records(store, run_id)]
-    plan, waiting = plan_beside_held(catalog, store, config, rules, None, options.reprotect, held)
+    held = [record for run_id in unfinished for record in waiting_records(store, run_id)]
+    plan, waiting = plan_beside_waiting(
+        catalog, store, config, rules, None, options.reprotect, held
+    )
     if seconds_per_photo is not None:
         expected = estimate(plan, config, seconds_per_photo, "as given")
     elif num_calibration_photos and plan.photo_sets:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pipeline.errors import ConfigurationError
 from pipeline.manifest_row import NEVER_NULL, ManifestRow
 from pipeline.output.audits import Audit, read_audit
-from pipeline.output.gate import held_records, read_verdict
+from pipeline.output.gate import read_verdict, waiting_records
 from pipeline.output.ledger import Ledger
 from pipeline.output.lock import LockHolder, read_lock
 from pipeline.output.manifest import newest_state, read_manifest
@@ -162,7 +162,7 @@ def _add_commits(status: RunStatus, store: Store) -> None:
 
 
 def _add_held(status: RunStatus, store: Store, method_digest: str | None) -> None:
-    status.num_held = sum(record.num_photos for record in held_records(store, status.run_id))
+    status.num_held = sum(record.num_photos for record in waiting_records(store, status.run_id))
     if status.num_held and method_digest:
         status.gate = (read_verdict(store, method_digest) or {}).get("why")
 

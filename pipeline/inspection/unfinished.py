@@ -40,7 +40,7 @@ def unfinished_photos(store: Store) -> dict[str, UnfinishedPhoto]:
             source_version=staged.row.source_version,
             output_key=staged.output_key,
             output_sha256=staged.row.output_sha256 if staged.staged_key else None,
-            is_held=gates.hold(record),
+            is_held=gates.must_wait(record),
         )
         for run_id in unfinished_runs(store)
         for record in unfolded_records(store, run_id)

@@ -72,29 +72,29 @@ class Canary:
         store: Store,
         method_digest: str,
         settings: CanarySettings,
-        held: Sequence[CommitRecord] = (),
+        waiting: Sequence[CommitRecord] = (),
     ) -> None:
         """Looks whether the gate is open.
 
         Args:
             settings: Thresholds, and how many photo sets are judged.
-            held: What earlier runs left waiting for this very gate.
+            waiting: What earlier runs left waiting for this very gate.
         """
         self._store, self._digest, self._settings = store, method_digest, settings
         self.is_open = gate.is_open(store, method_digest)
-        self.records = [*held]
-        """Commits whose images wait; whoever publishes them empties this."""
+        self.waiting = [*waiting]
+        """Commits whose images wait; the fold that publishes them empties this."""
 
     @property
     def is_due(self) -> bool:
         """Whether enough waits to be judged."""
-        return not self.is_open and len(self.records) >= max(1, self._settings.num_sets)
+        return not self.is_open and len(self.waiting) >= max(1, self._settings.num_sets)
 
-    def hold(self, record: CommitRecord) -> bool:
+    def let_wait(self, record: CommitRecord) -> bool:
         """Takes a commit whose images must wait; says whether they must."""
         if self.is_open or not gate.has_image(record):
             return False
-        self.records.append(record)
+        self.waiting.append(record)
         return True
 
     def judge(self) -> None:
@@ -103,7 +103,7 @@ class Canary:
         Raises:
             CanaryFailed: The figures fall short of the settings.
         """
-        figures = CanaryFigures.of(self.records)
+        figures = CanaryFigures.of(self.waiting)
         shortfalls = "; ".join(figures.shortfalls(self._settings))
         self._write(not shortfalls, shortfalls or "the first photo sets passed", figures)
         if shortfalls:

@@ -7,16 +7,19 @@ their rows appear. How rows become files stands in ``manifest_parts``.
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from pipeline.clock import utc_now
 from pipeline.manifest_row import ManifestRow
+from pipeline.output.canary import Canary
+from pipeline.output.gate import Gates, runs_of
 from pipeline.output.ledger import Ledger
 from pipeline.output.lock import LockLostError
 from pipeline.output.manifest_parts import create_part, part_key, parts_so_far
 from pipeline.output.publish import StagedDataLost, publish_commit
 from pipeline.output.repeated_rows import rows_of_unchanged
+from pipeline.output.runs import finish_run
 from pipeline.output.tombstones import Tombstones
 from pipeline.reasons import ReasonCode
 from pipeline.records import CommitName, CommitRecord, StagedRow
@@ -48,31 +51,80 @@ class Fold:
         run_id: str,
         may_publish: Callable[[], bool] = lambda: True,
         *,
-        must_wait: Callable[[CommitRecord], bool] = lambda _: False,
+        gates: Gates | None = None,
+        canary: Canary | None = None,
     ) -> None:
         """Reads nothing yet.
 
         Args:
             may_publish: ``OutputLock.may_publish``.
-            must_wait: ``Gates.hold``: these commits are left for a later fold, by another object.
+            gates: Commits that must wait for one of these are left as they are; None: none must.
+            canary: The gate of this run's method, to be judged here; it needs ``gates``.
         """
         self._store, self._run_id, self._may_publish = store, run_id, may_publish
-        self._must_wait = must_wait
+        self._gates, self._canary = gates, canary
         self._ledger = Ledger(store, run_id)
         self._folded: set[CommitName] | None = None
         """Commits in the manifest, None: not looked up yet."""
         self._next_part = 0
         self._published: dict[CommitName, CommitRecord] = {}
         self._tombstones: Tombstones | None = None
+        self._publishing: set[Future[CommitRecord]] = set()
         self._threads = ThreadPoolExecutor(PUBLISHERS, thread_name_prefix="publish")
 
-    def publish_soon(self, name: CommitName) -> "Future[CommitRecord]":
-        """Publishes a commit of this run in the background; what it gives is the commit.
+    @property
+    def waiting(self) -> Sequence[CommitRecord]:
+        """Commits of this run and of earlier ones whose images wait for the canary's gate."""
+        return () if self._canary is None else self._canary.waiting
 
-        Its gate must be open. The next call of the fold waits for nothing: the caller waits for
-        the result, or for ``close``.
+    @property
+    def is_due(self) -> bool:
+        """Whether enough waits for ``judge``."""
+        return self._canary is not None and self._canary.is_due
+
+    def take(self, name: CommitName) -> CommitRecord | None:
+        """Publishes a commit of this run in the background, unless it must wait for the gate.
+
+        The next call of the fold waits for nothing: see ``published``.
+
+        Returns:
+            The commit if it waits.
         """
-        return self._threads.submit(self._publish_now, name)
+        if self._canary is not None and not self._canary.is_open:
+            record = self._read(name)
+            assert record is not None, "the worker saw this commit"
+            if self._canary.let_wait(record):
+                return record
+        self._publishing.add(self._threads.submit(self._publish_now, name))
+        return None
+
+    def published(self, at_most: int) -> Iterator[CommitRecord]:
+        """What is published by now, waiting while more commits than these are on the way."""
+        while self._publishing:
+            timeout_s = None if len(self._publishing) > at_most else 0
+            done, self._publishing = wait(self._publishing, timeout_s, FIRST_COMPLETED)
+            if not done:
+                return
+            yield from [future.result() for future in done]
+
+    def judge(self) -> None:
+        """Judges what waits; if it is good, publishes and records it, that of earlier runs first.
+
+        Raises:
+            CanaryFailed: Nothing of this method is to be published.
+            LockLostError: Another run took over.
+        """
+        assert self._canary is not None, "nothing waits without a canary"
+        if not self._may_publish():
+            raise LockLostError("OUTPUT's lock is lost or was not renewed: publishing stops")
+        self._canary.judge()
+        for earlier in sorted(runs_of(self.waiting) - {self._run_id}):
+            Fold(self._store, earlier, self._may_publish)()
+            finish_run(self._store, earlier, {"finished_by": self._run_id})
+        # What waited counts as looked at, and its gate as closed: both are looked up anew.
+        self._folded, self._gates = None, Gates(self._store)
+        self()
+        self._canary.waiting.clear()  # last: until here an interrupted run must not be finished
 
     def close(self) -> None:
         """Ends publishing in the background: what is begun is done, the rest is left."""
@@ -153,6 +205,9 @@ class Fold:
         for name in names:
             if name in records:
                 yield records[name], lost.get(name, frozenset())
+
+    def _must_wait(self, record: CommitRecord) -> bool:
+        return self._gates is not None and self._gates.must_wait(record)
 
     def _read(self, name: CommitName) -> CommitRecord | None:
         return self._ledger.read_commit(*name)

@@ -31,7 +31,7 @@ class Gates:
         self._store = store
         self._open: dict[str, bool] = {}
 
-    def hold(self, record: CommitRecord) -> bool:
+    def must_wait(self, record: CommitRecord) -> bool:
         """Whether a commit has images that must wait."""
         method = method_of(record)
         if method is None or not has_image(record):
@@ -94,13 +94,13 @@ def has_image(record: CommitRecord) -> bool:
     return any(staged.staged_key is not None for staged in record.rows)
 
 
-def held_records(store: Store, run_id: str) -> list[CommitRecord]:
+def waiting_records(store: Store, run_id: str) -> list[CommitRecord]:
     """Commits of a run that wait for a gate."""
     gates = Gates(store)
-    return [record for record in unfolded_records(store, run_id) if gates.hold(record)]
+    return [record for record in unfolded_records(store, run_id) if gates.must_wait(record)]
 
 
-def held_states(records: Iterable[CommitRecord]) -> dict[str, SourceState]:
+def states_once_published(records: Iterable[CommitRecord]) -> dict[str, SourceState]:
     """What OUTPUT will remember of photos once these commits are published, by ``source_uri``."""
     return {
         staged.row.source_uri: SourceState(
@@ -121,19 +121,19 @@ def held_states(records: Iterable[CommitRecord]) -> dict[str, SourceState]:
     }
 
 
-def drop_held(
-    store: Store, held: Iterable[CommitRecord], kept: Sequence[CommitRecord], run_id: str
+def give_up_waiting(
+    store: Store, waiting: Iterable[CommitRecord], kept: Sequence[CommitRecord], run_id: str
 ) -> None:
     """Gives up commits that wait for a gate, since their photos are done again.
 
     Published later, their images would replace those of a newer decision.
 
     Args:
-        held: All that waits.
+        waiting: All that waits.
         kept: What goes on waiting; runs that hold nothing else any more are finished.
         run_id: The run that does the photos again.
     """
-    dropped = [record for record in held if record not in kept]
+    dropped = [record for record in waiting if record not in kept]
     for record in dropped:
         Ledger(store, record.run_id).delete_set(record.set_key)
     for emptied in runs_of(dropped) - runs_of(kept) - {run_id}:

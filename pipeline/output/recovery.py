@@ -1,7 +1,7 @@
 """What whoever takes OUTPUT's lock does first: it finishes what earlier runs left."""
 
 from pipeline.output.fold import Fold
-from pipeline.output.gate import Gates, held_records
+from pipeline.output.gate import Gates, waiting_records
 from pipeline.output.lock import OutputLock
 from pipeline.output.runs import finish_run, unfinished_runs
 from pipeline.records import CommitRecord
@@ -21,11 +21,11 @@ def recover(store: Store, run_id: str, lock: OutputLock) -> list[CommitRecord]:
         runs, stay as they are.
     """
     store.sweep(ABANDONED_S)
-    held: list[CommitRecord] = []
+    all_waiting: list[CommitRecord] = []
     for unfinished in unfinished_runs(store):
-        Fold(store, unfinished, lock.regain, must_wait=Gates(store).hold)()
-        waiting = held_records(store, unfinished)
-        held += waiting
+        Fold(store, unfinished, lock.regain, gates=Gates(store))()
+        waiting = waiting_records(store, unfinished)
+        all_waiting += waiting
         if not waiting and unfinished != run_id:
             finish_run(store, unfinished, {"finished_by": run_id})
-    return held
+    return all_waiting

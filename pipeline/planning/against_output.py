@@ -11,7 +11,7 @@ from pipeline.catalog.output_keys import key_in_format
 from pipeline.catalog.photos import Catalog
 from pipeline.config import OutputFormat, RunConfig
 from pipeline.images.coding import can_write
-from pipeline.output.gate import held_states, method_of
+from pipeline.output.gate import method_of, states_once_published
 from pipeline.output.ledger import Ledger
 from pipeline.output.manifest import SourceState, newest_state
 from pipeline.output.runs import method_of_run
@@ -25,24 +25,24 @@ from pipeline.records import CommitRecord
 from pipeline.storage.store import Store
 
 
-def plan_beside_held(
+def plan_beside_waiting(
     catalog: Catalog,
     store: Store,
     config: RunConfig,
     rules: DecisionRules,
     run_id: str | None,
     reprotect: Sequence[str],
-    held: Sequence[CommitRecord],
+    waiting: Sequence[CommitRecord],
 ) -> tuple[Plan, list[CommitRecord]]:
     """As ``plan_against_output``, but photos that wait for the gate of this method are decided.
 
     Returns:
-        The plan, and the commits of ``held`` that stay. One with a photo that is to do again, since
-        it changed, does not: which of two images would be served must not depend on an order.
+        The plan, and the commits of ``waiting`` that stay. One with a photo that is to do again,
+        since it changed, does not: which of two images would be served must not depend on an order.
     """
-    kept = [record for record in held if method_of(record) == rules.method_digest]
+    kept = [record for record in waiting if method_of(record) == rules.method_digest]
     while True:
-        states = held_states(kept)
+        states = states_once_published(kept)
         plan = plan_against_output(catalog, store, config, rules, run_id, reprotect, states)
         again = {photo.uri for each in plan.photo_sets for photo in each.photos}
         still = [one for one in kept if again.isdisjoint(row.row.source_uri for row in one.rows)]

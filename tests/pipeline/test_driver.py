@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
-from pipeline.config import CanarySettings, OperationSettings
+from pipeline.config import OperationSettings
 from pipeline.driver import Driver, LimitReached, TooManyDeferred
 from pipeline.options import RunOptions
-from pipeline.output.canary import Canary
+from pipeline.output.fold import Fold
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.lock import LockLostError, OutputLock
 from pipeline.output.manifest import read_manifest
@@ -75,9 +75,8 @@ def driver_of(
     settings = OperationSettings.model_validate(operation)
     tally = Tally()
     reporters = Reporters(tally, reporter or Reporter())
-    canary = Canary(store, "a method", CanarySettings(num_sets=0))
-    canary.is_open = True
-    return Driver(store, RUN, lock, settings, reporters, tally, sets, canary, max_worker_hours)
+    fold = Fold(store, RUN, lock.regain)
+    return Driver(store, RUN, settings, reporters, tally, sets, fold, max_worker_hours)
 
 
 def committed(store: Store, work: PhotoSet, status: str = "protected") -> SetOutcome:
