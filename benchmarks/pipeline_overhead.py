@@ -23,8 +23,8 @@ from dladiff.results import Photo, PhotoResult, SetResult
 from pipeline import ray_pool
 from pipeline.catalog.folder import read_catalog
 from pipeline.config import RunConfig, load_config
+from pipeline.images.coding import Coding
 from pipeline.images.files import PhotoLimits
-from pipeline.images.png import encode_png
 from pipeline.options import RunOptions
 from pipeline.output.ledger import Ledger
 from pipeline.planning.form_sets import form_sets
@@ -182,7 +182,9 @@ class BareWorker:
             result = protect_group(decoded, self._protect, self._config.method, lambda: None)
             for number, photo in enumerate(result.photos):
                 assert photo.result.image is not None
-                store.write(f"{photo_set.key}/{number}.png", encode_png(photo.result.image, None))
+                store.write(
+                    f"{photo_set.key}/{number}.png", Coding("PNG").encode(photo.result.image)
+                )
 
 
 def _read(max_bytes: int, roots: Sequence[str], row: dict[str, Any]) -> dict[str, Any]:

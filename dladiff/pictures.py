@@ -49,7 +49,7 @@ def to_srgb(picture: Image.Image) -> tuple[Image.Image, list[str]]:
     notes: list[str] = []
     profile = picture.info.get("icc_profile")
     if picture.mode.startswith("I"):
-        picture = _grey_to_8_bits(picture)
+        picture = grey_to_8_bits(picture)
         notes.append("sixteen_bits_rounded")
     alpha = None
     if picture.has_transparency_data:
@@ -73,7 +73,12 @@ def upright(picture: Image.Image, orientation: int) -> Image.Image:
     return picture.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else picture
 
 
-def _grey_to_8_bits(picture: Image.Image) -> Image.Image:
+def grey_to_8_bits(picture: Image.Image) -> Image.Image:
+    """Rounds grey values of 16 bits to 8.
+
+    Raises:
+        UnsupportedPictureError: For values beyond 16 bits.
+    """
     # Pillow's own convert("L") clips 16-bit values instead of scaling them.
     values = np.asarray(picture).astype(np.int64)
     if values.size and (values.min() < 0 or values.max() > 65535):

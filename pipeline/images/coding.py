@@ -6,8 +6,9 @@ clean photo fits into the bytes it came in. Knows no stores and no names of file
 """
 
 import io
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,17 @@ from PIL import Image as PillowImage
 from PIL import JpegImagePlugin, features
 
 from pipeline.config import FORMAT_OF_ENDING, FileFormat
+from pipeline.images.colours import PLAIN, Colours, adobe_exif
+from pipeline.images.files import DecodedPhoto
 from pipeline.images.metadata import read_metadata
-from pipeline.images.png import encode_png
+from pipeline.images.png import png_options
 
 DEFAULT_QUALITY = 95
 """Of a lossy file whose original was of another kind."""
 _QUALITIES = range(40, 100, 5)
 _FULL_CHROMA = 0
 _HALF_CHROMA = 1
+_COPYRIGHT, _EXIF_FOLDER = 0x8298, 0x8769
 
 
 @dataclass(frozen=True)
@@ -37,37 +41,49 @@ class Coding:
     subsampling: int = _FULL_CHROMA
     """JPEG: 0, 1, 2 for 4:4:4, 4:2:2, 4:2:0."""
     progressive: bool = False
-    grey: bool = False
-    """One channel; JPEG only."""
     lossless: bool = False
     """WebP only."""
     quality: int = DEFAULT_QUALITY
     """1 to 100, on the scale of the format's encoder."""
+    grey: bool = False
+    """One channel carries the change; WebP repeats it."""
+    colours: Colours = PLAIN
+    alpha: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+    """Transparency of the photo, HW; None: opaque."""
 
     @property
-    def is_lossy(self) -> bool:
+    def changes_pixels(self) -> bool:
         """Whether the pixels read back may differ from those written."""
-        return not (self.file_format == "PNG" or (self.file_format == "WEBP" and self.lossless))
+        lossless = self.file_format == "PNG" or (self.file_format == "WEBP" and self.lossless)
+        return self.grey or not lossless
 
     def encode(self, image: NDArray[np.uint8], copyright: str | None = None) -> bytes:
-        """Encodes RGB pixels (HWC); the file holds them and, if given, a copyright notice.
+        """Encodes RGB pixels (HWC) of the photo's size.
 
-        The same pixels give the same bytes with the same library.
+        The file holds them, the photo's transparency, what its colours mean and, if given, a
+        copyright notice. The same pixels give the same bytes with the same library.
         """
-        if self.file_format == "PNG":
-            return encode_png(image, copyright)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"expected uint8 HWC RGB, got {image.dtype} {image.shape}")
         picture = PillowImage.fromarray(np.ascontiguousarray(image))
         if self.grey:
             picture = picture.convert("L")
+        if self.alpha is not None:
+            picture.putalpha(PillowImage.fromarray(self.alpha))
+            if self.file_format != "PNG":
+                picture = picture.convert("RGBA")
         buffer = io.BytesIO()
-        picture.save(buffer, self.file_format, **self._options(), **_notice(copyright))
+        options = self._colour_options() | self._metadata(copyright)
+        picture.save(buffer, self.file_format, **self._options(), **options)
         return buffer.getvalue()
 
     def read_back(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The pixels that a viewer sees of ``image`` once it is a file of this kind."""
-        return decode_coded(self.encode(image)) if self.is_lossy else image
+        return decode_coded(self.encode(image)) if self.changes_pixels else image
 
     def _options(self) -> dict[str, Any]:
+        if self.file_format == "PNG":
+            return {"compress_level": 4}
         if self.file_format == "JPEG":
             chosen: dict[str, Any] = {"progressive": self.progressive, "optimize": True}
             if not self.grey:
@@ -79,19 +95,45 @@ class Coding:
             return {"lossless": self.lossless, "quality": self.quality, "method": 4, "exact": True}
         return {"quality": self.quality}
 
+    def _colour_options(self) -> dict[str, Any]:
+        """What says the colours: the format's own way where they came in it, else a profile."""
+        if self.file_format == "PNG" or self.colours.is_plain or self.colours.adobe_exif:
+            return {}
+        if self.file_format == "HEIF" and self.colours.nclx is not None:
+            primaries, transfer = self.colours.nclx
+            return {"color_primaries": primaries, "transfer_characteristics": transfer}
+        return {} if self.colours.icc is None else {"icc_profile": self.colours.icc}
+
+    def _metadata(self, copyright: str | None) -> dict[str, Any]:
+        tags: dict[int, Any] = {}
+        if self.colours.adobe_exif:
+            tags[_EXIF_FOLDER] = adobe_exif()
+        if self.file_format != "PNG" and copyright is not None:
+            tags[_COPYRIGHT] = copyright
+        options = {}
+        if tags:
+            exif = PillowImage.Exif()
+            exif.update(tags)
+            options["exif"] = exif.tobytes()
+        if self.file_format == "PNG":
+            return options | png_options(self.colours, copyright)
+        return options
+
 
 def decode_coded(content: bytes) -> NDArray[np.uint8]:
-    """Reads back what ``Coding.encode`` wrote, as RGB.
+    """Reads back what ``Coding.encode`` wrote, as RGB, without its transparency.
 
     Raises:
-        ValueError: If it is no whole 8-bit file of these kinds without transparency.
+        ValueError: If it is no whole 8-bit file of these kinds.
     """
     kinds = ("PNG", "JPEG", "WEBP", "HEIF", "AVIF")
     try:
-        with PillowImage.open(io.BytesIO(content), formats=kinds) as picture:
-            if picture.mode not in ("RGB", "L") or (picture.mode, picture.format) == ("L", "PNG"):
-                raise ValueError(f"expected 8-bit RGB, got mode {picture.mode}")
-            return np.array(picture.convert("RGB"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
+            with PillowImage.open(io.BytesIO(content), formats=kinds) as picture:
+                if picture.mode not in ("RGB", "RGBA", "L", "LA"):
+                    raise ValueError(f"expected 8-bit RGB, got mode {picture.mode}")
+                return np.array(picture.convert("RGB"))
     except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
         raise ValueError(f"no readable image: {error}") from error
 
@@ -105,17 +147,28 @@ def can_write(file_format: FileFormat) -> bool:
     return True
 
 
-def coding_for(
-    content: bytes, pixels: NDArray[np.uint8], source_ending: str, output_ending: str
-) -> tuple[Coding, list[str]]:
-    """How a protected photo is written, and what the manifest should say about it.
+@dataclass(frozen=True)
+class PreparedPhoto:
+    """What the method gets of a photo, and how its result becomes a file."""
+
+    decoded: DecodedPhoto
+    """Laid on white where the file to be written knows no transparency."""
+    coding: Coding
+    notes: tuple[str, ...] = ()
+    """What the manifest should say about the file."""
+
+
+def prepare(
+    content: bytes, decoded: DecodedPhoto, source_ending: str, output_ending: str
+) -> PreparedPhoto:
+    """How a protected photo is written.
 
     A key that keeps its original's ending keeps its content's format too, whatever the ending
     claims; another ending says itself which format is wanted.
 
     Args:
         content: The original file, decodable.
-        pixels: Its pixels, RGB, upright.
+        decoded: What ``decode_photo`` made of it.
         source_ending: Of the original's name, e.g. ``jpg``; may be empty.
         output_ending: Of the key below OUTPUT.
     """
@@ -125,35 +178,49 @@ def coding_for(
         if source_ending.lower() == output_ending.lower() and held in FORMAT_OF_ENDING.values():
             wanted = held
         chosen = wanted or "PNG"
-        notes = []
         if not can_write(chosen):
             chosen = "JPEG"
-        if chosen != held:
-            notes.append(f"written_as_{chosen.lower()}")
-            return Coding(chosen), notes
-        if chosen == "JPEG":
-            return _as_this_jpeg(picture), notes
-    if chosen == "PNG":
-        return Coding("PNG"), notes
+        coding = Coding(chosen)
+        if chosen == held == "JPEG":
+            coding = _as_this_jpeg(picture)
+    if chosen == "JPEG":
+        decoded = decoded.flattened()
+    coding = replace(
+        coding,
+        grey=decoded.is_grey and _has_grey(chosen, decoded.colours),
+        colours=decoded.colours,
+        alpha=decoded.alpha,
+    )
+    if chosen != held:
+        return PreparedPhoto(decoded, coding, (f"written_as_{chosen.lower()}",))
     if chosen == "WEBP" and _is_lossless_webp(content):
-        return Coding("WEBP", lossless=True), notes
-    return _as_large_as(chosen, pixels, len(content)), notes
+        coding = replace(coding, lossless=True)
+    elif chosen not in ("PNG", "JPEG"):
+        coding = _as_large_as(coding, decoded.image, len(content))
+    return PreparedPhoto(decoded, coding)
+
+
+def _has_grey(file_format: FileFormat, colours: Colours) -> bool:
+    """Whether one channel can say these colours: a profile made here is one of RGB."""
+    if colours.icc is None or colours.adobe_exif:
+        return True
+    if colours.png_chunks:
+        return file_format == "PNG"
+    return file_format in ("PNG", "JPEG")
 
 
 def _as_this_jpeg(picture: Any) -> Coding:
     turned = read_metadata(picture).orientation in (5, 6, 7, 8)
     tables = [tuple(table) for _, table in sorted(picture.quantization.items())]
-    grey = picture.mode == "L"
     if turned:
         tables = [_transposed(table) for table in tables]
     # Colours that were coded without chroma planes (CMYK) have no subsampling to keep.
     sampling = JpegImagePlugin.get_sampling(picture) if picture.mode == "RGB" else _FULL_CHROMA
     return Coding(
         "JPEG",
-        quantisation_tables=tuple(tables[:1] if grey else tables[:3]),
+        quantisation_tables=tuple(tables[:1] if picture.mode == "L" else tables[:3]),
         subsampling=_HALF_CHROMA if sampling == -1 else sampling,
         progressive=bool(picture.info.get("progressive")),
-        grey=grey,
     )
 
 
@@ -161,17 +228,16 @@ def _transposed(table: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(step) for step in np.reshape(table, (8, 8)).T.reshape(-1))
 
 
-def _as_large_as(file_format: FileFormat, pixels: NDArray[np.uint8], num_bytes: int) -> Coding:
+def _as_large_as(coding: Coding, pixels: NDArray[np.uint8], num_bytes: int) -> Coding:
     """The best quality at which the clean pixels take at most as many bytes as they came in."""
     low, high = 0, len(_QUALITIES) - 1
     while low < high:
         middle = (low + high + 1) // 2
-        coding = Coding(file_format, quality=_QUALITIES[middle])
-        if len(coding.encode(pixels)) <= num_bytes:
+        if len(replace(coding, quality=_QUALITIES[middle]).encode(pixels)) <= num_bytes:
             low = middle
         else:
             high = middle - 1
-    return Coding(file_format, quality=_QUALITIES[low])
+    return replace(coding, quality=_QUALITIES[low])
 
 
 def _is_lossless_webp(content: bytes) -> bool:
@@ -187,11 +253,3 @@ def _is_lossless_webp(content: bytes) -> bool:
         size = int.from_bytes(content[position + 4 : position + 8], "little")
         position += 8 + size + size % 2
     return False
-
-
-def _notice(copyright: str | None) -> dict[str, Any]:
-    if copyright is None:
-        return {}
-    exif = PillowImage.Exif()
-    exif[0x8298] = copyright
-    return {"exif": exif.tobytes()}

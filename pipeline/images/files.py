@@ -6,8 +6,8 @@ a ``PhotoError`` with its reason.
 
 import io
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
 import numpy as np
@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 
-from dladiff.pictures import UnsupportedPictureError, to_srgb, upright
+from dladiff.pictures import UnsupportedPictureError, grey_to_8_bits, upright
+from dladiff.pictures import to_srgb as flat_srgb
 from pipeline.config import OperationSettings
 from pipeline.errors import PhotoError
+from pipeline.images.colours import PLAIN, Colours, Foreign, HighRange, read_colours
+from pipeline.images.hdr import tone_map
+from pipeline.images.icc import colour_space, to_srgb
 from pipeline.images.metadata import read_metadata
 from pipeline.images.signatures import is_read, unread_format
 from pipeline.reasons import Reason, ReasonCode
@@ -63,25 +67,43 @@ class DecodedPhoto:
     """Pixels of a photo and what is worth knowing of its file."""
 
     image: Image
-    """RGB, HWC, uint8, upright, sRGB."""
+    """RGB, HWC, uint8, upright; where it is fully transparent, white."""
+    colours: Colours = PLAIN
+    """What the numbers mean."""
+    alpha: NDArray[np.uint8] | None = None
+    """HW, uint8; None: opaque."""
+    is_grey: bool = False
+    """The file holds one channel of colour."""
     copyright: str | None = None
     """Copyright notice of the file, one line; None: it has none."""
     notes: tuple[str, ...] = ()
-    """What was changed or ignored, for the manifest: ``first_frame``, ``exif_ignored``,
-    ``alpha_flattened``, ``converted_to_srgb``, ``colour_profile_ignored``,
-    ``sixteen_bits_rounded``."""
+    """What was changed or ignored, for the manifest; ``inspection.explain`` has the sentences."""
+
+    def flattened(self) -> Self:
+        """The same laid on white, for a format without transparency."""
+        if self.alpha is None:
+            return self
+        share = self.alpha[..., None].astype(np.uint16)
+        image = ((self.image * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
+        return replace(self, image=image, alpha=None, notes=(*self.notes, "alpha_flattened"))
 
 
-def decode_photo(content: bytes, limits: PhotoLimits) -> DecodedPhoto:
-    """Decodes one photo to upright sRGB pixels.
+def decode_photo(
+    content: bytes, limits: PhotoLimits, as_noted: Collection[str] | None = None
+) -> DecodedPhoto:
+    """Decodes one photo to upright pixels of 8 bits, in its own colours.
 
     The size in the header is checked before any pixel is decoded. Of an animation the first
     frame is taken. Metadata other than a copyright notice is dropped here.
 
+    Args:
+        as_noted: The notes of an earlier decoding that is to be repeated: earlier versions
+            converted all colours to sRGB and knew nothing of HDR.
+
     Raises:
         PhotoError: The reason is one of the ``file`` class, see ``reasons``.
     """
-    return _with_picture(content, limits, _decode)
+    return _with_picture(content, limits, lambda picture: _decode(picture, content, as_noted))
 
 
 def read_size(content: bytes, limits: PhotoLimits) -> tuple[int, int]:
@@ -158,24 +180,77 @@ def _unread(name: str) -> Reason:
     return Reason(ReasonCode.UNSUPPORTED_FORMAT, name)
 
 
-def _decode(picture: PillowImage.Image) -> DecodedPhoto:
+def _decode(
+    picture: PillowImage.Image, content: bytes, as_noted: Collection[str] | None
+) -> DecodedPhoto:
     notes = []
     if picture.format in _ANIMATED_FORMATS and getattr(picture, "n_frames", 1) > 1:
         notes.append("first_frame")
         picture.seek(0)
+    has_16_bits = any("16" in str(tile.args) for tile in getattr(picture, "tile", ()))
     picture.load()
     metadata = read_metadata(picture)
     if not metadata.readable:
         notes.append("exif_ignored")
     try:
-        rgb, colour_notes = to_srgb(picture)
+        if picture.mode == "CMYK":
+            rgb, colour_notes = flat_srgb(picture)
+            decoded = DecodedPhoto(np.array(rgb), notes=tuple(colour_notes))
+        else:
+            decoded = _in_own_colours(picture, content, as_noted)
     except UnsupportedPictureError as error:
         raise PhotoError(Reason(ReasonCode.UNSUPPORTED_MODE, str(error))) from None
-    return DecodedPhoto(
-        image=np.array(upright(rgb, metadata.orientation)),
+    if has_16_bits and "sixteen_bits_rounded" not in decoded.notes:
+        notes.append("sixteen_bits_rounded")
+    alpha = decoded.alpha
+    return replace(
+        decoded,
+        image=_upright(decoded.image, metadata.orientation),
+        alpha=None if alpha is None else _upright(alpha, metadata.orientation),
         copyright=metadata.copyright,
-        notes=(*notes, *colour_notes),
+        notes=(*notes, *decoded.notes),
     )
+
+
+def _in_own_colours(
+    picture: PillowImage.Image, content: bytes, as_noted: Collection[str] | None
+) -> DecodedPhoto:
+    colours, notes = read_colours(picture, content)
+    profile, alpha = picture.info.get("icc_profile"), None
+    if picture.mode.startswith("I"):
+        picture = grey_to_8_bits(picture)
+        notes.append("sixteen_bits_rounded")
+    is_grey = picture.mode in ("1", "L", "LA", "La")
+    if picture.has_transparency_data:
+        with_alpha = picture.convert("RGBA")
+        alpha = np.array(with_alpha.getchannel("A"))
+        picture = with_alpha
+    elif picture.mode not in ("1", "L", "P", "RGB", "RGBX", "YCbCr", "RGBA", "LA"):
+        raise UnsupportedPictureError(f"pixels of kind {picture.mode!r}")
+    if as_noted is not None and "converted_to_srgb" in as_noted:
+        colours = Foreign(profile or b"")
+    if isinstance(colours, Foreign):
+        plain = picture.convert("L" if colour_space(colours.icc) == "GRAY" else "RGB")
+        converted = to_srgb(plain, colours.icc)
+        notes.append("colour_profile_ignored" if converted is None else "converted_to_srgb")
+        picture, colours = converted or picture, PLAIN
+    image = np.array(picture.convert("RGB"))
+    if isinstance(colours, HighRange):
+        if as_noted is None or "tone_mapped" in as_noted:
+            image = tone_map(image, colours.transfer, colours.to_rec709)
+            notes.append("tone_mapped")
+        colours = PLAIN
+    if alpha is None or alpha.min() == 255:
+        return DecodedPhoto(image, colours, None, is_grey, notes=tuple(notes))
+    image[alpha == 0] = 255  # nothing of the clean photo may hide there
+    decoded = DecodedPhoto(image, colours, alpha, is_grey, notes=tuple(notes))
+    return decoded.flattened() if as_noted and "alpha_flattened" in as_noted else decoded
+
+
+def _upright(values: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    if orientation == 1:
+        return values
+    return np.array(upright(PillowImage.fromarray(values), orientation))
 
 
 def _reason_of(content: bytes, error: Exception) -> Reason:

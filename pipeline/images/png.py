@@ -1,25 +1,21 @@
-"""RGB pixels -> PNG, losslessly. Knows no other format."""
+"""What a PNG says beside its pixels. Knows no other format."""
 
-import io
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image as PillowImage
 from PIL import PngImagePlugin
 
+from pipeline.images.colours import Colours
 
-def encode_png(image: NDArray[np.uint8], copyright: str | None = None) -> bytes:
-    """Encodes RGB pixels losslessly; the same pixels always give the same bytes.
 
-    The file says that it is sRGB, and holds no metadata but the copyright notice.
-    """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"expected uint8 HWC RGB, got {image.dtype} {image.shape}")
+def png_options(colours: Colours, copyright: str | None = None) -> dict[str, Any]:
+    """Options of Pillow's encoder: what the colours are, and a notice; no other metadata."""
     chunks = PngImagePlugin.PngInfo()
-    chunks.add(b"sRGB", b"\x00")  # rendering intent: perceptual
+    for kind, data in colours.png_chunks:
+        chunks.add(kind, data)
+    if colours.is_plain:
+        chunks.add(b"sRGB", b"\x00")  # rendering intent: perceptual
     if copyright is not None:
         chunks.add_itxt("Copyright", copyright)
-    buffer = io.BytesIO()
-    picture = PillowImage.fromarray(np.ascontiguousarray(image))
-    picture.save(buffer, "PNG", pnginfo=chunks, compress_level=4)
-    return buffer.getvalue()
+    has_own_way = bool(colours.png_chunks) or colours.adobe_exif
+    profile = None if has_own_way else colours.icc
+    return {"pnginfo": chunks} | ({} if profile is None else {"icc_profile": profile})

@@ -13,8 +13,8 @@ from hashlib import sha256
 from pipeline.catalog.folder import check_paths
 from pipeline.catalog.output_keys import ending_of
 from pipeline.errors import EnvironmentTrouble, PhotoError
-from pipeline.images.coding import Coding, coding_for, decode_coded
-from pipeline.images.files import NO_LIMITS, Image, decode_photo
+from pipeline.images.coding import PreparedPhoto, decode_coded, prepare
+from pipeline.images.files import NO_LIMITS, decode_photo
 from pipeline.inspection.findings import Finding, VerifyReport
 from pipeline.inspection.pixel_checks import budget_findings, coded_findings
 from pipeline.inspection.unfinished import UnfinishedPhoto, unfinished_photos
@@ -41,6 +41,7 @@ _COLUMNS = (
     "max_change_levels_outside_faces",
     "coded_change_levels",
     *TARGET_COLUMNS,
+    "source_notes",
 )
 
 
@@ -185,11 +186,11 @@ def _check_row(
     if (width, height) != (row.width, row.height):
         detail = f"{width} x {height}, the manifest says {row.width} x {row.height}"
         return _RowCheck(row, [Finding("wrong_size", where, detail)], True)
-    original = _read_original(row)
+    original = _read_original(row, output_key)
     if isinstance(original, str):
         return _RowCheck(row, [], True, original_trouble=original)
-    pixels, coding = original.image, original.coding(output_key)
-    if coding.is_lossy:
+    pixels, coding = original.decoded.image, original.coding
+    if coding.changes_pixels:
         if pixels.shape == protected.shape:
             pixels = coding.read_back(pixels)
         troubles = coded_findings(pixels, protected, row)
@@ -199,20 +200,7 @@ def _check_row(
     return _RowCheck(row, findings, True, True)
 
 
-@dataclass(frozen=True)
-class _Original:
-    """What was protected."""
-
-    content: bytes
-    image: Image
-    ending: str
-
-    def coding(self, output_key: str) -> Coding:
-        """How its protected photo was written."""
-        return coding_for(self.content, self.image, self.ending, ending_of(output_key))[0]
-
-
-def _read_original(row: ManifestRow) -> _Original | str:
+def _read_original(row: ManifestRow, output_key: str) -> PreparedPhoto | str:
     """The pixels that were protected, or why they cannot be had any more."""
     try:
         content = read_uri(row.source_uri)
@@ -223,8 +211,8 @@ def _read_original(row: ManifestRow) -> _Original | str:
     if sha256(content).hexdigest() != row.source_sha256:
         return _CHANGED
     try:
-        image = decode_photo(content, NO_LIMITS).image
-        return _Original(content, image, ending_of(row.source_uri))
+        decoded = decode_photo(content, NO_LIMITS, row.source_notes or ())
+        return prepare(content, decoded, ending_of(row.source_uri), ending_of(output_key))
     except PhotoError as error:
         return f"the original cannot be decoded ({error})"
 

@@ -19,7 +19,7 @@ from dladiff.config import MethodSettings
 from pipeline.catalog.output_keys import assign_output_keys, ending_of, key_in_format
 from pipeline.config import OutputFormat
 from pipeline.errors import ConfigurationError, EnvironmentTrouble, PhotoError
-from pipeline.images.coding import can_write, coding_for, decode_coded
+from pipeline.images.coding import can_write, decode_coded, prepare
 from pipeline.images.files import NO_LIMITS, DecodedPhoto, decode_photo
 from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output.fold import write_part
@@ -168,11 +168,12 @@ def _converted(
         return []
     original, content, clean, protected = read
     endings = ending_of(row.source_uri), ending_of(task.new_key)
-    coding, notes = coding_for(original, clean.image, *endings)
+    prepared = prepare(original, clean, *endings)
+    clean, coding = prepared.decoded, prepared.coding
     num_bytes_before = len(content)
     if coding.file_format != "PNG":
         content = coding.encode(protected.image, protected.copyright)
-    if coding.is_lossy:
+    if coding.file_format != "PNG" and coding.changes_pixels:
         row = measures.of(row)(row, clean.image, decode_coded(content), coding)
     store.write(task.new_key, content)
     report.num_converted += 1
@@ -185,7 +186,7 @@ def _converted(
             output_sha256=sha256(content).hexdigest(),
             output_bytes=len(content),
             output_format=coding.file_format.lower(),
-            source_notes=[*(row.source_notes or ()), *notes, CONVERTED_NOTE],
+            source_notes=[*(row.source_notes or ()), *prepared.notes, CONVERTED_NOTE],
             committed_at=None,
         )
     ]
@@ -207,7 +208,7 @@ def _read(store: Store, task: _Task) -> tuple[bytes, bytes, DecodedPhoto, Decode
         return (
             original,
             content,
-            decode_photo(original, NO_LIMITS),
+            decode_photo(original, NO_LIMITS, task.row.source_notes or ()),
             decode_photo(content, NO_LIMITS),
         )
     except PhotoError as error:

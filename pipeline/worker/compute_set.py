@@ -14,7 +14,7 @@ from dladiff.content_keys import content_keys
 from dladiff.results import Cost, Photo, PhotoResult, SetResult
 from pipeline.catalog.output_keys import ending_of
 from pipeline.errors import PhotoError
-from pipeline.images.coding import Coding, coding_for
+from pipeline.images.coding import Coding, PreparedPhoto, prepare
 from pipeline.images.files import DecodedPhoto, PhotoLimits, decode_photo
 from pipeline.worker.protector import Protector
 from pipeline.worker.set_inputs import PhotoGroup, RefusedPhoto, WholePhoto
@@ -89,19 +89,18 @@ def protect_group(
     if not group.photos:
         return ComputedGroup([], SetResult(photos=[]))
     num_photos = len(group.photos)
-    codings = [_coding_of(photo, decoded) for photo, decoded in group.photos]
-    given = _method_photos([*group.photos, *group.references])
+    prepared = [_prepared(photo, decoded) for photo, decoded in group.photos]
+    to_do = [(photo, one.decoded) for (photo, _), one in zip(group.photos, prepared, strict=True)]
+    given = _method_photos([*to_do, *group.references])
     photos, references = given[:num_photos], given[num_photos:]
     photos = [
-        replace(photo, read_back=coding.read_back) if coding.is_lossy else photo
-        for photo, (coding, _) in zip(photos, codings, strict=True)
+        replace(photo, read_back=one.coding.read_back) if one.coding.changes_pixels else photo
+        for photo, one in zip(photos, prepared, strict=True)
     ]
     result = _protect_with_retries(photos, references, protect, method, on_progress)
     computed = [
-        ComputedPhoto(photo, pixels, one, coding, tuple(notes))
-        for (photo, pixels), one, (coding, notes) in zip(
-            group.photos, result.photos, codings, strict=True
-        )
+        ComputedPhoto(photo, of_file.decoded, one, of_file.coding, of_file.notes)
+        for (photo, _), one, of_file in zip(group.photos, result.photos, prepared, strict=True)
     ]
     return ComputedGroup(computed, result)
 
@@ -146,10 +145,9 @@ def _by_content(photo: WholePhoto) -> tuple[str, str]:
     return photo.sha256, photo.source.output_key
 
 
-def _coding_of(photo: WholePhoto, decoded: DecodedPhoto) -> tuple[Coding, list[str]]:
+def _prepared(photo: WholePhoto, decoded: DecodedPhoto) -> PreparedPhoto:
     source = photo.source
-    endings = ending_of(source.uri), ending_of(source.output_key)
-    return coding_for(photo.content, decoded.image, *endings)
+    return prepare(photo.content, decoded, ending_of(source.uri), ending_of(source.output_key))
 
 
 def _method_photos(photos: Sequence[tuple[WholePhoto, DecodedPhoto]]) -> list[Photo]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import OperationSettings
+from pipeline.images.coding import Coding
 from pipeline.images.files import PhotoLimits, decode_photo
-from pipeline.images.png import encode_png
 from pipeline.manifest_row import CosineColumn, FaceColumn
 from pipeline.output.fold import Fold
 from pipeline.output.ledger import Attempt, Ledger
@@ -127,7 +127,7 @@ class ProtectedAlbum:
     ) -> StagedRow:
         content = Path(photo.uri.removeprefix("file://")).read_bytes()
         original = decode_photo(content, LIMITS).image
-        data = encode_png(perturbed(original))
+        data = Coding("PNG").encode(perturbed(original))
         key = ledger.staged_key(photo_set.key, attempt, f"{index:03d}.png")
         self.store.write(key, data)
         row = replace(
@@ -158,7 +158,7 @@ class ProtectedAlbum:
 
     def rewrite(self, name: str, image: np.ndarray) -> None:
         """Replaces a protected file's pixels."""
-        self.output_file(name).write_bytes(encode_png(image))
+        self.output_file(name).write_bytes(Coding("PNG").encode(image))
 
 
 def perturbed(image: np.ndarray, levels: int = EPSILON_LEVELS) -> np.ndarray:

@@ -38,8 +38,8 @@ from pipeline.config import OperationSettings
 from pipeline.errors import ConfigurationError
 from pipeline.evaluation.families import family_of
 from pipeline.evaluation.people import photos_by_identity, protected_uris
+from pipeline.images.coding import Coding
 from pipeline.images.files import PhotoLimits, decode_photo
-from pipeline.images.png import encode_png
 from pipeline.records import SourcePhoto
 from pipeline.storage.store import read_uri
 from tools.evaluation.controls import BORROWED, METHODS, Donor, perturb
@@ -180,7 +180,7 @@ def protect_tree(options: argparse.Namespace) -> None:
             tally.measure(clean, result, models)
             path = options.output / photo.output_key.removeprefix("images/")
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(encode_png(result))
+            path.write_bytes(Coding("PNG").encode(result))
     shared = {name: value for name, value in asdict(settings).items() if name != "method"}
     record = {
         "method": options.method,

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
+from dladiff.pictures import to_srgb
 from pipeline.config import OperationSettings
 from pipeline.errors import PhotoError
-from pipeline.images.coding import decode_coded
+from pipeline.images.coding import Coding, decode_coded
 from pipeline.images.files import PhotoLimits, decode_photo
-from pipeline.images.png import encode_png
 from tests import sample_photos as sample
 
 LIMITS = PhotoLimits()
@@ -77,12 +77,29 @@ def test_grey_bilevel_and_palette_become_rgb() -> None:
     np.testing.assert_array_equal(palette, QUADRANTS)
 
 
-@pytest.mark.parametrize(("alpha", "notes"), [(255, ()), (0, ("alpha_flattened",))])
-def test_transparency_is_flattened_on_white(alpha: int, notes: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("alpha", [255, 128, 0])
+def test_transparency_is_kept_and_hides_nothing(alpha: int) -> None:
     decoded = decode_photo(sample.transparent_png(QUADRANTS, alpha), LIMITS)
-    expected = QUADRANTS if alpha == 255 else np.full_like(QUADRANTS, 255)
+    expected = np.full_like(QUADRANTS, 255) if alpha == 0 else QUADRANTS
     np.testing.assert_array_equal(decoded.image, expected)
-    assert decoded.notes == notes
+    assert decoded.notes == ()
+    if alpha == 255:
+        assert decoded.alpha is None
+    else:
+        assert decoded.alpha is not None
+        assert set(np.unique(decoded.alpha)) == {alpha}
+
+
+@pytest.mark.parametrize("alpha", [254, 128, 1, 0])
+def test_transparency_is_laid_on_white_as_pillow_does(alpha: int) -> None:
+    content = sample.transparent_png(sample.photo_image(), alpha)
+    flat = decode_photo(content, LIMITS).flattened()
+    assert flat.alpha is None
+    assert flat.notes == ("alpha_flattened",)
+    expected, notes = to_srgb(Image.open(io.BytesIO(content)))
+    np.testing.assert_array_equal(flat.image, np.asarray(expected))
+    again = decode_photo(content, LIMITS, notes)
+    np.testing.assert_array_equal(again.image, flat.image)
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
@@ -93,7 +110,7 @@ def test_of_an_animation_the_first_frame_is_taken(file_format: str) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "TIFF"])
-def test_colours_are_converted_to_srgb(file_format: str) -> None:
+def test_colours_far_from_srgb_are_converted(file_format: str) -> None:
     swapped = np.ascontiguousarray(QUADRANTS[..., [1, 0, 2]])
     content = sample.encode(swapped, file_format, icc_profile=sample.swapped_profile())
     decoded = decode_photo(content, LIMITS)
@@ -125,7 +142,7 @@ def test_the_copyright_notice_is_found() -> None:
     exif = sample.exif_bytes(copyright="(c) Ann Example\x00 Editor")
     decoded = decode_photo(sample.jpeg_bytes(exif=exif), LIMITS)
     assert decoded.copyright == "(c) Ann Example Editor"
-    again = decode_photo(encode_png(decoded.image, decoded.copyright), LIMITS)
+    again = decode_photo(Coding("PNG").encode(decoded.image, decoded.copyright), LIMITS)
     assert again.copyright == decoded.copyright
     assert decode_photo(sample.jpeg_bytes(), LIMITS).copyright is None
 
@@ -207,10 +224,12 @@ def test_hostile_bytes_never_raise_anything_else(
 
 def test_png_round_trip_is_exact_and_deterministic() -> None:
     image = sample.photo_image()
-    content = encode_png(image)
-    assert content == encode_png(image.copy())
+    content = Coding("PNG").encode(image)
+    assert content == Coding("PNG").encode(image.copy())
     np.testing.assert_array_equal(decode_coded(content), image)
-    np.testing.assert_array_equal(decode_coded(encode_png(image[:, ::-1])), image[:, ::-1])
+    np.testing.assert_array_equal(
+        decode_coded(Coding("PNG").encode(image[:, ::-1])), image[:, ::-1]
+    )
 
 
 def chunk_kinds(content: bytes) -> list[bytes]:
@@ -225,16 +244,16 @@ def chunk_kinds(content: bytes) -> list[bytes]:
 def test_png_has_no_metadata_but_says_srgb() -> None:
     source = sample.jpeg_bytes(exif=sample.exif_bytes(copyright="(c) Ann"), comment=b"secret")
     decoded = decode_photo(source, LIMITS)
-    content = encode_png(decoded.image)
+    content = Coding("PNG").encode(decoded.image)
     assert set(chunk_kinds(content)) == {b"IHDR", b"sRGB", b"IDAT", b"IEND"}
-    with_notice = encode_png(decoded.image, decoded.copyright)
+    with_notice = Coding("PNG").encode(decoded.image, decoded.copyright)
     assert set(chunk_kinds(with_notice)) == {b"IHDR", b"sRGB", b"iTXt", b"IDAT", b"IEND"}
     assert b"SecretPhoneMaker" not in with_notice
 
 
 def test_encode_png_refuses_other_arrays() -> None:
     with pytest.raises(ValueError, match="uint8 HWC RGB"):
-        encode_png(np.zeros((8, 8, 3), np.float32))
+        Coding("PNG").encode(np.zeros((8, 8, 3), np.float32))
 
 
 def test_pictures_of_several_frames_from_phones_are_jpeg() -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from dladiff.results import Face, Photo, PhotoResult, SetResult
 from pipeline.cli import app
 from pipeline.config import CanarySettings
-from pipeline.images.png import encode_png
+from pipeline.images.coding import Coding
 from pipeline.inspection.explain import explain_photo
 from pipeline.inspection.findings import VerifyReport
 from pipeline.inspection.verify import verify_output
@@ -132,7 +132,7 @@ def test_a_photo_that_went_and_came_back_is_accounted_for(gone: Story) -> None:
 
 def test_budgets_of_a_photo_that_came_back_are_still_judged(gone: Story) -> None:
     gone.put("ann/1.png", 0)
-    content = encode_png(255 - photo_image(32, 32, 0))
+    content = Coding("PNG").encode(255 - photo_image(32, 32, 0))
     (gone.output / "images/ann/1.png").write_bytes(content)
     assert gone.verify().kinds == {"wrong_hash": 1}
 

@@ -14,7 +14,7 @@ from dladiff.config import MethodSettings
 from pipeline.cli import app
 from pipeline.config import OutputSettings
 from pipeline.errors import ConfigurationError
-from pipeline.images.coding import Coding, coding_for, decode_coded
+from pipeline.images.coding import Coding, decode_coded, prepare
 from pipeline.images.files import decode_photo
 from pipeline.inspection.verify import verify_output
 from pipeline.manifest_row import ManifestRow
@@ -71,7 +71,7 @@ def test_every_png_becomes_the_jpeg_that_its_original_is(tmp_path: Path, store: 
         assert row.output_uri is not None
         content = store.read(store.key_of(row.output_uri))
         original = (album.input / row.source_uri.split("/in/")[1]).read_bytes()
-        coding = coding_for(original, pixels[row.source_uri], "jpg", "jpg")[0]
+        coding = prepare(original, decode_photo(original, LIMITS), "jpg", "jpg").coding
         assert content == coding.encode(pixels[row.source_uri])
         assert hashlib.sha256(content).hexdigest() == row.output_sha256
         with Image.open(io.BytesIO(content)) as after, Image.open(io.BytesIO(original)) as source:
