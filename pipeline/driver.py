@@ -203,6 +203,8 @@ class Driver:
             targets=tally.targets - sum(map(_targets_of, self._waiting), TargetCounts()),
             shortfalls=shortfalls,
             message=message,
+            num_gone=tally.plan.num_gone if tally.plan else 0,
+            num_handed_on=tally.plan.num_handed_on if tally.plan else 0,
             passed_over=tally.plan.passed_over if tally.plan else {},
             passed_over_types=tally.plan.passed_over_types if tally.plan else {},
         )

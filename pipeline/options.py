@@ -71,6 +71,10 @@ class PlanCounts:
     """Photos whose newest manifest row is of the same version and method: nothing to do."""
     num_below_target: int = 0
     """Of these, protected photos that missed their target."""
+    num_moved: int = 0
+    """Of the gone ones, those that seem to lie elsewhere in INPUT."""
+    num_handed_on: int = 0
+    """Photos that take over the key of one that lay at the same place of another INPUT."""
     num_returned: int = 0
     """Of the unchanged ones: gone before, and back as they were."""
     num_gone: int = 0
@@ -122,8 +126,10 @@ class RunOutcome:
     """Of the photos that this run protected, which reached their target."""
     shortfalls: tuple[str, ...] = ()
     """What a person asked for and this run did not reach, one sentence each."""
+    num_gone: int = 0
+    """As in ``PlanCounts``, like those that follow."""
+    num_handed_on: int = 0
     passed_over: Mapping[str, int] = field(default_factory=dict)
-    """As in ``PlanCounts``."""
     passed_over_types: Mapping[str, int] = field(default_factory=dict)
     message: str | None = None
     """One line for a person where there is something to say, e.g. why the run stopped early."""

@@ -18,6 +18,19 @@ MISSING_VERSION = ""
 
 
 @dataclass(frozen=True, slots=True)
+class Twin:
+    """What OUTPUT holds of another photo, which may have the same content."""
+
+    uri: str
+    """Of the other original."""
+    sha256: str
+    """Of its content."""
+    output_key: str
+    """Where its protected photo lies."""
+    output_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class SourcePhoto:
     """One photo as the catalog found it; nothing of it has been read yet."""
 
@@ -34,6 +47,8 @@ class SourcePhoto:
     previous_sha256: str | None = None
     """Set where OUTPUT holds a decision by this method for another version of the photo: content
     with this sha256 is the one already decided on, so the photo is unchanged, not done again."""
+    twins: tuple[Twin, ...] = ()
+    """Photos of the same size that this method has protected, one for each content."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +71,13 @@ class PhotoSet:
     def from_json(cls, text: str) -> Self:
         values = json.loads(text)
         for name in ("photos", "references"):
-            values[name] = tuple(SourcePhoto(**photo) for photo in values[name])
+            values[name] = tuple(_source_photo(photo) for photo in values[name])
         return cls(**values)
+
+
+def _source_photo(values: dict[str, Any]) -> SourcePhoto:
+    twins = tuple(Twin(**twin) for twin in values.get("twins", ()))
+    return SourcePhoto(**values | {"twins": twins})
 
 
 def num_photos_of(photo_sets: Iterable[PhotoSet]) -> int:
@@ -86,25 +106,29 @@ class StagedRow:
     """Key below OUTPUT under which the photo will be served; see ``ManifestRow.output_uri``."""
     staged_key: str | None = None
     """Key below OUTPUT of the attempt's own copy of the protected photo; None: there is none."""
+    same_as: str | None = None
+    """URI of another original with the same content, whose newest row says what this one lacks."""
 
     def to_fields(self) -> dict[str, Any]:
         """One flat object, as it stands in a commit record."""
         keys = {"output_key": self.output_key, "staged_key": self.staged_key}
-        return self.row.to_columns() | keys
+        same = {"same_as": self.same_as} if self.same_as else {}
+        return self.row.to_columns() | keys | same
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Self:
         """The inverse of ``to_fields``.
 
         Raises:
-            TypeError: For a field that is neither a column nor one of the two keys.
+            TypeError: For a field that is neither a column nor one of those beside them.
             ValueError: Without ``output_key``.
         """
         columns = dict(fields)
         if "output_key" not in columns:
             raise ValueError("a row lacks output_key: an earlier version of dladiff wrote it")
         output_key, staged_key = columns.pop("output_key"), columns.pop("staged_key", None)
-        return cls(ManifestRow.from_columns(columns), output_key, staged_key)
+        same_as = columns.pop("same_as", None)
+        return cls(ManifestRow.from_columns(columns), output_key, staged_key, same_as)
 
 
 def photo_row(
@@ -188,8 +212,11 @@ class CommitRecord:
         return len(self.rows) + len(self.unchanged)
 
     def statuses(self) -> dict[str, int]:
-        """Photos by status; ``unchanged`` where the earlier decision holds on."""
-        counts = Counter[str](staged.row.status for staged in self.rows)
+        """Photos by status; ``unchanged`` where the earlier decision holds on, ``copied`` where
+        that on another photo of the same content does."""
+        counts = Counter[str](
+            "copied" if staged.same_as else staged.row.status for staged in self.rows
+        )
         return dict(counts) | ({"unchanged": len(self.unchanged)} if self.unchanged else {})
 
     def to_bytes(self) -> bytes:

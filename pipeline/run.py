@@ -139,6 +139,7 @@ def run_protection(
             driver.record_undecided()
             _record_gone(store, run_id, plan, config)
             write_part(store, run_id, rows_of_returned(store, plan.returned))
+            _record_handed_on(store, run_id, plan)
             outcome = driver.outcome(options, message)
             reporter.finished(outcome)
             is_complete = not driver.undecided and not driver.is_waiting
@@ -270,6 +271,13 @@ def _record_gone(store: Store, run_id: str, plan: Plan, config: RunConfig) -> No
     if config.operation.delete_gone_outputs:
         store.delete(gone_outputs(rows, store))
         rows = [dataclasses.replace(row, output_uri=None) for row in rows]
+    write_part(store, run_id, rows)
+
+
+def _record_handed_on(store: Store, run_id: str, plan: Plan) -> None:
+    """A key is another photo's once that one is decided; until then it stays where it is."""
+    decided = decided_sources(store) if plan.handed_on else frozenset[str]()
+    rows = [row for uri, row in plan.handed_on.items() if uri in decided]
     write_part(store, run_id, rows)
 
 

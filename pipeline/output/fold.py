@@ -18,7 +18,7 @@ from pipeline.output.ledger import Ledger
 from pipeline.output.lock import LockLostError
 from pipeline.output.manifest_parts import create_part, part_key, parts_so_far
 from pipeline.output.publish import StagedDataLost, publish_commit
-from pipeline.output.repeated_rows import rows_of_unchanged
+from pipeline.output.repeated_rows import described, rows_of_unchanged
 from pipeline.output.runs import finish_run
 from pipeline.output.tombstones import Tombstones
 from pipeline.reasons import ReasonCode
@@ -177,14 +177,13 @@ class Fold:
             The rows, and the commits in them: those of forgotten people are deleted instead, those
             that wait are left.
         """
-        rows: list[ManifestRow] = []
-        records: list[CommitRecord] = []
-        for record, lost in self._prepared(names):
-            records.append(record)
-            rows += [
-                _manifest_row(self._store, staged, staged.staged_key in lost)
-                for staged in record.rows
-            ]
+        prepared = [*self._prepared(names)]
+        records = described(self._store, [record for record, _ in prepared])
+        rows = [
+            _manifest_row(self._store, staged, staged.staged_key in lost)
+            for record, (_, lost) in zip(records, prepared, strict=True)
+            for staged in record.rows
+        ]
         kept = [_name_of(record) for record in records]
         return rows + rows_of_unchanged(self._store, records), kept
 

@@ -220,7 +220,7 @@ class Ledger:
                 committed_at=committed_at,
             )
             staged_key = staged.staged_key if record.outcome == "done" else None
-            rows.append(StagedRow(row, staged.output_key, staged_key))
+            rows.append(dataclasses.replace(staged, row=row, staged_key=staged_key))
         return dataclasses.replace(
             record, rows=rows, run_id=self._run_id, committed_at=committed_at
         )

@@ -21,7 +21,8 @@ _BATCH_ROWS = 1000
 
 
 _STATE_COLUMNS = [
-    "identity", "source_uri", "source_version", "source_sha256", "output_uri", "output_sha256",
+    "identity", "source_uri", "source_version", "source_bytes", "source_sha256",
+    "output_uri", "output_sha256",
     "status", "reason", "target_met", "method_digest", "run_id", "committed_at",
 ]  # fmt: skip
 
@@ -45,6 +46,8 @@ class SourceState:
     committed_at: str
     target_met: bool | None = None
     """See ``ManifestRow``; None also of a photo that is gone."""
+    num_bytes: int | None = None
+    """Size of the original; None: not known."""
 
 
 def read_manifest(store: Store, columns: Sequence[str] | None = None) -> pa.Table:
@@ -76,6 +79,8 @@ def newest_state(store: Store) -> dict[str, SourceState]:
         for row in read_part(store, key, schema).to_pylist():
             known = states.get(row["source_uri"])
             is_older = known is not None and row["committed_at"] < known.committed_at
+            if row["source_bytes"] is None and known is not None:  # as older rows of gone photos
+                row["source_bytes"] = known.num_bytes
             if row["status"] != "deferred" and not is_older:
                 states[row["source_uri"]] = _state(row, root)
     return states
@@ -102,6 +107,7 @@ def _state(row: dict[str, Any], images_root: str) -> SourceState:
         output_key=uri[len(images_root) :] if uri and uri.startswith(images_root) else None,
         output_sha256=row["output_sha256"],
         run_id=intern(row["run_id"]),
+        num_bytes=row["source_bytes"],
         committed_at=row["committed_at"],
         target_met=row["target_met"],
     )

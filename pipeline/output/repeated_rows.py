@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pipeline.manifest_row import ManifestRow
 from pipeline.output.manifest import newest_rows_of
 from pipeline.reasons import ReasonCode
-from pipeline.records import CommitRecord, SourcePhoto, UnchangedPhoto
+from pipeline.records import CommitRecord, SourcePhoto, StagedRow, UnchangedPhoto
 from pipeline.storage.store import Store
 
 
@@ -23,6 +23,45 @@ def rows_of_unchanged(store: Store, records: Sequence[CommitRecord]) -> list[Man
         for record in records
         for photo in record.unchanged
     ]
+
+
+_OF_PHOTO = (
+    "identity", "source_uri", "source_version", "source_bytes", "source_sha256",
+    "set_key", "num_reference", "run_id", "attempt", "seconds", "gpu_seconds", "committed_at",
+)  # fmt: skip
+"""Columns that tell of this photo and its decision; the others, what was made of its content."""
+COPIED_NOTE = "copied_from_same_content"
+
+
+def described(store: Store, records: Sequence[CommitRecord]) -> list[CommitRecord]:
+    """The commits, with the whole rows of photos whose protected file is a copy of another's."""
+    twins = {row.same_as for record in records for row in record.rows if row.same_as is not None}
+    earlier = _standing_rows(store, twins)
+    return [
+        dataclasses.replace(
+            record,
+            rows=[
+                row if row.same_as is None else _described(row, earlier.get(row.same_as))
+                for row in record.rows
+            ],
+        )
+        for record in records
+    ]
+
+
+def _described(staged: StagedRow, earlier: ManifestRow | None) -> StagedRow:
+    row = staged.row
+    if earlier is None or (earlier.source_sha256, earlier.output_sha256) != (
+        row.source_sha256,
+        row.output_sha256,
+    ):
+        lost = str(ReasonCode.EARLIER_ROW_LOST)
+        failed = dataclasses.replace(row, status="failed", reason=lost, output_sha256=None)
+        return dataclasses.replace(staged, row=failed, staged_key=None)
+    own = {name: getattr(row, name) for name in _OF_PHOTO}
+    notes = [note for note in earlier.source_notes or () if note != COPIED_NOTE]
+    whole = dataclasses.replace(earlier, **own, source_notes=[*notes, COPIED_NOTE])
+    return dataclasses.replace(staged, row=whole)
 
 
 def rows_of_returned(store: Store, photos: Iterable[SourcePhoto]) -> list[ManifestRow]:

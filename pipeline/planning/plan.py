@@ -19,13 +19,14 @@ from pipeline.options import PlanCounts
 from pipeline.output.manifest import SourceState
 from pipeline.planning.decisions import Decision, DecisionRules
 from pipeline.planning.form_sets import form_sets
+from pipeline.planning.known_content import handed_on, num_moved, with_twins
 from pipeline.planning.order_of_work import order_of_work
 from pipeline.planning.refusals import (
     refuse_another_method,
     refuse_no_photo,
     refuse_vanished_input,
 )
-from pipeline.reasons import ReasonCode
+from pipeline.reasons import Reason, ReasonCode
 from pipeline.records import MISSING_VERSION, PhotoSet, SourcePhoto, num_photos_of
 from pipeline.storage.uris import root_of
 
@@ -51,6 +52,8 @@ class PhotoCounts:
     """Failed or quarantined before, and not asked for again."""
     ignored: int = 0
     """Files of INPUT that are no photos."""
+    moved: int = 0
+    """Of the gone ones, those that seem to lie elsewhere in INPUT."""
     returned: int = 0
     """Gone before, and back as they were: their protected photo holds on."""
     gone: int = 0
@@ -75,6 +78,9 @@ class Plan:
     catalog_report: CatalogReport
     returned: list[SourcePhoto] = field(default_factory=list)
     """Photos that were gone and are back as they were, for ``repeated_rows.rows_of_returned``."""
+    handed_on: dict[str, ManifestRow] = field(default_factory=dict)
+    """Rows of photos of another INPUT which are nowhere any more and hand their key on, by the URI
+    of the photo that takes it over; they hold once that one is decided."""
     later_sets: list[PhotoSet] = field(default_factory=list)
     """Left for a later run by ``limited_to``."""
 
@@ -112,6 +118,8 @@ class Plan:
             num_returned=self.counts.returned,
             num_below_target=self.counts.below_target,
             num_gone=self.counts.gone,
+            num_moved=self.counts.moved,
+            num_handed_on=len(self.handed_on),
             num_forgotten=self.counts.forgotten,
             num_identities=len({photo_set.identity for photo_set in self.photo_sets}),
             num_bytes=self.num_bytes,
@@ -154,9 +162,16 @@ def make_plan(
     states = {uri: each for uri, each in states.items() if not is_forgotten(each.identity)}
     present = _present_in_input(states, catalog)
     gone = find_gone(catalog, present)
-    refuse_vanished_input(catalog, len(gone), len(present), config.operation)
+    moved = num_moved(gone, taken, states)
+    refuse_vanished_input(catalog, len(gone) - moved, len(present), config.operation)
     refuse_no_photo(catalog, states)
-    held = {uri: state.output_key for uri, state in states.items() if state.output_key}
+    heirs = handed_on(taken, states, catalog, rules)
+    given_up = frozenset(heirs.values())
+    held = {
+        uri: state.output_key
+        for uri, state in states.items()
+        if state.output_key and uri not in given_up
+    }
     photos = assign_output_keys(taken, held, catalog.given_keys)
     numbers: Counter[Decision] = Counter()
     refused: Counter[str] = Counter()
@@ -181,6 +196,7 @@ def make_plan(
                 photo = dataclasses.replace(photo, previous_sha256=rules.previous_sha256(state))
             to_do.append(photo)
     refuse_another_method(refused, config, method_of_run)
+    to_do = with_twins(to_do, states, rules)
     photo_sets = order_of_work(_form_sets(to_do, photos, states, config, rules.method_digest))
     return Plan(
         photo_sets=[_of_generation(each, decided_generations or {}) for each in photo_sets],
@@ -189,6 +205,7 @@ def make_plan(
             forgotten=len(catalog.photos) - len(taken),
             ignored=catalog.report.num_ignored,
             gone=len(gone),
+            moved=moved,
             returned=len(returned),
             new=numbers["new"],
             changed=numbers["changed"],
@@ -201,6 +218,7 @@ def make_plan(
         gone_rows=[_gone_row(uri, states[uri], output_uri) for uri in gone],
         catalog_report=catalog.report,
         returned=returned,
+        handed_on={new: _handed_on_row(old, states[old]) for new, old in heirs.items()},
     )
 
 
@@ -260,10 +278,25 @@ def _gone_row(uri: str, state: SourceState, output_uri: str) -> ManifestRow:
         identity=state.identity,
         source_uri=uri,
         source_version=state.version,
+        source_bytes=state.num_bytes,
         source_sha256=state.sha256,
         output_uri=f"{output_uri.rstrip('/')}/{key}" if key else None,
         output_sha256=state.output_sha256,
         status="source_gone",
         reason=str(ReasonCode.NOT_IN_INPUT),
+        method_digest=state.method_digest,
+    )
+
+
+def _handed_on_row(uri: str, state: SourceState) -> ManifestRow:
+    """Of a photo whose protected file is another one's from now on."""
+    return ManifestRow(
+        identity=state.identity,
+        source_uri=uri,
+        source_version=state.version,
+        source_bytes=state.num_bytes,
+        source_sha256=state.sha256,
+        status="source_gone",
+        reason=str(Reason(ReasonCode.NOT_IN_INPUT, "a photo of another INPUT took over its key")),
         method_digest=state.method_digest,
     )

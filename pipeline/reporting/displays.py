@@ -115,7 +115,7 @@ def plan_line(plan: PlanCounts) -> str:
             f"nothing to do: {format_count(plan.num_unchanged, 'photo')} up to date"
             + _below_target_text(plan)
             + _returned_text(plan)
-            + (f", {plan.num_gone:,} gone" if plan.num_gone else "")
+            + (f", {_gone_text(plan)}" if plan.num_gone else "")
             + _forgotten_text(plan)
             + _passed_over_text(plan)
         )
@@ -126,7 +126,7 @@ def plan_line(plan: PlanCounts) -> str:
         f"{plan.num_unchanged:,} up to date"
         + _below_target_text(plan)
         + _returned_text(plan)
-        + f", {plan.num_gone:,} gone"
+        + f", {_gone_text(plan)}"
         + _forgotten_text(plan)
         + _passed_over_text(plan)
         + (f"; {plan.num_later:,} left for a later run" if plan.num_later else "")
@@ -139,6 +139,11 @@ def _below_target_text(plan: PlanCounts) -> str:
 
 def _forgotten_text(plan: PlanCounts) -> str:
     return f", {plan.num_forgotten:,} of forgotten people" if plan.num_forgotten else ""
+
+
+def _gone_text(plan: PlanCounts) -> str:
+    moved = f" ({plan.num_moved:,} of them seem to have moved)" if plan.num_moved else ""
+    return f"{plan.num_gone:,} gone{moved}"
 
 
 def _returned_text(plan: PlanCounts) -> str:
@@ -166,6 +171,7 @@ def summary_lines(outcome: RunOutcome) -> list[str]:
     if text := target_text(outcome.targets):
         lines.append(f"target likeness {text}")
     lines += outcome.shortfalls
+    lines += _known_lines(outcome)
     if outcome.passed_over:
         others = passed_over_text(outcome.passed_over, outcome.passed_over_types)
         lines.append(f"passed over in INPUT: {others}")
@@ -177,6 +183,27 @@ def summary_lines(outcome: RunOutcome) -> list[str]:
     if outcome.num_later and outcome.exit_code != EXIT_ERROR:
         left = format_count(outcome.num_later, "photo")
         lines.append(f"{left} left for the next run: the same command goes on")
+    return lines
+
+
+def _known_lines(outcome: RunOutcome) -> list[str]:
+    """What became of photos under other paths, and of the files of those that are gone."""
+    lines = []
+    if number := outcome.counts.get("copied"):
+        photos = format_count(number, "photo")
+        lines.append(
+            f"copied {photos}: of the same content as one that OUTPUT holds under another path, "
+            "whose protected file was copied; nothing was computed"
+        )
+    if outcome.num_handed_on:
+        keys = format_count(outcome.num_handed_on, "key")
+        lines.append(f"{keys} kept: of photos that lay at the same place of another INPUT")
+    if outcome.num_gone:
+        photos = format_count(outcome.num_gone, "photo")
+        lines.append(
+            f"{photos} gone from INPUT: protected files under the old keys stay, unless "
+            "operation.delete_gone_outputs is on"
+        )
     return lines
 
 

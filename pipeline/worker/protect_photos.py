@@ -17,7 +17,7 @@ from pipeline.errors import ConfigurationError, DeviceFault, trouble_named
 from pipeline.images.files import PhotoLimits
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.reasons import Reason
-from pipeline.records import CommitRecord, PhotoSet, ReadPhoto, StagedRow, UnchangedPhoto
+from pipeline.records import CommitRecord, PhotoSet, ReadPhoto, UnchangedPhoto
 from pipeline.storage.store import Store, open_store
 from pipeline.worker.code_digest import code_digest
 from pipeline.worker.compute_set import cost_of_both, decode_group, protect_group
@@ -31,6 +31,7 @@ from pipeline.worker.describe_set import (
     stage_photos,
 )
 from pipeline.worker.hang_watch import LOADING_LIMIT_S, HangWatch
+from pipeline.worker.known_photos import stage_known
 from pipeline.worker.preflight import protect_built_in_photo
 from pipeline.worker.protector import LoadProtector, Protector, load_protector
 from pipeline.worker.set_inputs import PhotoGroup, RefusedPhoto, groups_within, sort_inputs
@@ -178,7 +179,10 @@ class PhotoSetWorker:
                 for photo in inputs.unchanged
             ],
         )
-        rows, refused, cost = list[StagedRow](), list(inputs.refused), Cost()
+        rows, left = stage_known(inputs.known, photo_set, attempt, self._ledger, self._store)
+        known = [photo for photo, _ in inputs.known if photo not in left]
+        inputs.compute_too(left)
+        refused, cost = list(inputs.refused), Cost()
         try:
             groups = groups_within(inputs, self._max_set_pixels)
             for number, group in enumerate(groups, start=1):
@@ -194,7 +198,7 @@ class PhotoSetWorker:
             logger.debug("photo set %s failed", photo_set.key, exc_info=error)
             reason = Reason(type(error).__name__)
             record.outcome, record.reason = "failed", str(reason)
-            rows = failed_rows(photo_set, inputs.to_do, refused, reason)
+            rows = failed_rows(photo_set, [*inputs.to_do, *known], refused, reason)
         rows += refused_rows(photo_set, refused)
         record.seconds = time.monotonic() - started
         record.gpu_seconds, record.cost = cost.gpu_seconds, asdict(cost)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import PhotoError
 from pipeline.images.files import PhotoLimits, read_size
 from pipeline.reasons import Reason, ReasonCode
-from pipeline.records import PhotoSet, ReadPhoto, SourcePhoto
+from pipeline.records import PhotoSet, ReadPhoto, SourcePhoto, Twin
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,13 @@ class SetInputs:
     unchanged: list[WholePhoto | RefusedPhoto] = field(default_factory=list)
     """Content that OUTPUT already holds a decision on."""
     refused: list[RefusedPhoto] = field(default_factory=list)
+    known: list[tuple[WholePhoto, Twin]] = field(default_factory=list)
+    """Content that OUTPUT holds protected under another path."""
+
+    def compute_too(self, photos: Sequence[WholePhoto]) -> None:
+        """Adds photos to those that are to be done, in their place."""
+        self.to_do.extend(photos)
+        self.to_do.sort(key=lambda photo: photo.index)
 
 
 def sort_inputs(photo_set: PhotoSet, reads: Sequence[ReadPhoto], limits: PhotoLimits) -> SetInputs:
@@ -67,6 +74,8 @@ def sort_inputs(photo_set: PhotoSet, reads: Sequence[ReadPhoto], limits: PhotoLi
         is_unchanged = source.previous_sha256 is not None and source.previous_sha256 == read.sha256
         if isinstance(photo, WholePhoto) and (is_reference or is_unchanged):
             inputs.references.append(photo)
+        elif isinstance(photo, WholePhoto) and (twin := _twin_of(photo)) is not None:
+            inputs.known.append((photo, twin))
         elif isinstance(photo, WholePhoto):
             inputs.to_do.append(photo)
         elif not is_reference and not is_unchanged:
@@ -110,6 +119,11 @@ def _open(
     except PhotoError as error:
         return RefusedPhoto(source, read.sha256, error.reason)
     return WholePhoto(source, index, read.content, read.sha256, width * height)
+
+
+def _twin_of(photo: WholePhoto) -> Twin | None:
+    same = (twin for twin in photo.source.twins if twin.sha256 == photo.sha256)
+    return next(same, None)
 
 
 def _num_pixels(photos: Sequence[WholePhoto]) -> int:
