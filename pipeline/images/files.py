@@ -21,6 +21,7 @@ from dladiff.pictures import to_srgb as flat_srgb
 from pipeline.config import OperationSettings
 from pipeline.errors import PhotoError
 from pipeline.images.colours import PLAIN, Colours, Foreign, HighRange, read_colours
+from pipeline.images.damage import has_trailing_bytes, with_end
 from pipeline.images.hdr import tone_map
 from pipeline.images.icc import colour_space, to_srgb
 from pipeline.images.metadata import read_metadata
@@ -94,7 +95,8 @@ def decode_photo(
     """Decodes one photo to upright pixels of 8 bits, in its own colours.
 
     The size in the header is checked before any pixel is decoded. Of an animation the first
-    frame is taken. Metadata other than a copyright notice is dropped here.
+    frame is taken. Metadata other than a copyright notice is dropped here. What every viewer shows
+    is decoded, with a note: a JPEG without its end marker, one with bytes behind it.
 
     Args:
         as_noted: The notes of an earlier decoding that is to be repeated: earlier versions
@@ -103,7 +105,17 @@ def decode_photo(
     Raises:
         PhotoError: The reason is one of the ``file`` class, see ``reasons``.
     """
-    return _with_picture(content, limits, lambda picture: _decode(picture, content, as_noted))
+    try:
+        decoded = _with_picture(content, limits, lambda each: _decode(each, content, as_noted))
+    except PhotoError as error:
+        mended = with_end(content) if error.reason.code == ReasonCode.TRUNCATED else None
+        if mended is None:
+            raise
+        decoded = _with_picture(mended, limits, lambda each: _decode(each, mended, as_noted))
+        return replace(decoded, notes=("end_marker_missing", *decoded.notes))
+    if has_trailing_bytes(content):
+        return replace(decoded, notes=("trailing_bytes_dropped", *decoded.notes))
+    return decoded
 
 
 def read_size(content: bytes, limits: PhotoLimits) -> tuple[int, int]:
