@@ -22,7 +22,7 @@ _NOTES = {
     "colour_numbers_unknown": "It names colours by numbers that are not known: they are kept.",
     "tone_mapped": "It was HDR: it was mapped to what an ordinary screen shows.",
     "end_marker_missing": "Its end marker is missing; all of its pixels are there.",
-    "trailing_bytes_dropped": "Bytes behind the picture, such as a video or another picture, were dropped.",
+    "trailing_bytes_dropped": "Bytes behind the picture (a video, another picture) were dropped.",
     "sixteen_bits_rounded": "Its 16 bits per value were rounded to 8.",
     "written_as_png": "Its protected file is a PNG: its own format is not written.",
     "written_as_jpeg": "Its protected file is a JPEG, not of its own format.",
