@@ -18,6 +18,7 @@ from pipeline.commands.check import check
 from pipeline.commands.convert import convert
 from pipeline.commands.evaluate import evaluate
 from pipeline.commands.explain import explain
+from pipeline.commands.exporter import exporter
 from pipeline.commands.forget import forget
 from pipeline.commands.gc import gc
 from pipeline.commands.k8s_run import k8s_run
@@ -118,6 +119,7 @@ for _command in (
     convert,
     gc,
     forget,
+    exporter,
     k8s_run,
 ):
     _add(_command)

@@ -111,6 +111,9 @@ class OperationSettings(Settings):
     """The gate before the first publish of a method."""
     single_writer: bool = False
     """Accept a store without exclusive creation; then only one run may ever work on OUTPUT."""
+    output_label: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,40}$")] | None = None
+    """Label ``output`` of all metrics; None: eight digits of a hash of OUTPUT's URI, as ``dladiff
+    status`` shows them. Name no person."""
     weights_cache: str | None = None
     """Folder for converted weights; None: the user's cache folder."""
 

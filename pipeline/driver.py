@@ -88,6 +88,11 @@ class Driver:
         return list(self._undecided.values())
 
     @property
+    def uploads_left(self) -> list[float]:
+        """When photos were uploaded that are not decided or wait for the gate, where known."""
+        return uploads_of([*self._undecided.values(), *self._taken.values()])
+
+    @property
     def is_waiting(self) -> bool:
         """Whether anything waits for the gate, of this run or of an earlier one."""
         return bool(self._fold.waiting)
@@ -114,6 +119,7 @@ class Driver:
             return
         if outcome.set_key not in self._undecided:  # Ray ran the task again: published before
             return
+        self._reporter.worked(outcome.stage_seconds)
         self._take_commit(outcome.set_key)
         self._hear_of_published(at_most=_MAX_PUBLISHING)
         self.judge_if_due()
@@ -258,7 +264,7 @@ class Driver:
         """Reports what is published by now, waiting while more sets than these are on the way."""
         for record in self._fold.published(at_most):
             photo_set = self._taken.pop((record.set_key, record.generation))
-            self._say_decided(record, _ages_s(_uploads([photo_set])))
+            self._say_decided(record, _ages_s(uploads_of([photo_set])))
 
     def _say_decided(self, record: CommitRecord, ages_s: Sequence[float] = ()) -> None:
         statuses, targets = record.statuses(), _targets_of(record)
@@ -281,7 +287,7 @@ class Driver:
             raise
         self._folded = time.monotonic()
         # Whatever was taken and is not published yet has waited.
-        self._reporter.released(self._tally.num_held, _ages_s(_uploads(self._taken.values())))
+        self._reporter.released(self._tally.num_held, _ages_s(uploads_of(self._taken.values())))
         self._taken.clear()
         self._waiting.clear()
 
@@ -302,7 +308,8 @@ def _targets_of(record: CommitRecord) -> TargetCounts:
     return TargetCounts.of(staged.row for staged in record.rows)
 
 
-def _uploads(photo_sets: Iterable[PhotoSet]) -> list[float]:
+def uploads_of(photo_sets: Iterable[PhotoSet]) -> list[float]:
+    """When the photos of sets were uploaded, seconds since the epoch, where that is known."""
     return [photo.modified_s for one in photo_sets for photo in one.photos if photo.modified_s]
 
 

@@ -91,6 +91,10 @@ class LocalPool:
                         raise PipelineError(f"the pool of workers broke: {trouble}")
                     waiting.extendleft(reversed(worker.photo_sets.values()))
 
+    def num_alive(self) -> int:
+        """See ``Pool``."""
+        return sum(worker.is_alive for worker in list(self._workers))
+
     def _num_busy(self) -> int:
         return sum(bool(worker.photo_sets) for worker in self._workers)
 
@@ -120,6 +124,10 @@ class _Worker:
         with _passive_waiting():
             self._process.start()
         theirs.close()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
 
     def has_room(self, sets_in_flight: int) -> bool:
         return self.is_ready and len(self.photo_sets) < sets_in_flight

@@ -55,6 +55,9 @@ class Pool(Protocol):
             ConfigurationError: With what failed there.
         """
 
+    def num_alive(self) -> int:
+        """Workers whose process lives now, ready or still loading; asked from another thread."""
+
     def protect_sets(
         self, photo_sets: Sequence[PhotoSet], settings: WorkerSettings, size: PoolSize
     ) -> Iterator[SetOutcome]:

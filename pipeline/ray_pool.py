@@ -9,6 +9,7 @@ import os
 import secrets
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -37,14 +38,17 @@ if "ray" not in sys.modules and not {"RAY_ADDRESS", "RAY_AUTH_MODE"} & set(os.en
 import pyarrow as pa
 import ray
 import ray.data
-from ray.util.metrics import Counter, Histogram
+from ray._private.state import state as cluster_state
+from ray.util.metrics import Counter
 
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigurationError, EnvironmentTrouble, PipelineError
 from pipeline.interruption import RunInterrupted
 from pipeline.pool import PoolSize
 from pipeline.records import PhotoSet
+from pipeline.reporting.labelled import LABEL, output_label
 from pipeline.reporting.logs import set_up_logging
+from pipeline.storage import traffic
 from pipeline.worker.protector import LoadProtector, load_protector
 from pipeline.worker.read_photos import photos_of_row, read_row
 from pipeline.worker.settings import SetOutcome, WorkerSettings
@@ -112,6 +116,16 @@ class RayPool:
         finally:
             # A process that may end by itself lingers, and the pool waits for its CPUs and GPU.
             ray.kill(actor)
+
+    def num_alive(self) -> int:
+        """See ``Pool``; 0 where Ray does not say."""
+        if not ray.is_initialized():
+            return 0
+        try:
+            actors = cluster_state.actor_table(None, actor_state_name="ALIVE")
+        except Exception:  # a shutdown meanwhile, or a head that is gone: no matter of this number
+            return 0
+        return sum(ProtectPhotoSets.__name__ in one["ActorClassName"] for one in actors.values())
 
     def protect_sets(
         self, photo_sets: Sequence[PhotoSet], settings: WorkerSettings, size: PoolSize
@@ -188,14 +202,19 @@ class ProtectPhotoSets:
         self._worker = PhotoSetWorker(
             dataclasses.replace(settings, node=node), live_nodes, load=load
         )
-        self._photos = Counter("dladiff_photos", "Photos decided.", tag_keys=("status",))
-        self._deferred = Counter("dladiff_sets_deferred", "Sets deferred.", tag_keys=("cause",))
-        self._seconds = Histogram(
-            "dladiff_stage_seconds",
-            "Wall seconds of a photo set by stage.",
-            boundaries=[1, 3, 10, 30, 100, 300, 1000, 3000, 10000],
-            tag_keys=("stage",),
+        self._photos = _counter("dladiff_photos", "Photos decided.", "status", settings)
+        self._deferred = _counter("dladiff_sets_deferred", "Sets deferred.", "cause", settings)
+        self._requests = _counter(
+            "dladiff_store_requests", "Requests to stores, each try.", "operation", settings
         )
+        self._request_seconds = _counter(
+            "dladiff_store_request_seconds", "Wall seconds in them.", "operation", settings
+        )
+        self._retries = _counter(
+            "dladiff_store_retries", "Requests made again after a wait.", "cause", settings
+        )
+        self._traffic = traffic.Traffic()
+        self._counting = threading.Lock()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         outcomes = []
@@ -211,8 +230,29 @@ class ProtectPhotoSets:
         elif outcome.outcome == "committed":
             for status, number in outcome.statuses.items():
                 self._photos.inc(number, {"status": status})
-            for stage, seconds in outcome.stage_seconds.items():
-                self._seconds.observe(seconds, {"stage": stage})
+        self._record_requests()
+
+    def _record_requests(self) -> None:
+        """Hands the requests since the last set on; two sets may end at once."""
+        with self._counting:
+            sums = traffic.so_far()
+            new, self._traffic = sums.less(self._traffic), sums
+        for counter, numbers, tag in (
+            (self._requests, new.requests, "operation"),
+            (self._request_seconds, new.seconds, "operation"),
+            (self._retries, new.retries, "cause"),
+        ):
+            for name, number in numbers.items():
+                if number:
+                    counter.inc(number, {tag: name})
+
+
+def _counter(name: str, text: str, tag: str, settings: WorkerSettings) -> Counter:
+    """A series of the workers, which Ray exports as ``ray_<name>_total``, with OUTPUT's label."""
+    counter = Counter(name, text, tag_keys=(tag, LABEL))
+    chosen = settings.config.operation.output_label
+    counter.set_default_tags({LABEL: output_label(settings.output_uri, chosen)})
+    return counter
 
 
 def run_tasks(

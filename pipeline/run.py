@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 
 from pipeline.catalog.folder import check_paths, read_catalog
 from pipeline.config import RunConfig, method_digest, models_digest
-from pipeline.driver import Driver, LimitReached, TooManyDeferred, gone_outputs
+from pipeline.driver import Driver, LimitReached, TooManyDeferred, gone_outputs, uploads_of
 from pipeline.errors import ConfigurationError
 from pipeline.interruption import RunInterrupted, interruptible
 from pipeline.models.registry import weights_sha256
@@ -31,6 +32,7 @@ from pipeline.output.runs import (
     start_run,
     write_plan,
 )
+from pipeline.output.service_level import record_run
 from pipeline.planning.against_output import plan_beside_waiting
 from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.identity_keys import record_identity_keys
@@ -38,7 +40,8 @@ from pipeline.planning.output_format import in_format_of, kept_format_note, reco
 from pipeline.planning.plan import Plan
 from pipeline.pool import Pool
 from pipeline.records import CommitRecord
-from pipeline.reporting.metrics import RunMetrics
+from pipeline.reporting.labelled import output_label
+from pipeline.reporting.metrics import RunMetrics, serve
 from pipeline.reporting.reporter import Reporter, Reporters
 from pipeline.reporting.tally import Tally
 from pipeline.storage.store import Store, open_store
@@ -75,12 +78,12 @@ def run_protection(
     """
     options = options or RunOptions()
     tally = tally or Tally()
-    metrics = RunMetrics(tally)
-    if options.metrics_port is not None:
-        metrics.serve(options.metrics_port)
-    reporter = Reporters(tally, metrics, reporter or Reporter())
     single_writer = config.operation.single_writer
     store = open_store(output, single_writer=single_writer) if isinstance(output, str) else output
+    metrics = RunMetrics(tally, output_label(store.uri, config.operation.output_label))
+    if options.metrics_port is not None:
+        serve(metrics.registry, options.metrics_port)
+    reporter = Reporters(tally, metrics, reporter or Reporter())
     input_uri, _ = check_paths(input_uri, store.uri)
     require_exclusive_creation(store)
     run_id = options.run_id or make_run_id()
@@ -98,10 +101,12 @@ def run_protection(
         reporter.stage("recover")
         weights = weights_sha256(config.method)
         digest, canary = method_digest(config.method, weights), config.operation.canary
+        metrics.names_run(run_id, digest)
         if not canary.num_sets:
             accept(store, digest)
         waiting = recover(store, run_id, lock)
         reporter.stage("catalog")
+        listed_at = time.time()
         plan, kept, settings = plan_run(input_uri, store, run_id, config, options, weights, waiting)
         note = kept_format_note(config.output.format, settings.config.output.format)
         if note is not None:
@@ -144,6 +149,16 @@ def run_protection(
             reporter.finished(outcome)
             is_complete = not driver.undecided and not driver.is_waiting
             _finish(store, run_id, outcome, metrics, is_complete)
+            left = [*driver.uploads_left, *uploads_of(plan.later_sets)]
+            record_run(
+                store,
+                metrics.output,
+                outcome.exit_code,
+                time.time(),
+                listed_at,
+                min(left, default=None),
+                tally.backlog,
+            )
     return outcome
 
 
@@ -223,6 +238,7 @@ def _protect(
         ):
             # A lone worker tries the models out itself: loading them twice would cost seconds.
             alone = size.workers == 1
+            reporter.workers(size.most_workers or size.workers, pool.num_alive)
             settings = dataclasses.replace(settings, device=size.device, preflight=alone)
             if not alone:
                 reporter.stage("preflight")

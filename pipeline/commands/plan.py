@@ -65,7 +65,8 @@ def plan(
         typer.Option(
             "--prices",
             metavar="FILE",
-            help="YAML with worker_hour, requests_1000, gb and currency: show money as well.",
+            help="YAML with worker_hour, writes_1000, reads_1000, gb and currency: show money as "
+            "well.",
             show_default=False,
         ),
     ] = None,

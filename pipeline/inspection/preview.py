@@ -137,7 +137,7 @@ def preview_run(
         wall_hours=expected.wall_hours(workers),
         basis=expected.basis,
         num_bytes_written=written,
-        num_requests=requests,
+        num_requests=requests.total,
         currency=prices.currency if prices is not None else "",
         money=money,
         num_looked_at=plan.catalog_report.num_looked_at,

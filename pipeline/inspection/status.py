@@ -17,6 +17,7 @@ from pipeline.output.lock import LockHolder, read_lock
 from pipeline.output.manifest import newest_state, read_manifest
 from pipeline.output.runs import list_runs, read_finished, read_plan, read_run
 from pipeline.reporting.audit_words import audit_table
+from pipeline.reporting.labelled import output_label
 from pipeline.reporting.target_words import NONE_REACHED, target_text
 from pipeline.reporting.words import format_count, format_duration
 from pipeline.storage.store import Store
@@ -65,6 +66,8 @@ class RunStatus:
     """Photos of the run that are computed and wait for the gate of its method."""
     gate: str | None = None
     """Why that gate is closed, once it was judged."""
+    label: str = ""
+    """Label ``output`` of this OUTPUT's metrics."""
 
 
 def read_status(store: Store, run_id: str | None = None) -> RunStatus:
@@ -98,6 +101,7 @@ def read_status(store: Store, run_id: str | None = None) -> RunStatus:
         output_below_target=sum(state.target_met is False for state in states),
         num_runs=len(runs),
         audit=read_audit(store, run_id),
+        label=output_label(store.uri, _chosen_label(record)),
     )
     _add_plan(status, store)
     if finished is None:
@@ -106,6 +110,12 @@ def read_status(store: Store, run_id: str | None = None) -> RunStatus:
     else:
         _add_summary(status, store, finished)
     return status
+
+
+def _chosen_label(record: Mapping[str, Any]) -> str | None:
+    operation = (record.get("config") or {}).get("operation") or {}
+    label = operation.get("output_label")
+    return label if isinstance(label, str) else None
 
 
 def _add_plan(status: RunStatus, store: Store) -> None:
@@ -203,6 +213,7 @@ def status_lines(status: RunStatus) -> list[str]:
         f"OUTPUT      {total or 'no photo decided'}"
         + (f" ({below:,} below their target)" if below else "")
         + f", {format_count(status.num_runs, 'run')}"
+        + f"; in metrics {status.label}"
     )
     if status.audit is not None:
         lines += [f"{name}: {value}" for name, value in audit_table(status.audit)]

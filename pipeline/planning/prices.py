@@ -3,6 +3,7 @@
 Knows how many requests a run makes. Knows no vendor.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +16,11 @@ from pipeline.planning.plan import Plan
 
 Price = Annotated[float, Field(ge=0)]
 
-_PER_RUN, _PER_SET, _PER_PHOTO = 30, 6, 3
-"""Requests to OUTPUT, as counted on a bucket (a test counts again). A set: attempt, commit, looking
-up, reading it back, tidying its folder. A photo: staging, looking at what was staged, copying."""
+_WRITES_PER_RUN, _WRITES_PER_SET, _WRITES_PER_PHOTO = 29, 3, 2
+"""To OUTPUT, counted on a bucket (a test counts again). A set: attempt, commit, listing its folder.
+A photo: staging, copying."""
+_READS_PER_RUN, _READS_PER_SET, _READS_PER_PHOTO = 9, 2, 1
+"""A set: looking for a commit, reading it back. A photo: looking at what was staged."""
 _KEYS_PER_PAGE = 1000
 """Of a listing."""
 
@@ -29,18 +32,35 @@ class Prices(Settings):
     """Printed behind sums."""
     worker_hour: Price = 0.0
     """One worker for an hour: a GPU with its share of the machine, or CPUs where there is none."""
-    requests_1000: Price = 0.0
-    """A thousand requests to the object store, whatever they are."""
+    writes_1000: Price = 0.0
+    """A thousand requests that write or list: PUT, COPY, POST, LIST."""
+    reads_1000: Price = 0.0
+    """A thousand requests that read: GET, HEAD. Deletions are free where we know."""
     gb: Price = 0.0
     """10^9 bytes moved between store and workers, read or written."""
 
-    def sums(self, worker_hours: float, num_requests: int, num_bytes: int) -> dict[str, float]:
+    def sums(self, worker_hours: float, requests: "Requests", num_bytes: int) -> dict[str, float]:
         """Money by what it is for."""
         return {
             "work": worker_hours * self.worker_hour,
-            "requests": num_requests / 1000 * self.requests_1000,
+            "writes": requests.writes / 1000 * self.writes_1000,
+            "reads": requests.reads / 1000 * self.reads_1000,
             "traffic": num_bytes / 1e9 * self.gb,
         }
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Requests by kind, as stores price them."""
+
+    writes: int
+    """PUT, COPY, POST and LIST."""
+    reads: int
+    """GET and HEAD."""
+
+    @property
+    def total(self) -> int:
+        return self.writes + self.reads
 
 
 def read_prices(path: str | Path) -> Prices:
@@ -65,11 +85,21 @@ def read_prices(path: str | Path) -> Prices:
         ) from None
 
 
-def count_requests(plan: Plan) -> int:
+def count_requests(plan: Plan) -> Requests:
     """Requests to INPUT and OUTPUT that a run of this plan makes, if nothing goes wrong."""
+    num_sets = len(plan.photo_sets)
     num_photos = sum(len(each.photos) for each in plan.photo_sets)
     num_read = num_photos + sum(len(each.references) for each in plan.photo_sets)
     num_pages = -(-(plan.counts.found + plan.counts.ignored) // _KEYS_PER_PAGE)
-    num_looks = plan.catalog_report.num_looked_at
-    of_sets = _PER_SET * len(plan.photo_sets) + _PER_PHOTO * num_photos
-    return num_pages + num_looks + num_read + _PER_RUN + of_sets
+    num_looks = plan.catalog_report.num_looked_at  # at first bytes, each a ranged GET
+    return Requests(
+        writes=num_pages
+        + _WRITES_PER_RUN
+        + _WRITES_PER_SET * num_sets
+        + _WRITES_PER_PHOTO * num_photos,
+        reads=num_looks
+        + num_read
+        + _READS_PER_RUN
+        + _READS_PER_SET * num_sets
+        + _READS_PER_PHOTO * num_photos,
+    )

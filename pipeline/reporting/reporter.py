@@ -4,7 +4,7 @@ Knows counts, stages and times. Sees no identity and no file name, so it cannot 
 the folders that a person has to open.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.options import PlanCounts, RunOutcome
 from pipeline.targets import TargetCounts
@@ -41,6 +41,12 @@ class Reporter:
             ages_s: Where known, seconds since each published photo was uploaded.
             targets: Which photos of the set reached their target.
         """
+
+    def worked(self, stage_seconds: Mapping[str, float]) -> None:
+        """A worker has committed a photo set, and spent so many wall seconds on each stage."""
+
+    def workers(self, num_wanted: int, num_alive: Callable[[], int]) -> None:
+        """The pool starts; ``num_alive`` says how many of the workers wanted live when asked."""
 
     def held(self, num_photos: int) -> None:
         """So many decided photos more wait for the gate of a new method."""
@@ -86,6 +92,14 @@ class Reporters(Reporter):
     ) -> None:
         for reporter in self._reporters:
             reporter.set_decided(statuses, seconds, gpu_seconds, ages_s, targets)
+
+    def worked(self, stage_seconds: Mapping[str, float]) -> None:
+        for reporter in self._reporters:
+            reporter.worked(stage_seconds)
+
+    def workers(self, num_wanted: int, num_alive: Callable[[], int]) -> None:
+        for reporter in self._reporters:
+            reporter.workers(num_wanted, num_alive)
 
     def held(self, num_photos: int) -> None:
         for reporter in self._reporters:

@@ -19,6 +19,7 @@ from pipeline.storage.azure import AzurePrefix
 from pipeline.storage.backend import Backend, ObjectInfo, Skipped
 from pipeline.storage.local import LocalFolder
 from pipeline.storage.other import FsspecPrefix
+from pipeline.storage.traffic import Operation, counted
 from pipeline.storage.troubles import (
     PATIENT_DELAYS_S,
     RETRY_DELAYS_S,
@@ -45,6 +46,20 @@ __all__ = [
 _log = logging.getLogger("dladiff.storage")
 
 T = TypeVar("T")
+
+_OPERATIONS: dict[str, Operation] = {
+    "looking for the root": "head",
+    "looking up": "head",
+    "reading": "read",
+    "hashing": "read",
+    "writing": "write",
+    "creating": "write",
+    "publishing": "copy",
+    "deleting": "delete",
+    "looking around": "list",
+    "listing": "list",
+}
+"""Kinds of request by what a message calls them."""
 
 _END = object()
 _DELETE_BATCH = 1000
@@ -304,12 +319,13 @@ class Store:
 
     def _do(self, action: str, call: Callable[[], T]) -> T:
         """Calls with back-off. Any answer shows a living store, also that there is no object."""
+        operation = _OPERATIONS[action]
         delays_s = self.retry_delays_s
         if delays_s is None:
             is_patient = self._has_answered and not getattr(self._of_thread, "in_haste", False)
             delays_s = PATIENT_DELAYS_S if is_patient else RETRY_DELAYS_S
         try:
-            result = retrying(f"{action} in {self.uri}", call, delays_s)
+            result = retrying(f"{action} in {self.uri}", lambda: counted(operation, call), delays_s)
         except (FileNotFoundError, FileExistsError):
             self._has_answered = True
             raise

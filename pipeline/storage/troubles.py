@@ -20,6 +20,7 @@ from pipeline.errors import (
     StoreThrottled,
     StoreUnreachable,
 )
+from pipeline.storage.traffic import count_retry
 
 _log = logging.getLogger("dladiff.storage")
 
@@ -170,6 +171,8 @@ def retrying(action: str, call: Callable[[], T], delays_s: Sequence[float] = RET
                 if trouble is error:
                     raise
                 raise trouble from error
+            if isinstance(trouble, EnvironmentTrouble):
+                count_retry(trouble.cause)
             _say_that_it_waits(trouble, wait_s)
             time.sleep(wait_s * random.uniform(0.5, 1))
 

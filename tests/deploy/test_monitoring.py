@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pipeline.reporting.metrics import RunMetrics
+from pipeline.reporting.output_metrics import OutputMetrics
 from pipeline.reporting.tally import Tally
 from tools.deploy.render_manifests import ROOT, RULES
 
@@ -22,10 +23,19 @@ NAME = re.compile(r"\b(?:ray_)?dladiff_\w+|\bkube_\w+|\bdladiff:\w+:\w+")
 def driver_metrics() -> set[str]:
     """Names of the driver's series."""
     names = set()
-    for family in RunMetrics(Tally()).registry.collect():
-        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
+    for family in RunMetrics(Tally(), "a").registry.collect():
+        suffixes = {
+            "counter": ["_total"],
+            "histogram": ["_bucket", "_sum", "_count"],
+            "info": ["_info"],
+        }
         names |= {family.name + suffix for suffix in suffixes.get(family.type, [""])}
     return names
+
+
+def exporter_metrics() -> set[str]:
+    """Names of the series of ``dladiff exporter``."""
+    return {family.name for family in OutputMetrics([]).registry.collect()}
 
 
 def worker_metrics() -> set[str]:
@@ -42,13 +52,14 @@ def worker_metrics() -> set[str]:
 def exported(call: ast.AST) -> set[str]:
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.args):
         return set()
+    if call.func.id != "_counter":
+        return set()
     first = call.args[0]
     if not (isinstance(first, ast.Constant) and isinstance(first.value, str)):
         return set()
     if not first.value.startswith("dladiff_"):
         return set()
-    suffixes = {"Counter": ["_total"], "Histogram": ["_bucket", "_sum", "_count"], "Gauge": [""]}
-    return {f"ray_{first.value}{suffix}" for suffix in suffixes[call.func.id]}
+    return {f"ray_{first.value}_total"}
 
 
 def recorded() -> set[str]:
@@ -75,12 +86,33 @@ def expressions(path: Path) -> list[str]:
 def test_only_metrics_that_exist_are_used(path: Path) -> None:
     used = {name for text in expressions(path) for name in NAME.findall(text)}
     assert len(used) >= 8
-    assert used <= driver_metrics() | worker_metrics() | recorded() | OTHERS
+    of_runs = driver_metrics() | worker_metrics()
+    assert used <= of_runs | exporter_metrics() | recorded() | OTHERS
 
 
-def test_every_number_of_the_driver_is_shown_somewhere() -> None:
+def test_the_dashboard_is_of_the_outputs_that_are_chosen() -> None:
+    for expression in expressions(DASHBOARD):
+        for name, braces in re.findall(r"\b((?:ray_)?dladiff[_:][\w:]+)(\{[^}]*\})?", expression):
+            assert 'output=~"$output"' in braces, name
+
+
+def test_every_alert_is_of_one_output_and_has_its_section_in_the_runbook() -> None:
+    runbook = (ROOT / "docs/operations.md").read_text()
+    for group in yaml.safe_load(RULES.read_text())["groups"]:
+        for rule in group["rules"]:
+            if "record" in rule:
+                assert "by (output" in rule["expr"]
+            if "alert" in rule:
+                assert "output" in rule["expr"] or "dladiff:" in rule["expr"]
+                assert rule["annotations"]["runbook"].endswith(f"#{rule['alert'].lower()}")
+                section = runbook.split(f"### {rule['alert']}\n")[1].partition("\n#")[0]
+                assert len(section.split()) >= 15, rule["alert"]
+
+
+def test_every_number_is_shown_somewhere() -> None:
     used = {n for path in (RULES, DASHBOARD) for e in expressions(path) for n in NAME.findall(e)}
-    stems = {re.sub(r"_(bucket|sum|count)$", "", name) for name in driver_metrics()}
+    ours = driver_metrics() | exporter_metrics() | worker_metrics()
+    stems = {re.sub(r"_(bucket|sum|count)$", "", name) for name in ours}
     assert stems <= {re.sub(r"_(bucket|sum|count)$", "", name) for name in used}
 
 

@@ -31,6 +31,7 @@ from tests.pipeline.kubernetes.cluster_api import make_certificate
 KUBERNETES = "1.34"
 KINDS = {
     "v1": ["Namespace", "ServiceAccount", "ConfigMap", "PersistentVolumeClaim"],
+    "apps/v1": ["Deployment"],
     "batch/v1": ["Job", "CronJob"],
     "networking.k8s.io/v1": ["NetworkPolicy"],
     "policy/v1": ["PodDisruptionBudget"],

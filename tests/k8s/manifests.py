@@ -17,6 +17,8 @@ OVERLAYS = sorted(path.name for path in (ROOT / "k8s/overlays").iterdir())
 FOLDERS = ["base", *(f"overlays/{name}" for name in OVERLAYS)]
 WEIGHTS = ["weights", "overlays/bucket-to-bucket/weights"]
 """The step before a run: namespace, volume, and the Job that fills it."""
+EXPORTER = ["exporter", "overlays/bucket-to-bucket/exporter"]
+"""What stays beside the runs."""
 
 
 @cache

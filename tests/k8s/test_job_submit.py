@@ -36,9 +36,12 @@ method: {preset: zero-shot, threads: 1, layer2: {num_steps: 2}}
 operation: {workers: 1, worker_memory_gb: 1, canary: {num_sets: 0}}
 """
 LABELS = {
-    "driver": {"__name__", "instance", "job", "status", "stage", "cause", "le"},
+    "driver": {
+        *("__name__", "instance", "job", "output", "status", "stage", "cause", "le"),
+        *("operation", "state", "run", "method", "version", "encoder", "reached"),
+    },
     "ray": {
-        *("__name__", "instance", "job", "status", "stage", "cause", "le"),
+        *("__name__", "instance", "job", "output", "status", "cause", "operation"),
         *("WorkerId", "NodeAddress", "Component", "JobId"),
         *("otel_scope_name", "otel_scope_schema_url", "otel_scope_version"),
     },
@@ -136,18 +139,24 @@ def test_prometheus_sees_driver_and_workers(submitted: Submitted) -> None:
     assert largest("dladiff_planned_photos") == sum(PEOPLE.values())
     assert largest('sum(dladiff_decided_photos_total{status="protected"})') >= 1
     assert largest('sum(ray_dladiff_photos_total{status="protected"})') >= 1
-    assert largest("sum(ray_dladiff_stage_seconds_count)") >= 1
+    assert largest("sum by (stage) (dladiff_stage_seconds_total)") > 0
+    assert largest('dladiff_workers{state="alive"}') == 1
+    assert largest('sum(dladiff_store_requests_total{operation="copy"})') >= 1
+    assert largest('sum(ray_dladiff_store_requests_total{operation="write"})') >= 1
 
 
 def test_series_are_few_and_name_nobody(submitted: Submitted) -> None:
     series = submitted.prometheus.series('{__name__=~"(ray_)?dladiff_.+"}')
     for one in series:
         assert one.keys() <= LABELS[one["job"]], one
-    values = {name: {one[name] for one in series if name in one} for name in LABELS["ray"]}
+    values = {
+        name: {one[name] for one in series if name in one} for name in set().union(*LABELS.values())
+    }
+    assert len(values["output"]) == 1
     assert values["status"] <= set(get_args(RowStatus))
     assert len(values["stage"]) <= 15
     assert len(values["WorkerId"]) <= 2  # one, and one more if it died
-    assert len(series) <= 150
+    assert len(series) <= 200
     everything = submitted.ray_metrics + str(series) + submitted.done.stdout + submitted.done.stderr
     told = re.findall(rf"{'|'.join(PEOPLE)}|\b\d\.png", everything)
     assert told == []

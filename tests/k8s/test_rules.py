@@ -16,6 +16,7 @@ from pipeline.cli import app
 from pipeline.config import load_config
 from pipeline.kubernetes.rayjob import MAX_NAME_LENGTH, named_rayjob, read_rayjob
 from tests.k8s.manifests import (
+    EXPORTER,
     FOLDERS,
     Manifest,
     all_pods,
@@ -356,6 +357,41 @@ def test_the_file_in_the_configmap_is_one_that_k8s_run_takes(tmp_path: Path) -> 
     made = named_rayjob(read_rayjob(tmp_path / "rayjob.yaml"), "dladiff-29384756", "dladiff")
     head = ray_pods(made["spec"])[0]["spec"]["containers"][0]
     assert variables(head)["DLADIFF_RUN_ID"] == "dladiff-29384756"
+
+
+# --- the exporter ---
+
+
+@pytest.mark.parametrize("folder", EXPORTER)
+def test_the_exporter_runs_a_command_that_exists_where_prometheus_reaches_it(folder: str) -> None:
+    [deployment] = of_kind(folder, "Deployment")
+    pod = deployment["spec"]["template"]
+    [container] = pod["spec"]["containers"]
+    parameters = parsed(container["command"])
+    assert parameters["output_uris"]
+    [port] = container["ports"]
+    assert port["containerPort"] == parameters["port"]
+    [monitor], [policy] = of_kind(folder, "PodMonitor"), of_kind(folder, "NetworkPolicy")
+    labels = pod["metadata"]["labels"].items()
+    for selector in (monitor["spec"]["selector"], policy["spec"]["podSelector"]):
+        assert selector["matchLabels"].items() <= labels
+    assert [one["port"] for one in monitor["spec"]["podMetricsEndpoints"]] == [port["name"]]
+    [rule] = policy["spec"]["ingress"]
+    assert [one["port"] for one in rule["ports"]] == [port["containerPort"]]
+    [account] = of_kind(folder, "ServiceAccount")
+    assert pod["spec"]["serviceAccountName"] == account["metadata"]["name"]
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert container["image"].rpartition(":")[2] == version("dladiff")
+
+
+def test_the_exporter_watches_the_output_of_the_runs_beside_it() -> None:
+    [spec] = rayjob_specs("overlays/bucket-to-bucket")
+    [deployment] = of_kind("overlays/bucket-to-bucket/exporter", "Deployment")
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    run = parsed(shlex.split(spec["entrypoint"]))
+    assert parsed(container["command"])["output_uris"] == [run["output_uri"]]
 
 
 # --- variants ---

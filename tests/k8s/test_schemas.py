@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.k8s.custom_resources import refusals
-from tests.k8s.manifests import FOLDERS, WEIGHTS, Manifest, of_kind, rendered
+from tests.k8s.manifests import EXPORTER, FOLDERS, WEIGHTS, Manifest, of_kind, rendered
 from tests.k8s.operator_rules import operator_refusals
 from tests.needed_tools import need
 from tools.deploy.render_manifests import ROOT
@@ -48,9 +48,11 @@ def test_built_in_objects_fit_the_schema_of_kubernetes(folder: str) -> None:
             kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
 
-@pytest.mark.parametrize("folder", WEIGHTS)
-def test_the_step_that_loads_weights_fits_the_schema_of_kubernetes(folder: str) -> None:
+@pytest.mark.parametrize("folder", [*WEIGHTS, *EXPORTER])
+def test_what_lies_beside_the_runs_fits_the_schema_of_kubernetes(folder: str) -> None:
     for manifest in rendered(folder):
+        if manifest["kind"] in OTHERS:
+            continue
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
 

@@ -91,6 +91,9 @@ class OwnProcess:
     def preflight(self, settings: WorkerSettings, size: PoolSize) -> None:
         raise AssertionError("a lone worker tries the method out itself")
 
+    def num_alive(self) -> int:
+        return 1
+
     def protect_sets(
         self, photo_sets: Sequence[PhotoSet], settings: WorkerSettings, size: PoolSize
     ) -> Iterator[SetOutcome]:

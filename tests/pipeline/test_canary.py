@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -132,7 +133,7 @@ def test_a_method_that_passes_is_published_and_judged_only_once(runs: Runs) -> N
     assert (first.exit_code, first.counts, first.num_held) == (0, {"protected": 4}, 0)
     assert len(runs.published()) == 4
     metrics = runs.store.read(f"runs/{first.run_id}/metrics.prom").decode()
-    assert "dladiff_upload_to_protected_seconds_count 4.0" in metrics  # held ones are served too
+    assert re.search(r"upload_to_protected_seconds_count\{[^}]*\} 4.0", metrics)  # held ones too
     second = runs(figures={**GOOD, "psnr_db": 1.0})
     assert (second.exit_code, second.counts) == (0, {"protected": 2})
     runs.check_whole()

@@ -31,6 +31,7 @@ from pipeline.output.manifest import newest_state, read_manifest
 from pipeline.output.runs import read_plan, unfinished_runs
 from pipeline.pool import Pool, PoolSize
 from pipeline.records import PhotoSet
+from pipeline.reporting.labelled import output_label
 from pipeline.run import run_protection
 from pipeline.storage.store import open_store
 from pipeline.worker.protector import Protector, load_protector
@@ -181,7 +182,9 @@ def test_run_json_and_metrics_hold_no_identity(first: FirstRun) -> None:
     folder = first.output / "runs" / first.outcome.run_id
     assert json.loads((folder / "run.json").read_text())["config"]["method"]["seed"] == 0
     text = (folder / "metrics.prom").read_text()
-    assert 'dladiff_decided_photos_total{status="protected"} 5.0' in text
+    label = f'output="{output_label(open_store(str(first.output)).uri)}"'
+    assert f'dladiff_decided_photos_total{{{label},status="protected"}} 5.0' in text
+    assert re.search(r"dladiff_stage_sets_total\{.*\} 2.0", text)  # ann's and bob's
     assert not re.search(r"\bann\b", text)
 
 

@@ -94,15 +94,15 @@ def test_the_last_lines_say_who_missed_and_the_first_one_if_all_did() -> None:
 
 def test_progress_and_metrics_count_them_while_the_run_works() -> None:
     tally = Tally()
-    metrics = RunMetrics(tally)
+    metrics = RunMetrics(tally, "a")
     tally.started(PlanCounts(num_photos=9, num_sets=2))
     for listener in (tally, metrics):
         listener.set_decided({"protected": 5}, seconds=1, targets=TargetCounts.of(ROWS))
     assert "below target 3" in progress_line(tally)
     text = metrics.to_prom_text()
-    assert 'dladiff_target_photos_total{reached="yes"} 1.0' in text
-    assert 'dladiff_target_photos_total{reached="no"} 3.0' in text
-    assert 'dladiff_encoder_target_photos_total{encoder="dlib",reached="no"} 2.0' in text
+    assert 'dladiff_target_photos_total{output="a",reached="yes"} 1.0' in text
+    assert 'dladiff_target_photos_total{output="a",reached="no"} 3.0' in text
+    assert 'dladiff_encoder_target_photos_total{encoder="dlib",output="a",reached="no"} 2.0' in text
 
 
 def test_a_run_with_nothing_to_do_does_not_hide_what_is_below() -> None:
@@ -142,7 +142,7 @@ def test_status_tells_of_the_run_and_of_all_of_output(half: ProtectedAlbum) -> N
         "target      reached by 0 of 2 photos (sface 0); 2 are protected less than asked for"
         in lines
     )
-    assert lines[-1] == "OUTPUT      protected 4 (2 below their target), 2 runs"
+    assert lines[-1].startswith("OUTPUT      protected 4 (2 below their target), 2 runs")
 
 
 def test_verify_does_not_end_cheerfully_and_has_the_same_exit_code_policy(

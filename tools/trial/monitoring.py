@@ -37,13 +37,19 @@ class Prometheus:
     """A server that scrapes every second; nothing runs before ``start``."""
 
     def __init__(
-        self, folder: Path, driver: str, ray: Sequence[str], scrape_interval: str = "1s"
+        self,
+        folder: Path,
+        driver: str,
+        ray: Sequence[str],
+        scrape_interval: str = "1s",
+        exporter: str | None = None,
     ) -> None:
         """
         Args:
             folder: For its data, configuration and log.
             driver: ``host:port`` of the command's ``--metrics-port``.
             ray: The same of Ray's nodes.
+            exporter: The same of ``dladiff exporter``, where one runs.
         """
         [port] = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
@@ -55,6 +61,8 @@ class Prometheus:
                 "metric_relabel_configs": _OF_RAY,
             },
         ]
+        if exporter is not None:
+            scrapes.append({"job_name": "exporter", "static_configs": [{"targets": [exporter]}]})
         every = {"scrape_interval": scrape_interval, "evaluation_interval": scrape_interval}
         config = {"global": every, "rule_files": [str(RULES)], "scrape_configs": scrapes}
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +109,8 @@ class Prometheus:
 
     def _has_drawn(self, expression: str) -> bool:
         """Whether it had a value at some time of the last hour."""
-        return bool(self.query(f"last_over_time(({expression})[1h:5s])"))
+        chosen = expression.replace("$output", ".*")
+        return bool(self.query(f"last_over_time(({chosen})[1h:5s])"))
 
     def _is_ready(self) -> bool:
         try:

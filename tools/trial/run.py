@@ -25,7 +25,7 @@ from tools.trial.grafana import Grafana, find_grafana
 from tools.trial.monitoring import DASHBOARD, Prometheus, find_prometheus
 from tools.trial.object_store import Seaweed, find_weed
 from tools.trial.picture import take_picture
-from tools.trial.programs import free_ports
+from tools.trial.programs import Program, free_ports
 from tools.trial.ray_nodes import RayCluster
 from tools.trial.uploads import Uploads
 
@@ -119,8 +119,14 @@ class Trial:
         if find_prometheus() is None:
             self._say("prometheus  not here (Debian: apt-get install prometheus), going on without")
             return
-        driver = f"127.0.0.1:{self._metrics_port}"
-        self._prometheus = Prometheus(self._folder / "prometheus", driver, ray_targets)
+        driver, [port] = f"127.0.0.1:{self._metrics_port}", free_ports(1)
+        command = [str(_DLADIFF), "exporter", OUTPUT, "--port", str(port)]
+        exporter = Program(command, self._folder / "exporter.log")
+        self._running.callback(exporter.kill)
+        exporter.start()
+        self._prometheus = Prometheus(
+            self._folder / "prometheus", driver, ray_targets, exporter=f"127.0.0.1:{port}"
+        )
         self._running.callback(self._prometheus.kill)
         self._prometheus.start()
         self._say(f"prometheus  {self._prometheus.url}")

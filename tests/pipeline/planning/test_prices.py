@@ -16,7 +16,7 @@ from pipeline.inspection.preview import preview_lines, preview_run
 from pipeline.options import RunOptions
 from pipeline.planning.against_output import plan_against_output
 from pipeline.planning.decisions import DecisionRules
-from pipeline.planning.prices import Prices, count_requests, read_prices
+from pipeline.planning.prices import Prices, Requests, count_requests, read_prices
 from pipeline.run import run_protection
 from pipeline.storage.store import Store
 from tests.pipeline.mortal_run import CONFIG, OwnProcess
@@ -50,13 +50,19 @@ def test_the_count_is_that_of_a_real_run_on_a_bucket(s3_prefix: str, tmp_path: P
     backend = Counting(store._backend)
     store._backend = backend
     run_protection(source, store, config, pool=OwnProcess(store))
-    of_input = 1 + len(names)  # a listing, and each photo read: in a folder here
-    assert count_requests(plan) - of_input == pytest.approx(backend.requests.total(), rel=0.03)
+    expected, made = count_requests(plan), backend.requests
+    writes = sum(made[name] for name in ("put", "put_new", "copy", "scan", "folders"))
+    reads = sum(made[name] for name in ("get", "head", "root_exists", "sha256"))
+    # Of INPUT: a listing, and each photo read; in a folder here.
+    assert expected.writes - 1 == pytest.approx(writes, rel=0.03)
+    assert expected.reads - len(names) == pytest.approx(reads, rel=0.03)
+    assert made.total() == writes + reads + made["remove"]
 
 
 def test_sums_are_by_unit() -> None:
-    prices = Prices(currency="EUR", worker_hour=2.0, requests_1000=0.5, gb=0.1)
-    assert prices.sums(3.0, 4000, 5 * 10**9) == {"work": 6.0, "requests": 2.0, "traffic": 0.5}
+    prices = Prices(currency="EUR", worker_hour=2.0, writes_1000=0.5, reads_1000=0.25, gb=0.1)
+    sums = prices.sums(3.0, Requests(writes=4000, reads=8000), 5 * 10**9)
+    assert sums == {"work": 6.0, "writes": 2.0, "reads": 2.0, "traffic": 0.5}
 
 
 def test_a_preview_shows_money_only_with_prices(tmp_path: Path) -> None:
@@ -71,7 +77,7 @@ def test_a_preview_shows_money_only_with_prices(tmp_path: Path) -> None:
     assert "money" not in lines()
     assert "traffic     about " in lines()
     text = lines(seconds_per_photo=1800.0, prices=Prices(currency="EUR", worker_hour=3))
-    assert "money       about 1.50 EUR (work 1.50, requests 0.00, traffic 0.00)" in text
+    assert "money       about 1.50 EUR (work 1.50, writes 0.00, reads 0.00, traffic 0.00)" in text
 
 
 def test_before_a_first_run_the_unknown_is_said(tmp_path: Path) -> None:

@@ -1,23 +1,28 @@
 """The driver's metrics: their values, their labels, and that they name nobody."""
 
 import urllib.request
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, StoreThrottled
 from pipeline.options import PlanCounts, RunOutcome
-from pipeline.reporting.metrics import RunMetrics
+from pipeline.reporting.metrics import RunMetrics, serve
 from pipeline.reporting.reporter import Reporter, Reporters
 from pipeline.reporting.tally import Tally
+from pipeline.storage.store import Store
 
-ALLOWED_LABELS = {"status", "stage", "cause", "encoder", "reached", "le"}
+ALLOWED_LABELS = {"output", "status", "stage", "cause", "le", "operation", "state"}
+ALLOWED_LABELS |= {"run", "method", "version", "encoder", "reached"}
+OUTPUT = "a1b2c3d4"
 
 
 def observed() -> tuple[RunMetrics, Reporter]:
     """Metrics, and the hooks of a run that they and its tally hear."""
     tally = Tally()
-    metrics = RunMetrics(tally)
+    metrics = RunMetrics(tally, OUTPUT)
     return metrics, Reporters(tally, metrics)
 
 
@@ -34,7 +39,7 @@ def finished_run() -> tuple[RunMetrics, Reporter]:
 
 
 def value_of(metrics: RunMetrics, name: str, **labels: str) -> float | None:
-    return metrics.registry.get_sample_value(name, labels)
+    return metrics.registry.get_sample_value(name, {**labels, "output": OUTPUT})
 
 
 def test_counts_by_status_and_cause() -> None:
@@ -46,6 +51,88 @@ def test_counts_by_status_and_cause() -> None:
     assert value_of(metrics, "dladiff_deferred_sets_total", cause="store_throttled") == 1
     assert value_of(metrics, "dladiff_gpu_seconds_total") == 1.5
     assert value_of(metrics, "dladiff_failed_share") == pytest.approx(1 / 8)
+
+
+def test_series_that_may_come_begin_at_zero() -> None:
+    metrics, _ = observed()
+    for status in ("protected", "failed", "quarantined", "skipped"):
+        assert value_of(metrics, "dladiff_decided_photos_total", status=status) == 0
+    for cause in ("store_denied", "store_throttled", "disk_full", "device_fault", "out_of_memory"):
+        assert value_of(metrics, "dladiff_deferred_sets_total", cause=cause) == 0
+    for operation in ("read", "write", "head", "list", "copy", "delete"):
+        assert value_of(metrics, "dladiff_store_requests_total", operation=operation) is not None
+    for cause in ("store_throttled", "store_unreachable"):
+        assert value_of(metrics, "dladiff_store_retries_total", cause=cause) is not None
+
+
+def test_stages_are_sums_and_counts() -> None:
+    metrics, run = observed()
+    for seconds in (0.25, 1.5, 100.0):
+        run.worked({"protect": seconds, "encode": 1.0})
+    assert value_of(metrics, "dladiff_stage_seconds_total", stage="protect") == 101.75
+    assert value_of(metrics, "dladiff_stage_sets_total", stage="protect") == 3
+    assert value_of(metrics, "dladiff_stage_seconds_total", stage="encode") == 3
+
+
+def test_workers_wanted_and_alive_until_the_run_ends() -> None:
+    metrics, run = observed()
+    assert value_of(metrics, "dladiff_workers", state="wanted") == 0
+    living = [1, 2, 3]
+    run.workers(4, lambda: len(living))
+    assert value_of(metrics, "dladiff_workers", state="wanted") == 4
+    assert value_of(metrics, "dladiff_workers", state="alive") == 3
+    living.pop()
+    assert value_of(metrics, "dladiff_workers", state="alive") == 2
+    run.finished(RunOutcome(run_id="a", exit_code=0))
+    assert value_of(metrics, "dladiff_workers", state="alive") == 0
+
+
+def test_the_run_and_the_build_are_told() -> None:
+    metrics, _ = observed()
+    metrics.names_run("20261129T0800Z-ab12", "f" * 64)
+    labels = {"run": "20261129T0800Z-ab12", "method": "f" * 12}
+    assert value_of(metrics, "dladiff_run_info", **labels) == 1
+    assert value_of(metrics, "dladiff_build_info", version=version("dladiff")) == 1
+
+
+def test_a_stores_requests_retries_and_seconds_are_counted(tmp_path: Path) -> None:
+    metrics, _ = observed()
+
+    def counted(operation: str) -> float:
+        value = value_of(metrics, "dladiff_store_requests_total", operation=operation)
+        assert value is not None
+        return value
+
+    before = {one: counted(one) for one in ("read", "write", "head", "delete")}
+    store = Store(str(tmp_path), retry_delays_s=[0.001, 0.001])
+    store.write("a", b"content")
+    assert store.read("a") == b"content"
+    assert not store.exists("b")
+    store.delete(["a"])
+    assert {one: counted(one) - number for one, number in before.items()} == {
+        "read": 1,
+        "write": 1,
+        "head": 1,
+        "delete": 1,
+    }
+    retries = value_of(metrics, "dladiff_store_retries_total", cause="store_throttled")
+    answers = iter([StoreThrottled("slow down"), StoreThrottled("slow down"), None])
+
+    def answer(*_: object) -> None:
+        trouble = next(answers)
+        if trouble is not None:
+            raise trouble
+
+    store._backend.put = answer  # type: ignore[method-assign, assignment]
+    store.write("a", b"content")
+    assert counted("write") - before["write"] == 4
+    now = value_of(metrics, "dladiff_store_retries_total", cause="store_throttled")
+    assert now is not None
+    assert retries is not None
+    assert now - retries == 2
+    seconds = value_of(metrics, "dladiff_store_request_seconds_total", operation="write")
+    assert seconds is not None
+    assert seconds > 0
 
 
 def test_backlog_age_and_waiting_times() -> None:
@@ -91,8 +178,8 @@ def test_the_text_carries_no_name_and_only_the_agreed_labels() -> None:
 
 def test_metrics_are_served_and_a_taken_port_is_refused_with_the_remedy() -> None:
     metrics, _ = finished_run()
-    port = metrics.serve(0)
+    port = serve(metrics.registry, 0)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        assert b"dladiff_planned_photos 10.0" in answer.read()
+        assert b'dladiff_planned_photos{output="a1b2c3d4"} 10.0' in answer.read()
     with pytest.raises(ConfigurationError, match="--metrics-port"):
-        observed()[0].serve(port)
+        serve(observed()[0].registry, port)
