@@ -54,8 +54,17 @@ class Coding:
     @property
     def changes_pixels(self) -> bool:
         """Whether the pixels read back may differ from those written."""
-        lossless = self.file_format == "PNG" or (self.file_format == "WEBP" and self.lossless)
-        return self.grey or not lossless
+        return self.grey or not self.is_lossless
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether the file keeps each value that it is given."""
+        return self.file_format == "PNG" or (self.file_format == "WEBP" and self.lossless)
+
+    @property
+    def luma_steps(self) -> tuple[int, ...] | None:
+        """Of a JPEG, 64 quantisation steps row by row, where its original had them."""
+        return None if self.quantisation_tables is None else self.quantisation_tables[0]
 
     def encode(self, image: NDArray[np.uint8], copyright: str | None = None) -> bytes:
         """Encodes RGB pixels (HWC) of the photo's size.

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.images.coding import Coding
 from pipeline.images.files import Image
+from pipeline.inspection.coded_change import least_change
 from pipeline.manifest_row import FaceColumn, ManifestRow
 
 
@@ -38,22 +40,45 @@ def budget_findings(original: Image, protected: Image, row: ManifestRow) -> list
     return findings
 
 
-def coded_findings(original: Image, protected: Image, row: ManifestRow) -> list[str]:
+def coded_findings(
+    original: Image, protected: Image, row: ManifestRow, coding: Coding
+) -> list[str]:
     """The same for a lossy file, whose coding moves pixels further than any budget.
 
-    The budgets hold for the pixels before coding, as the row recorded them; of the file it is
-    checked that it differs from the original, coded the same way, as the row says.
+    The budgets hold for the pixels before coding. The level that the row recorded of them is held
+    against what the file shows in spite of its coding (``coded_change.least_change``), and the
+    file must differ from the original, coded the same way, as the row says.
 
     Args:
-        original: Pixels of the original, coded as the file is and read back.
+        original: Upright pixels as the worker decoded them.
         protected: Pixels of the published file.
         row: Its manifest row.
+        coding: How the file was written.
     """
     if original.shape != protected.shape:
         return [f"the original has {_size(original)} pixels, the output {_size(protected)}"]
-    largest = _largest(np.abs(original.astype(np.int16) - protected.astype(np.int16)))
-    inside, outside = row.max_change_levels or 0, row.max_change_levels_outside_faces or 0
+    coded = coding.read_back(original)
+    faces = face_mask(original.shape[:2], row.faces or ())
+    least_inside, least_outside = least_change(original, coded, protected, faces, coding)
+    recorded, recorded_outside = (
+        row.max_change_levels or 0,
+        row.max_change_levels_outside_faces or 0,
+    )
+    inside, outside = (
+        max(recorded, math.ceil(least_inside)),
+        max(recorded_outside, math.ceil(least_outside)),
+    )
     findings = _beyond_budget(outside, inside, row)
+    for least, level, place in (
+        (max(least_inside, least_outside), recorded, "anywhere"),
+        (least_outside, recorded_outside, "outside faces"),
+    ):
+        if least > level:
+            findings.append(
+                f"changed before coding by at least {least:.1f} levels, the manifest says at most "
+                f"{level} {place}"
+            )
+    largest = _largest(np.abs(coded.astype(np.int16) - protected.astype(np.int16)))
     if row.coded_change_levels is not None and largest != row.coded_change_levels:
         findings.append(
             f"largest change is {largest} levels beside the original coded the same way, the "

@@ -191,9 +191,7 @@ def _check_row(
         return _RowCheck(row, [], True, original_trouble=original)
     pixels, coding = original.decoded.image, original.coding
     if coding.changes_pixels:
-        if pixels.shape == protected.shape:
-            pixels = coding.read_back(pixels)
-        troubles = coded_findings(pixels, protected, row)
+        troubles = coded_findings(pixels, protected, row, coding)
     else:
         troubles = budget_findings(pixels, protected, row)
     findings = [Finding("over_budget", where, text) for text in troubles]
