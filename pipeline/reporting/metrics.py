@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 from pipeline.errors import ConfigurationError, EnvironmentTrouble
 from pipeline.manifest_row import RowStatus
 from pipeline.options import PlanCounts, RunOutcome
+from pipeline.reasons import PASSED_OVER
 from pipeline.reporting.labelled import LabelledSeries
 from pipeline.reporting.reporter import NO_TARGETS, Reporter
 from pipeline.reporting.tally import Tally
@@ -75,6 +76,12 @@ class RunMetrics(Reporter):
         )
         for cause in _CAUSES:
             self._deferred.labels(cause=cause)
+        self._passed_over = Gauge(
+            "dladiff_passed_over_files",
+            "Files of INPUT that are not taken for photos, by cause; denied: folders.",
+            ["cause"],
+            registry=own,
+        )
         self._targets = Counter(
             "dladiff_target_photos",
             "Protected photos with a face, by whether they reached their target likeness.",
@@ -174,6 +181,8 @@ class RunMetrics(Reporter):
     def started(self, plan: PlanCounts) -> None:
         self._planned.set(plan.num_photos)
         self._planned_sets.set(plan.num_sets)
+        for cause in PASSED_OVER:
+            self._passed_over.labels(cause=cause).set(plan.passed_over.get(cause, 0))
         if plan.oldest_unprotected_age_s is not None:
             self._oldest_upload = time.time() - plan.oldest_unprotected_age_s
 

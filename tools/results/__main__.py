@@ -1,4 +1,6 @@
-"""Writes the tables of README and docs from ``results/``; ``--check`` only says where they differ.
+"""Writes the tables of README and docs; ``--check`` only says where they differ.
+
+They come from ``results/``, and those of reasons from the code.
 
     python -m tools.results [--check]
 
@@ -11,6 +13,7 @@ import sys
 from pathlib import Path
 
 from tools.results.protection import TABLES, ProtectionResults
+from tools.results.reason_tables import REASON_TABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 _MARKED = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
@@ -24,8 +27,11 @@ def with_tables(text: str, results: ProtectionResults) -> str:
     """
 
     def made(match: re.Match[str]) -> str:
+        if match[2] in REASON_TABLES:
+            return f"{match[1]}{REASON_TABLES[match[2]]()}\n{match[3]}"
         if match[2] not in TABLES:
-            raise ValueError(f"no table {match[2]!r}; there are {', '.join(TABLES)}")
+            known = ", ".join((*TABLES, *REASON_TABLES))
+            raise ValueError(f"no table {match[2]!r}; there are {known}")
         return f"{match[1]}{TABLES[match[2]](results)}\n{match[3]}"
 
     return _MARKED.sub(made, text)
@@ -45,7 +51,7 @@ def main() -> None:
             if not check:
                 document.write_text(made)
     if stale and check:
-        sys.exit(f"tables differ from results/: {', '.join(stale)}; run `make results`")
+        sys.exit(f"tables differ from their source: {', '.join(stale)}; run `make results`")
 
 
 if __name__ == "__main__":

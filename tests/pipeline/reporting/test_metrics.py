@@ -30,7 +30,11 @@ def finished_run() -> tuple[RunMetrics, Reporter]:
     """The same after a small run."""
     metrics, run = observed()
     run.stage("catalog")
-    run.started(PlanCounts(num_photos=10, num_sets=3, oldest_unprotected_age_s=3600))
+    run.started(
+        PlanCounts(
+            num_photos=10, num_sets=3, oldest_unprotected_age_s=3600, passed_over={"denied": 2}
+        )
+    )
     run.stage("protect")
     run.set_decided({"protected": 4}, seconds=3, gpu_seconds=1.5, ages_s=[50, 4000])
     run.set_decided({"protected": 3, "failed": 1}, seconds=30)
@@ -46,6 +50,8 @@ def test_counts_by_status_and_cause() -> None:
     metrics, _ = finished_run()
     assert value_of(metrics, "dladiff_planned_photos") == 10
     assert value_of(metrics, "dladiff_planned_sets") == 3
+    assert value_of(metrics, "dladiff_passed_over_files", cause="denied") == 2
+    assert value_of(metrics, "dladiff_passed_over_files", cause="hidden") == 0
     assert value_of(metrics, "dladiff_decided_photos_total", status="protected") == 7
     assert value_of(metrics, "dladiff_decided_photos_total", status="failed") == 1
     assert value_of(metrics, "dladiff_deferred_sets_total", cause="store_throttled") == 1

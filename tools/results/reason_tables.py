@@ -1,0 +1,34 @@
+"""What happens to which file, as tables, from the reasons that the code writes."""
+
+from pipeline.reasons import PASSED_OVER, REASON_KINDS, ReasonClass
+
+_STATUS: dict[ReasonClass, str] = {
+    "file": "skipped",
+    "access": "skipped",
+    "content": "skipped; with layer 1 layer1_only",
+    "output": "failed",
+    "source": "source_gone",
+    "set": "deferred",
+}
+"""Status of a row whose reason is of this class."""
+
+
+def reasons_table() -> str:
+    """Every reason of a row that is not plainly protected."""
+    lines = ["| `reason` | `status` | means | what to do |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| `{code}` | {_STATUS[kind.trouble]} | {kind.meaning} | {kind.remedy or ''} |"
+        for code, kind in REASON_KINDS.items()
+    ]
+    return "\n".join(lines)
+
+
+def passed_over_table() -> str:
+    """Every cause for which a file gets no row."""
+    lines = ["| counted as | files that are |", "| --- | --- |"]
+    lines += [f"| `{cause}` | {words} |" for cause, words in PASSED_OVER.items()]
+    return "\n".join(lines)
+
+
+REASON_TABLES = {"reasons": reasons_table, "passed-over": passed_over_table}
+"""By the name in the marker."""
