@@ -146,7 +146,9 @@ def _list_folder(store: Store, choice: Choice, known: Callable[[], Collection[st
     found = [_photo(store, info) for info in photos]
     identities = {photo.identity for photo in found}
     report.identities_without_photos = [
-        name for name in store.folders("") if name not in identities and not is_hidden(name)
+        name
+        for name in store.folders("")
+        if name not in identities | denied and choice.takes(f"{name}/") and not is_hidden(name)
     ]
     count_photos(report, found)
 

@@ -8,6 +8,8 @@ import typer
 from pipeline.commands.arguments import (
     AllowPrefixes,
     AsJson,
+    Exclude,
+    Include,
     MinTargetMet,
     OutputUri,
     Verbose,
@@ -27,6 +29,8 @@ def verify(
         ),
     ] = None,
     allow_prefixes: AllowPrefixes = None,
+    include: Include = None,
+    exclude: Exclude = None,
     min_target_met: MinTargetMet = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -38,13 +42,19 @@ def verify(
     target than --min-target-met asks for.
     """
     log_to_stderr(verbose)
+    from pipeline.config import OperationSettings
     from pipeline.inspection.findings import report_lines
     from pipeline.inspection.verify import verify_output
     from pipeline.reporting.displays import progress_bar
     from pipeline.reporting.target_words import target_shortfall
 
+    listing = OperationSettings(
+        allow_prefixes=tuple(allow_prefixes or ()),
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+    )
     with progress_bar("verify") as on_progress:
-        report = verify_output(output_uri, input_uri, tuple(allow_prefixes or ()), on_progress)
+        report = verify_output(output_uri, input_uri, listing, on_progress)
     show(report, report_lines, as_json)
     shortfall = target_shortfall(report.targets, min_target_met or 0.0)
     if shortfall:

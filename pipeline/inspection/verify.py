@@ -12,6 +12,7 @@ from hashlib import sha256
 
 from pipeline.catalog.folder import check_paths
 from pipeline.catalog.output_keys import ending_of
+from pipeline.config import OperationSettings
 from pipeline.errors import EnvironmentTrouble, PhotoError
 from pipeline.images.coding import PreparedPhoto, decode_coded, prepare
 from pipeline.images.files import NO_LIMITS, decode_photo
@@ -48,7 +49,7 @@ _COLUMNS = (
 def verify_output(
     output_uri: str,
     input_uri: str | None = None,
-    allow_prefixes: tuple[str, ...] = (),
+    listing: OperationSettings | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> VerifyReport:
     """Checks OUTPUT against its manifest, and that every photo of INPUT is accounted for.
@@ -56,7 +57,7 @@ def verify_output(
     Args:
         output_uri: OUTPUT.
         input_uri: INPUT; None: only what OUTPUT knows is checked.
-        allow_prefixes: Where a catalog file may point to, as for a run.
+        listing: How INPUT is listed, as for a run: allowed prefixes, patterns. None: as by default.
         on_progress: Told how many of how many rows are checked.
 
     Raises:
@@ -70,7 +71,8 @@ def verify_output(
     known = _check_rows(store, states, unfinished, report, on_progress)
     _check_files(store, states, unfinished, report)
     if input_uri is not None:
-        check_input(input_uri, store, allow_prefixes, states, unfinished, known, report)
+        listing = listing or OperationSettings()
+        check_input(input_uri, store, listing, states, unfinished, known, report)
     if num_unfinished := len(unfinished_runs(store)):
         report.notes.append(
             f"runs not finished: {num_unfinished}; what they decided enters the manifest with the "

@@ -40,7 +40,7 @@ class KnownOriginals:
 def check_input(
     input_uri: str,
     store: Store,
-    allow_prefixes: tuple[str, ...],
+    listing: OperationSettings,
     states: Mapping[str, SourceState],
     unfinished: Mapping[str, UnfinishedPhoto],
     known: KnownOriginals,
@@ -49,13 +49,12 @@ def check_input(
     """Adds a finding for each photo of INPUT without a decision on its present content.
 
     Args:
-        allow_prefixes: Where a catalog file may point to.
+        listing: How INPUT is listed, as for a run.
         states: Newest decisions, by ``source_uri``.
         unfinished: Of runs that are not finished.
         known: From the check of the rows.
     """
-    operation = OperationSettings(allow_prefixes=allow_prefixes)
-    catalog = read_catalog(input_uri, operation, store.uri, known=states.keys)
+    catalog = read_catalog(input_uri, listing, store.uri, known=states.keys)
     tombstones = Tombstones(store)
     report.num_input_photos = len(catalog.photos)
     notes: Counter[str] = Counter()

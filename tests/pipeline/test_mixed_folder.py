@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigurationError
+from pipeline.inspection.verify import verify_output
 from pipeline.options import RunOptions, RunOutcome
 from pipeline.output.manifest import newest_state
 from pipeline.run import run_protection
@@ -72,8 +73,24 @@ def test_the_rest_is_done_beside_a_folder_that_may_not_be_read(tmp_path: Path) -
         "cat/1.jpg": "source_gone",
         "dan/1.jpg": "protected",
     }
+    with forbidden(source / "bob", source / "lost+found"):
+        found = verify_output(output.uri, str(source))
+    assert ("not_accounted", f"{root}/bob") in {(one.kind, one.where) for one in found.findings}
     with forbidden(source / "lost+found"):
         assert protect(str(source), output).exit_code == 0
+
+
+def test_what_is_left_out_stays_as_it_was(tmp_path: Path) -> None:
+    photos = {"ann/1.jpg": jpeg_bytes(), "bob/1.jpg": jpeg_bytes(seed=1)}
+    source = write_album(tmp_path / "in", photos)
+    output = Store(str(tmp_path / "out"))
+    protect(str(source), output)
+    write_album(source, {"bob/2.jpg": jpeg_bytes(seed=2)})
+    without = CONFIG.operation.model_copy(update={"exclude": ("bob",)})
+    outcome = protect(str(source), output, CONFIG.model_copy(update={"operation": without}))
+    assert (outcome.counts, outcome.num_gone, outcome.passed_over) == ({}, 0, {"left_out": 2})
+    assert verify_output(output.uri, str(source), without).num_findings == 0
+    assert verify_output(output.uri, str(source)).kinds == {"not_accounted": 1}
 
 
 def test_a_volume_that_is_not_mounted_changes_nothing(tmp_path: Path) -> None:
