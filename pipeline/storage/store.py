@@ -51,6 +51,7 @@ _OPERATIONS: dict[str, Operation] = {
     "looking for the root": "head",
     "looking up": "head",
     "reading": "read",
+    "looking into": "read",
     "hashing": "read",
     "writing": "write",
     "creating": "write",
