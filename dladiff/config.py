@@ -5,6 +5,7 @@ converts them once with ``image_values.levels_to_unit``. [P] marks a value of th
 (arXiv:2511.19910), [X] a choice of ours where it is silent.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -44,22 +45,30 @@ class EncoderSettings(Settings):
     """ONNX file (``arcface_onnx``) or folder in transformers format (``clip``)."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share in the loss, relative to the other encoders."""
-    held_out: bool = False
-    """True: only measures; never in a loss or a stop rule."""
+    role: Literal["lead", "beside", "judge"] = "lead"
+    """``lead``: in every loss, and asked whether a photo has reached its target. ``beside``: in the
+    likeness loop alone, for small networks, which see a face otherwise than large ones do [X,
+    measured] but score strangers .2. ``judge``: only measures; never in a loss or a stop rule."""
     clip_output: Literal["pooled", "penultimate"] = "penultimate"
     """CLIP only: pooled image embedding, or ``hidden_states[-2]`` as IP-Adapter-Plus reads it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_role(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "held_out" in values:
+            raise ValueError("held_out is now role: true is `role: judge`, false `role: lead`")
+        return values
+
+    @property
+    def held_out(self) -> bool:
+        """Whether it only measures."""
+        return self.role == "judge"
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> "EncoderSettings":
         if self.kind in ("arcface_onnx", "clip") and not self.path:
             raise ValueError(f"encoder {self.name!r} of kind {self.kind!r} needs a path")
         return self
-
-
-def _require_distinct_names(encoders: tuple[EncoderSettings, ...], where: str) -> None:
-    names = [encoder.name for encoder in encoders]
-    if len(set(names)) != len(names):
-        raise ValueError(f"{where}: names must differ, got {names}")
 
 
 class FaceDetectorSettings(Settings):
@@ -123,19 +132,6 @@ class Layer2Settings(Settings):
     """Side of the perturbed square relative to the long side of the face box. Raising it shows
     more: 1.3 costs 1.3 dB and moves no unseen encoder further [X, measured]."""
     transforms: TransformSettings = TransformSettings()
-    encoders: tuple[EncoderSettings, ...] = (
-        EncoderSettings(name="sface", kind="sface"),
-        EncoderSettings(name="dlib", kind="dlib_resnet"),
-    )
-    """Two families: encoders of one family move an encoder of another much less [X, measured]. They
-    lead L_id too, and say whether a photo has reached its target."""
-
-    @model_validator(mode="after")
-    def _at_least_one_in_the_loss(self) -> "Layer2Settings":
-        if self.enabled and all(encoder.held_out for encoder in self.encoders):
-            raise ValueError("layer2.encoders: at least one must not be held_out")
-        _require_distinct_names(self.encoders, "layer2.encoders")
-        return self
 
 
 class AutoencoderSettings(Settings):
@@ -196,20 +192,12 @@ class LikenessSettings(Settings):
     photo_step_every: Annotated[int, Field(ge=2)] = 3
     """Every so many steps one looks at the photo itself, as zero-shot adapters do."""
     finishing_steps: Annotated[int, Field(ge=0)] = 32
-    """Afterwards, on the photo alone, by layer 2's encoders and without momentum, for faces that
-    still ask for it. Cheap, and what the autoencoder shows stays as it is [X, measured]."""
+    """Afterwards, on the photo alone, by the recognisers that lead and without momentum, for faces
+    that still ask for it. Cheap, and what the autoencoder shows stays as it is [X, measured]."""
     stop_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Stop early, after a few settling steps, once the autoencoder shows no photo of the set with
-    a higher cosine than this to any encoder of layer 2's loss, on average over ten looks, handled
+    a higher cosine than this to any recogniser that leads, on average over ten looks, handled
     ones among them. None: take all steps."""
-    more_encoders: tuple[EncoderSettings, ...] = (
-        EncoderSettings(name="plain", kind="student"),
-        EncoderSettings(name="mobile", kind="student"),
-    )
-    """In the loop beside those of layer 2: small networks, which see a face otherwise than large
-    ones do [X, measured]. Neither finishing steps nor ``target_met`` ask them, since with them
-    strangers score .2. One that layer 2 has too counts as layer 2 has it. The third student,
-    ``convnext``, stays out: it judges."""
     photo_target_cosine: float = -0.05
     """Faces whose cosine on the photo is below ask for no more: a surplus would only be seen."""
     mixtures_per_step: Annotated[int, Field(ge=0)] = 2
@@ -221,16 +209,6 @@ class LikenessSettings(Settings):
     crop_jitter: Annotated[float, Field(ge=0)] = 0.03
     """Of the face crop within the decoded view, as a share of its side; without any, L_id has no
     gradient at the start."""
-
-    @model_validator(mode="after")
-    def _all_in_the_loss(self) -> "LikenessSettings":
-        _require_distinct_names(self.more_encoders, "layer1.likeness.more_encoders")
-        if any(encoder.held_out for encoder in self.more_encoders):
-            raise ValueError(
-                "layer1.likeness.more_encoders: all are in the loss; one that is held_out belongs "
-                "to layer2.encoders"
-            )
-        return self
 
 
 class OtherMethodSettings(Settings):
@@ -310,6 +288,15 @@ class MethodSettings(Settings):
     seed: int = 0
     layer1: Layer1Settings = Layer1Settings()
     layer2: Layer2Settings = Layer2Settings()
+    recognisers: tuple[EncoderSettings, ...] = (
+        EncoderSettings(name="sface", kind="sface"),
+        EncoderSettings(name="dlib", kind="dlib_resnet"),
+        EncoderSettings(name="plain", kind="student", role="beside"),
+        EncoderSettings(name="mobile", kind="student", role="beside"),
+    )
+    """Networks that tell people apart, each with its role. Two families lead: encoders of one
+    family move an encoder of another much less [X, measured]. Two students stand beside them; the
+    third, ``convnext``, stays out: it judges."""
     other: OtherMethodSettings = OtherMethodSettings()
     masking: MaskingSettings = MaskingSettings()
     """Where the budgets of the likeness loop, and of other methods, may be used in full."""
@@ -356,16 +343,20 @@ class MethodSettings(Settings):
         return is_ours and self.layer1.enabled and self.layer1.likeness.enabled
 
     @property
+    def reported_encoders(self) -> tuple[EncoderSettings, ...]:
+        """Those whose cosines a result has: all but the ones that stand beside."""
+        return tuple(one for one in self.recognisers if one.role != "beside")
+
+    @property
     def more_likeness_encoders(self) -> tuple[EncoderSettings, ...]:
-        """Those that the likeness loop has besides layer 2's; none where it is off."""
-        known = {encoder.name for encoder in self.layer2.encoders}
-        more = self.layer1.likeness.more_encoders if self.likeness_leads else ()
-        return tuple(encoder for encoder in more if encoder.name not in known)
+        """Those that stand beside in the likeness loop; none where it is off."""
+        more = self.recognisers if self.likeness_leads else ()
+        return tuple(one for one in more if one.role == "beside")
 
     @property
     def encoders(self) -> tuple[EncoderSettings, ...]:
-        """Layer 2's, then those that the likeness loop has besides."""
-        return (*self.layer2.encoders, *self.more_likeness_encoders)
+        """All that this method loads."""
+        return (*self.reported_encoders, *self.more_likeness_encoders)
 
     @property
     def encoders_in_loss(self) -> tuple[EncoderSettings, ...]:
@@ -375,15 +366,22 @@ class MethodSettings(Settings):
             return candidates[:1] if self.other.name == "facelock" else ()
         return candidates if self.layer2.enabled or self.likeness_leads else ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_new(cls, values: Any) -> Any:
+        lines = [f"{old} is now {new}" for old, new in renamed_in(values)]
+        if lines:
+            raise ValueError("; ".join(lines))
+        return values
+
     @model_validator(mode="after")
-    def _one_encoder_per_name(self) -> "MethodSettings":
-        of_layer2 = {encoder.name: (encoder.kind, encoder.path) for encoder in self.layer2.encoders}
-        for encoder in self.layer1.likeness.more_encoders:
-            if of_layer2.get(encoder.name) not in (None, (encoder.kind, encoder.path)):
-                raise ValueError(
-                    f"layer1.likeness.more_encoders: {encoder.name!r} is another encoder in "
-                    "layer2.encoders; give it another name"
-                )
+    def _recognisers_with_names_and_a_lead(self) -> "MethodSettings":
+        names = [one.name for one in self.recognisers]
+        if len(set(names)) != len(names):
+            raise ValueError(f"recognisers: names must differ, got {names}")
+        reads_any = self.layer2.enabled or self.likeness_leads
+        if reads_any and all(one.role != "lead" for one in self.recognisers):
+            raise ValueError("recognisers: at least one must have the role lead")
         return self
 
     @model_validator(mode="after")
@@ -393,6 +391,24 @@ class MethodSettings(Settings):
         if self.other.name is not None and not self.layer1.enabled:
             raise ValueError(f"{self.other.name} needs a diffusion checkpoint: layer1.enabled=true")
         return self
+
+
+RENAMED = {
+    "layer2.encoders": "recognisers",
+    "layer1.likeness.more_encoders": "recognisers, with `role: beside`",
+}
+"""Settings of before, by path, and where they are now."""
+
+
+def renamed_in(values: Any) -> Iterator[tuple[str, str]]:
+    """The settings of before in a tree of values, each with its new place."""
+    for old, new in RENAMED.items():
+        *sections, name = old.split(".")
+        node = values
+        for section in sections:
+            node = node.get(section) if isinstance(node, Mapping) else None
+        if isinstance(node, Mapping) and name in node:
+            yield old, new
 
 
 def preset_settings(name: PresetName) -> MethodSettings:
@@ -435,6 +451,7 @@ _PRESETS: dict[str, dict[str, object]] = {
         "masking": {"floor_share": 1.0},
     },
     "paper": {
+        "recognisers": [{"name": "sface", "kind": "sface"}],
         "layer1": {
             "num_epochs": 50,
             "attention_steps": 3,
@@ -453,7 +470,6 @@ _PRESETS: dict[str, dict[str, object]] = {
         },
         "layer2": {
             "mode": "crop",
-            "encoders": [{"name": "sface", "kind": "sface"}],
             "stop_cosine": 0.1,
             "num_steps": 400,
             "step_size_levels": 0.204,

@@ -26,7 +26,7 @@ class ProtectionModels:
     device: torch.device
     detector: FaceDetector
     encoders: list[IdentityEncoder]
-    """In the order of ``config.layer2.encoders``; held-out ones, and those of no loss, only
+    """In the order of ``config.reported_encoders``; judges, and those of no loss, only
     measure."""
     autoencoders: list[Autoencoder]
     """The surrogate checkpoint's own, then ``config.layer1.autoencoders``; none where layer 1 is
@@ -55,7 +55,7 @@ class ProtectionModels:
 def _as_read(encoder: EncoderSettings, config: MethodSettings) -> EncoderSettings:
     """An encoder that is in no loss only measures, whatever its settings say."""
     is_read = encoder in config.encoders_in_loss
-    return encoder if is_read else encoder.model_copy(update={"held_out": True})
+    return encoder if is_read else encoder.model_copy(update={"role": "judge"})
 
 
 def load_models(
@@ -84,7 +84,7 @@ def load_models(
     return ProtectionModels(
         device=device,
         detector=load_face_detector(config.detector),
-        encoders=[load_encoder(_as_read(encoder, config)) for encoder in config.layer2.encoders],
+        encoders=[load_encoder(_as_read(encoder, config)) for encoder in config.reported_encoders],
         autoencoders=autoencoders,
         load_diffusion=load_diffusion,
         lpips=load_learned_perceptual_distance(device),

@@ -43,7 +43,6 @@ _READ_BY_OTHERS = (
     "layer2.enabled",
     "layer2.epsilon_levels",
     "layer2.box_scale",
-    "layer2.encoders",
 )
 """What methods of other papers read of both layers: budgets, masks, the checkpoint, judges."""
 

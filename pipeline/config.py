@@ -17,7 +17,14 @@ import yaml
 from pydantic import Field, ValidationError
 
 from dladiff import METHOD_VERSION
-from dladiff.config import MethodSettings, PresetName, Settings, preset_settings
+from dladiff.config import (
+    RENAMED,
+    MethodSettings,
+    PresetName,
+    Settings,
+    preset_settings,
+    renamed_in,
+)
 from dladiff.settings_in_use import read_without_face_alone, refuse_unread
 from pipeline.errors import ConfigurationError
 
@@ -173,6 +180,9 @@ def load_config(
             the nearest right one, a setting that nothing reads with the one that is read.
     """
     values: dict[str, Any] = _read_yaml(Path(file)) if file is not None else {}
+    lines = [f"method.{old} is now {new}" for old, new in renamed_in(values.get("method"))]
+    if lines:
+        raise ConfigurationError(f"{file}: " + "\n".join(lines))
     name = preset or (values.get("method") or {}).get("preset") or default_preset
     if name not in get_args(PresetName):
         raise ConfigurationError(
@@ -316,6 +326,9 @@ def _require_known(parts: list[str]) -> None:
 
 
 def _unknown_key(where: str, key: str) -> str:
+    old = where.removeprefix("method.")
+    if old in RENAMED:
+        return f"{old} is now {RENAMED[old]}"
     paths = _all_paths(RunConfig)
     leaf = difflib.get_close_matches(key, [path.rsplit(".", 1)[-1] for path in paths], 1, 0.6)
     if not leaf:

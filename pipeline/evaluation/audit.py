@@ -143,9 +143,11 @@ def audit_settings(method: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
     layer1 = method.get("layer1") or {}
     surrogate = (layer1.get("surrogate") or {}) if layer1.get("enabled") else {}
     judges = list(default_judges())
-    for item in (method.get("layer2") or {}).get("encoders") or ():
+    brought = method.get("recognisers") or (method.get("layer2") or {}).get("encoders") or ()
+    for item in brought:
         if item["name"] not in [judge.name for judge in judges] and item.get("path"):
-            judges.append(EncoderSettings.model_validate(item))
+            old_name = {key: value for key, value in item.items() if key != "held_out"}
+            judges.append(EncoderSettings.model_validate({**old_name, "role": "judge"}))
     given = {
         "attacks": ("dreambooth",),
         "handlings": ("none",),

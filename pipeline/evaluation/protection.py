@@ -45,24 +45,30 @@ def encoders_of_method(settings: Mapping[str, Any]) -> dict[str, str]:
     on.
     """
     layer1, layer2, other = (settings.get(key) or {} for key in ("layer1", "layer2", "other"))
-    if other.get("name"):
-        return _encoders_of_other(other["name"], layer2.get("encoders") or [])
     likeness = layer1.get("likeness") or {}
     leads = layer1.get("enabled", True) and likeness.get("enabled", True)
-    encoders = layer2.get("encoders") or [] if leads or layer2.get("enabled", True) else []
-    names = {encoder["name"] for encoder in encoders}
-    more = likeness.get("more_encoders") or [] if leads else []
-    return {
-        encoder["name"]: family_of(encoder.get("kind", ""))
-        for encoder in [*encoders, *(one for one in more if one["name"] not in names)]
-        if not encoder.get("held_out", False)
-    }
+    encoders = [one for one in _recognisers(settings) if one["role"] != "judge"]
+    if name := other.get("name"):
+        # Of the methods of other papers FaceLock alone reads a recogniser: the first one.
+        encoders = encoders[: name == "facelock"]
+    elif not leads:
+        is_read = layer2.get("enabled", True)
+        encoders = [one for one in encoders if is_read and one["role"] == "lead"]
+    return {one["name"]: family_of(one.get("kind", "")) for one in encoders}
 
 
-def _encoders_of_other(name: str, encoders: list[Mapping[str, Any]]) -> dict[str, str]:
-    """Of the methods of other papers FaceLock alone reads a recogniser: the first one."""
-    in_loss = [one for one in encoders if not one.get("held_out", False)][: name == "facelock"]
-    return {one["name"]: family_of(one.get("kind", "")) for one in in_loss}
+def _recognisers(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """With their roles; those of records from before there were roles, too."""
+    if "recognisers" in settings:
+        return [{"role": "lead", **one} for one in settings["recognisers"]]
+    layer1, layer2 = (settings.get(layer) or {} for layer in ("layer1", "layer2"))
+    first = [
+        {**one, "role": "judge" if one.get("held_out") else "lead"}
+        for one in layer2.get("encoders") or ()
+    ]
+    names = {one["name"] for one in first}
+    more = (layer1.get("likeness") or {}).get("more_encoders") or ()
+    return [*first, *({**one, "role": "beside"} for one in more if one["name"] not in names)]
 
 
 def cpu_seconds_of(trees: Mapping[str, str]) -> dict[str, float]:

@@ -176,7 +176,7 @@ def default_judges() -> tuple[EncoderSettings, ...]:
     judges += [
         EncoderSettings(name=name, kind="student") for name in ("plain", "mobile", "convnext")
     ]
-    return (*judges, EncoderSettings(name="dlib", kind="dlib_resnet", held_out=True))
+    return (*judges, EncoderSettings(name="dlib", kind="dlib_resnet", role="judge"))
 
 
 def parse_judges(texts: Iterable[str]) -> tuple[tuple[EncoderSettings, ...], dict[str, str]]:
@@ -206,7 +206,7 @@ def parse_judge(text: str) -> EncoderSettings:
     """
     name, separator, path = text.partition("=")
     if separator and name and path:
-        return EncoderSettings(name=name, kind="arcface_onnx", path=path, held_out=True)
+        return EncoderSettings(name=name, kind="arcface_onnx", path=path, role="judge")
     known = {judge.name: judge for judge in default_judges()}
     if text in known:
         return known[text]

@@ -50,7 +50,7 @@ def protect(
 
 
 def test_an_encoder_embeds_on_the_device_as_on_the_cpu() -> None:
-    settings = METHODS["layer 2"].layer2.encoders[0]
+    settings = METHODS["layer 2"].recognisers[0]
     crops = torch.rand(4, 3, 112, 112, generator=torch.Generator().manual_seed(0))
     on_cpu = load_identity_encoder(settings, "cpu").embed(crops)
     on_device = load_identity_encoder(settings, "cuda").embed(crops.cuda()).cpu()

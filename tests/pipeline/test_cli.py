@@ -180,6 +180,7 @@ def test_without_a_command_the_help_is_shown() -> None:
         (["plan", "in", "out", "--preset", "quick"], "no preset 'quick': choose one of paper"),
         (["plan", "in", "out", "--config", "none.yaml"], "no configuration file at none.yaml"),
         (["plan", "in", "out", "--set", "layer2.num_stepps=3"], "did you mean"),
+        (["plan", "in", "out", "--set", "layer2.encoders=[]"], "is now recognisers"),
         (["plan", "ftp://host/in", "out"], "scheme 'ftp' is not supported"),
         (["plan", "nowhere", "out"], "does not exist"),
         (["plan", "in", "in/out"], "lies in INPUT"),

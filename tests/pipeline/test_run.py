@@ -46,7 +46,7 @@ pytestmark = pytest.mark.slow
 
 QUICK = (
     "layer2.num_steps=2",
-    "layer2.encoders=[{name: sface, kind: sface}]",
+    "recognisers=[{name: sface, kind: sface}]",
     "threads=1",
     "worker_memory_gb=0.5",
     "workers=1",

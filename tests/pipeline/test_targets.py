@@ -176,7 +176,7 @@ def test_plan_counts_photos_that_stay_below(half: ProtectedAlbum) -> None:
 @pytest.mark.slow
 def test_the_command_on_a_real_photo_with_too_few_steps(tmp_path: Path) -> None:
     album, output = face_album(tmp_path / "in", {"ann": 1}), str(tmp_path / "out")
-    few = ("layer2.num_steps=2", "layer2.encoders=[{name: sface, kind: sface}]", "workers=1")
+    few = ("layer2.num_steps=2", "recognisers=[{name: sface, kind: sface}]", "workers=1")
     settings = [part for each in few for part in ("--set", each)]
     command = ("protect", str(album), output, "--preset", "zero-shot", *settings)
     done = dladiff(*command, "--canary", "0", "--min-target-met", "0.9")

@@ -19,6 +19,6 @@ def load_held_out_encoder(data: Path, device: torch.device | str = "cpu") -> Ide
         name="mobilefacenet",
         kind="arcface_onnx",
         path=str(data / "models" / "mobilefacenet_heldout.onnx"),
-        held_out=True,
+        role="judge",
     )
     return load_identity_encoder(settings, device)

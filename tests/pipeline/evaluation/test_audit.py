@@ -134,9 +134,9 @@ def test_a_run_that_has_not_finished_is_refused(tmp_path: Path) -> None:
 
 
 def test_encoders_that_a_person_brought_judge_and_those_of_the_loss_are_marked() -> None:
-    own = {"name": "own", "kind": "arcface_onnx", "path": "own.onnx", "held_out": True}
+    own = {"name": "own", "kind": "arcface_onnx", "path": "own.onnx", "role": "judge"}
     method = json.loads(preset_settings("zero-shot").model_dump_json())
-    method["layer2"]["encoders"].append(own)
+    method["recognisers"].append(own)
     settings = audit_settings(method)
     assert [judge.name for judge in settings.judges][-1] == "own"
     assert settings.checkpoint == "embedded"

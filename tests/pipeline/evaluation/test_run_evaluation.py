@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -166,6 +167,17 @@ def test_a_record_tells_all_encoders_that_a_loss_read() -> None:
     assert encoders_of_method(method) == {}
     layer2["enabled"] = True
     assert encoders_of_method(method) == {"net": "dlib"}
+
+
+def test_roles_tell_what_a_loss_read() -> None:
+    small = {"name": "small", "kind": "student", "role": "beside"}
+    judging = {"name": "judge", "kind": "student", "role": "judge"}
+    leading = {"name": "net", "kind": "dlib_resnet", "role": "lead"}
+    method: dict[str, Any] = {"recognisers": [leading, small, judging]}
+    assert encoders_of_method(method) == {"net": "dlib", "small": "SFace"}
+    assert encoders_of_method(method | {"layer1": {"enabled": False}}) == {"net": "dlib"}
+    assert encoders_of_method(method | {"other": {"name": "facelock"}}) == {"net": "dlib"}
+    assert encoders_of_method(method | {"other": {"name": "mist"}}) == {}
 
 
 def test_each_tree_is_a_point_of_a_curve_with_what_it_shows_and_costs(

@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_written_is_a_trouble_with_a_remedy(album: Prote
 def test_missing_models_are_named_with_the_remedy() -> None:
     config = load_config(
         "zero-shot",
-        overrides=["layer2.encoders=[{name: own, kind: arcface_onnx, path: /nowhere.onnx}]"],
+        overrides=["recognisers=[{name: own, kind: arcface_onnx, path: /nowhere.onnx}]"],
     )
     check = by_name(check_all(lambda: config))["model own"]
     assert not check.ok

@@ -95,7 +95,7 @@ def test_the_real_models_measure_the_new_file(tmp_path: Path) -> None:
         error = np.mean((clean.image.astype(float) - shown) ** 2)
         assert row.psnr_db == pytest.approx(10 * np.log10(255**2 / error), rel=1e-4)
         assert {each.encoder for each in row.identity_cosines or ()} == {
-            each.name for each in CONFIG.method.layer2.encoders
+            each.name for each in CONFIG.method.reported_encoders
         }
     assert verify_output(str(album.output), str(album.input)).num_findings == 0
 

@@ -18,7 +18,7 @@ METHOD = load_config(
     overrides=[
         "threads=1",
         "layer2.num_steps=6",
-        "layer2.encoders=[{name: sface, kind: sface}]",
+        "recognisers=[{name: sface, kind: sface}]",
     ],
 )
 

@@ -76,23 +76,27 @@ CONDITIONS: tuple[Condition, ...] = (
         "layer1.transforms.enabled=false", "layer2.transforms.enabled=false",
     ),
     _without("no-mixtures", "ablations", "no mixtures", "layer1.likeness.mixtures_per_step=0"),
-    _without("no-students", "ablations", "no students", "layer1.likeness.more_encoders=[]"),
+    _without(
+        "no-students", "ablations", "no students",
+        "recognisers=[{name: sface, kind: sface}, {name: dlib, kind: dlib_resnet}]",
+    ),
     _surrogates("surrogates", "surrogates in place of L_id"),
     _surrogates("no-dsur", "the same without DSUR", "layer1.dual_surrogates=false"),
     _surrogates("no-adft", "the same without ADFT", "layer1.dynamic_fine_tuning=false"),
     _surrogates("den-alone", "L_den alone", _SEPARATE, "layer1.attention_steps=0"),
     _surrogates("att-alone", "L_att alone", _SEPARATE, "layer1.denoising_steps=0"),
     _without(
-        "sface-alone", "families", "SFace", "layer1.likeness.more_encoders=[]",
-        "layer2.encoders=[{name: sface, kind: sface}]",
+        "sface-alone", "families", "SFace",
+        "recognisers=[{name: sface, kind: sface}]",
     ),
     _without(
         "sface-family", "families", "SFace and its students",
-        "layer2.encoders=[{name: sface, kind: sface}]",
+        "recognisers=[{name: sface, kind: sface}, {name: plain, kind: student, role: beside},"
+        " {name: mobile, kind: student, role: beside}]",
     ),
     _without(
-        "dlib-alone", "families", "dlib's network", "layer1.likeness.more_encoders=[]",
-        "layer2.encoders=[{name: dlib, kind: dlib_resnet}]",
+        "dlib-alone", "families", "dlib's network",
+        "recognisers=[{name: dlib, kind: dlib_resnet}]",
     ),
     _other("mist-untargeted", "Mist, untargeted"),
     _other("facelock", "FaceLock"),
