@@ -168,23 +168,29 @@ class PreparedPhoto:
 
 
 def prepare(
-    content: bytes, decoded: DecodedPhoto, source_ending: str, output_ending: str
+    content: bytes,
+    decoded: DecodedPhoto,
+    source_ending: str,
+    output_ending: str,
+    content_decides: bool = True,
 ) -> PreparedPhoto:
     """How a protected photo is written.
 
-    A key that keeps its original's ending keeps its content's format too, whatever the ending
-    claims; another ending says itself which format is wanted.
+    The ending of its key says the format. Only where ``output.format`` is ``same`` a key that keeps
+    its original's ending keeps the format of its content too, whatever the ending claims.
 
     Args:
         content: The original file, decodable.
         decoded: What ``decode_photo`` made of it.
         source_ending: Of the original's name, e.g. ``jpg``; may be empty.
         output_ending: Of the key below OUTPUT.
+        content_decides: Whether ``output.format`` is ``same``.
     """
     with PillowImage.open(io.BytesIO(content)) as picture:
         held: Any = "JPEG" if picture.format == "MPO" else picture.format
         wanted: FileFormat | None = FORMAT_OF_ENDING.get(output_ending.lower())
-        if source_ending.lower() == output_ending.lower() and held in FORMAT_OF_ENDING.values():
+        keeps_ending = source_ending.lower() == output_ending.lower()
+        if content_decides and keeps_ending and held in FORMAT_OF_ENDING.values():
             wanted = held
         chosen = wanted or "PNG"
         if not can_write(chosen):

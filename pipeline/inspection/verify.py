@@ -12,7 +12,7 @@ from hashlib import sha256
 
 from pipeline.catalog.folder import check_paths
 from pipeline.catalog.output_keys import ending_of
-from pipeline.config import OperationSettings
+from pipeline.config import FORMAT_OF_ENDING, OperationSettings
 from pipeline.errors import EnvironmentTrouble, PhotoError
 from pipeline.images.coding import PreparedPhoto, decode_coded, prepare
 from pipeline.images.files import NO_LIMITS, decode_photo
@@ -43,6 +43,7 @@ _COLUMNS = (
     "coded_change_levels",
     *TARGET_COLUMNS,
     "source_notes",
+    "output_format",
 )
 
 
@@ -212,7 +213,9 @@ def _read_original(row: ManifestRow, output_key: str) -> PreparedPhoto | str:
         return _CHANGED
     try:
         decoded = decode_photo(content, NO_LIMITS, row.source_notes or ())
-        return prepare(content, decoded, ending_of(row.source_uri), ending_of(output_key))
+        ending = ending_of(output_key)
+        by_name = (row.output_format or "png").upper() == FORMAT_OF_ENDING.get(ending)
+        return prepare(content, decoded, ending_of(row.source_uri), ending, not by_name)
     except PhotoError as error:
         return f"the original cannot be decoded ({error})"
 

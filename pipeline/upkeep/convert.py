@@ -168,7 +168,7 @@ def _converted(
         return []
     original, content, clean, protected = read
     endings = ending_of(row.source_uri), ending_of(task.new_key)
-    prepared = prepare(original, clean, *endings)
+    prepared = prepare(original, clean, *endings, content_decides=report.to == "same")
     clean, coding = prepared.decoded, prepared.coding
     num_bytes_before = len(content)
     if coding.file_format != "PNG":

@@ -80,6 +80,7 @@ def protect_group(
     protect: Protector,
     method: MethodSettings,
     on_progress: Callable[[], None],
+    content_decides: bool = True,
 ) -> ComputedGroup:
     """Protects a decoded group: smaller micro-batches where memory runs out, else a second try.
 
@@ -89,7 +90,7 @@ def protect_group(
     if not group.photos:
         return ComputedGroup([], SetResult(photos=[]))
     num_photos = len(group.photos)
-    prepared = [_prepared(photo, decoded) for photo, decoded in group.photos]
+    prepared = [_prepared(photo, decoded, content_decides) for photo, decoded in group.photos]
     to_do = [(photo, one.decoded) for (photo, _), one in zip(group.photos, prepared, strict=True)]
     given = _method_photos([*to_do, *group.references])
     photos, references = given[:num_photos], given[num_photos:]
@@ -145,9 +146,9 @@ def _by_content(photo: WholePhoto) -> tuple[str, str]:
     return photo.sha256, photo.source.output_key
 
 
-def _prepared(photo: WholePhoto, decoded: DecodedPhoto) -> PreparedPhoto:
-    source = photo.source
-    return prepare(photo.content, decoded, ending_of(source.uri), ending_of(source.output_key))
+def _prepared(photo: WholePhoto, decoded: DecodedPhoto, content_decides: bool) -> PreparedPhoto:
+    endings = ending_of(photo.source.uri), ending_of(photo.source.output_key)
+    return prepare(photo.content, decoded, *endings, content_decides)
 
 
 def _method_photos(photos: Sequence[tuple[WholePhoto, DecodedPhoto]]) -> list[Photo]:

@@ -226,7 +226,13 @@ class PhotoSetWorker:
         """
         decoded = decode_group(group, self._limits, self._watch.arm)
         refused += decoded.damaged
-        computed = protect_group(decoded, self._compute, self._method, self._watch.arm)
+        computed = protect_group(
+            decoded,
+            self._compute,
+            self._method,
+            self._watch.arm,
+            content_decides=self.settings.config.output.format == "same",
+        )
         self._watch.arm()
         return describe_group(computed, photo_set, self._method), computed.result.cost
 
