@@ -14,7 +14,7 @@ from pipeline.storage.store import Store, normalise_uri, open_store
 from pipeline.storage.uris import folder_and_name
 
 _MAX_CANDIDATES = 10
-_NOTES = {
+SOURCE_NOTES = {
     "first_frame": "It is an animation: only its first frame is protected and served.",
     "alpha_flattened": "It was transparent: it was laid on white.",
     "converted_to_srgb": "Its colours were converted from its own profile to sRGB.",
@@ -199,7 +199,7 @@ def _explain_measures(row: ManifestRow) -> list[str]:
         f"{row.max_change_levels_outside_faces} outside faces; "
         f"PSNR {_number(row.psnr_db, 1)} dB."
     ]
-    lines += [_NOTES.get(note, note) for note in row.source_notes or ()]
+    lines += [SOURCE_NOTES.get(note, note) for note in row.source_notes or ()]
     for cosine in row.identity_cosines or ():
         kind = "held out" if cosine.held_out else "attacked"
         lines.append(

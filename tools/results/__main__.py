@@ -12,6 +12,7 @@ import re
 import sys
 from pathlib import Path
 
+from tools.results.file_tables import FILE_TABLES
 from tools.results.protection import TABLES, ProtectionResults
 from tools.results.reason_tables import REASON_TABLES
 
@@ -27,10 +28,11 @@ def with_tables(text: str, results: ProtectionResults) -> str:
     """
 
     def made(match: re.Match[str]) -> str:
-        if match[2] in REASON_TABLES:
-            return f"{match[1]}{REASON_TABLES[match[2]]()}\n{match[3]}"
+        for tables in (REASON_TABLES, FILE_TABLES):
+            if match[2] in tables:
+                return f"{match[1]}{tables[match[2]]()}\n{match[3]}"
         if match[2] not in TABLES:
-            known = ", ".join((*TABLES, *REASON_TABLES))
+            known = ", ".join((*TABLES, *REASON_TABLES, *FILE_TABLES))
             raise ValueError(f"no table {match[2]!r}; there are {known}")
         return f"{match[1]}{TABLES[match[2]](results)}\n{match[3]}"
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from pipeline.inspection.explain import SOURCE_NOTES
 from tools.results.__main__ import ROOT, with_tables
 from tools.results.protection import ProtectionResults, summary_table
 
@@ -63,3 +64,13 @@ def test_every_document_with_a_marker_is_up_to_date() -> None:
 
 def _text(path: Path) -> str:
     return path.read_text()
+
+
+def test_the_page_of_files_has_the_tables_of_notes_and_bytes() -> None:
+    text = (ROOT / "docs" / "files.md").read_text()
+    assert with_tables(text, ProtectionResults.read(ROOT / "results")) == text
+    for note in SOURCE_NOTES:
+        assert f"| `{note}` |" in text
+    files = json.loads((ROOT / "results" / "files.json").read_text())
+    assert {row["folder"] for row in files["bytes"]} == {"lfw12", "portraits"}
+    assert all(f"| {row['ratio']:.2f} |" in text for row in files["bytes"])
