@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.scale`` measures, each in a process of its own and on a local store:
 ``catalog``: photos named by a Parquet file, looked up and planned for an empty OUTPUT, and the plan
-written; ``manifest``: the same photos planned when the manifest holds a row of each; ``fold``:
-commits that no manifest has yet.
+written; ``manifest``: the same photos planned when the manifest holds a row of each; ``increment``:
+a thousand new photos against that manifest; ``fold``: commits that no manifest has yet. With
+``--shard 1/16`` the first two are of one shard of the people.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 
 from pipeline.catalog.folder import read_catalog
 from pipeline.clock import utc_now
-from pipeline.config import load_config
+from pipeline.config import RunConfig, load_config
 from pipeline.manifest_row import ManifestRow
 from pipeline.output.fold import Fold
 from pipeline.output.ledger import Ledger
@@ -36,16 +37,20 @@ from pipeline.storage.store import Store
 
 LINKS_PER_FILE = 10_000
 ROWS_PER_PART = 20_000
+NEW_PHOTOS = 1000
 RULES = DecisionRules("a method", on_method_change="keep")
 
 
 def main() -> None:
     """Prints one JSON line per measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("measurements", nargs="*", default=["catalog", "manifest", "fold"])
+    parser.add_argument(
+        "measurements", nargs="*", default=["catalog", "manifest", "increment", "fold"]
+    )
     parser.add_argument("--photos", type=int, default=1_000_000)
     parser.add_argument("--photos-per-identity", type=int, default=10)
     parser.add_argument("--commits", type=int, default=50_000)
+    parser.add_argument("--shard", help="As the option of `dladiff protect`.")
     parser.add_argument("--folder", type=Path, help="Where to work; default: a temporary folder.")
     parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -58,6 +63,7 @@ def main() -> None:
         for name in arguments.measurements:
             command = [sys.executable, "-m", "benchmarks.scale", name, "--in-this-process"]
             command += [f"--folder={folder}", f"--commits={arguments.commits}"]
+            command += [f"--shard={arguments.shard}"] if arguments.shard else []
             subprocess.run(command, check=True)
 
 
@@ -81,7 +87,7 @@ def write_input(folder: Path, num_photos: int, per_identity: int) -> None:
 
 def measure_catalog(folder: Path, arguments: argparse.Namespace) -> None:
     """Lists, plans for an OUTPUT that holds nothing, and writes the plan."""
-    config, store = load_config(), Store(str(folder / "empty-out"))
+    config, store = of_shard(arguments), Store(str(folder / "empty-out"))
     began = time.monotonic()
     catalog = read_catalog(str(folder / "in" / "photos.parquet"), config.operation, store.uri)
     listed = time.monotonic()
@@ -101,16 +107,52 @@ def measure_catalog(folder: Path, arguments: argparse.Namespace) -> None:
 
 def measure_manifest(folder: Path, arguments: argparse.Namespace) -> None:
     """Plans the same photos when the manifest has a row of each: nothing is to do."""
-    config, store = load_config(), Store(str(folder / "out"))
+    config, store = of_shard(arguments), Store(str(folder / "out"))
+    require_manifest(folder)
+    began = time.monotonic()
     catalog = read_catalog(str(folder / "in" / "photos.parquet"), config.operation, store.uri)
-    if not store.root_exists():
-        # In another process: what writing takes must not count as planning's.
+    listed = time.monotonic()
+    plan = plan_against_output(catalog, store, config, RULES)
+    say(
+        "manifest",
+        photos=plan.counts.found,
+        to_do=plan.counts.to_do,
+        listing_s=listed - began,
+        planning_s=time.monotonic() - listed,
+    )
+
+
+def measure_increment(folder: Path, arguments: argparse.Namespace) -> None:
+    """Plans a thousand new photos of as many people whom the manifest knows."""
+    config, store = load_config(operation={"increment": True}), Store(str(folder / "out"))
+    require_manifest(folder)
+    known = pq.read_table(folder / "in" / "photos.parquet")["identity"].unique().to_pylist()
+    step = max(1, len(known) // NEW_PHOTOS)
+    people = known[::step][:NEW_PHOTOS]
+    uris = [f"{identity}/new.jpg" for identity in people]
+    for uri in uris:
+        (folder / "in" / uri).write_bytes(bytes(1000))
+    news = folder / "in" / "news.parquet"
+    pq.write_table(pa.table({"identity": people, "uri": uris}), news)
+    began = time.monotonic()
+    catalog = read_catalog(str(news), config.operation, store.uri)
+    plan = plan_against_output(catalog, store, config, RULES)
+    write_plan(store, "run", plan.photo_sets)
+    seconds = time.monotonic() - began
+    say("increment", photos=plan.counts.found, to_do=plan.counts.to_do, seconds=seconds)
+    for uri in uris:
+        (folder / "in" / uri).unlink()
+
+
+def of_shard(arguments: argparse.Namespace) -> RunConfig:
+    return load_config(operation={"shard": arguments.shard} if arguments.shard else {})
+
+
+def require_manifest(folder: Path) -> None:
+    """In another process: what writing takes must not count as planning's."""
+    if not (folder / "out").exists():
         command = [sys.executable, "-m", "benchmarks.scale", "rows", "--in-this-process"]
         subprocess.run([*command, f"--folder={folder}"], check=True)
-    began = time.monotonic()
-    plan = plan_against_output(catalog, store, config, RULES)
-    seconds = time.monotonic() - began
-    say("manifest", photos=plan.counts.found, to_do=plan.counts.to_do, planning_s=seconds)
 
 
 def write_manifest(folder: Path, arguments: argparse.Namespace) -> None:
@@ -183,6 +225,7 @@ def say(name: str, **measured: float) -> None:
 MEASUREMENTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
     "catalog": measure_catalog,
     "manifest": measure_manifest,
+    "increment": measure_increment,
     "fold": measure_fold,
     "rows": write_manifest,
 }

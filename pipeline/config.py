@@ -9,12 +9,13 @@ import difflib
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from dladiff import METHOD_VERSION
 from dladiff.config import (
@@ -50,6 +51,13 @@ class CanarySettings(Settings):
     min_changed_pixels: Annotated[float, Field(ge=0, le=1)] = 1e-4
     """Median over photos of the share of pixels that changed at all; 0 would let a method pass
     that does nothing."""
+
+
+def _shard(text: str) -> str:
+    found = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", text)
+    if found is None or int(found[1]) > int(found[2]):
+        raise ValueError("expected NUMBER/COUNT from 1/COUNT to COUNT/COUNT, e.g. 3/16")
+    return text
 
 
 class OperationSettings(Settings):
@@ -93,6 +101,13 @@ class OperationSettings(Settings):
     lock_ttl_s: Annotated[float, Field(gt=0)] = 120.0
     fold_every_s: Annotated[float, Field(gt=0)] = 600.0
     """How often decided photos enter the manifest while the run goes on."""
+    shard: Annotated[str, AfterValidator(_shard)] | None = None
+    """``3/16``: only the people of the third of sixteen shards, by a hash of their names, so that a
+    plan of many millions needs a sixteenth of the memory. Content is not recognised in another
+    shard. Shards of one OUTPUT run one after the other; with an OUTPUT each, side by side."""
+    increment: bool = False
+    """INPUT is a catalog file of what is new or changed: what it does not name is left as it is,
+    and of OUTPUT's memory only the people are read whom it names."""
     allow_prefixes: tuple[str, ...] = ()
     """Further URI prefixes that a catalog file may point to, besides INPUT."""
     include: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.catalog.folder import check_paths, read_catalog
+from pipeline.catalog.people import shard_takes
 from pipeline.config import RunConfig, method_digest, models_digest
 from pipeline.driver import Driver, LimitReached, TooManyDeferred, gone_outputs, uploads_of
 from pipeline.errors import ConfigurationError
@@ -158,6 +159,7 @@ def run_protection(
                 listed_at,
                 min(left, default=None),
                 tally.backlog,
+                config.operation,
             )
     return outcome
 
@@ -196,7 +198,7 @@ def plan_run(
     """
     config = in_format_of(store, config)
     digest = method_digest(config.method, weights)
-    known = partial(decided_sources, store)
+    known = partial(decided_sources, store, shard_takes(config.operation.shard))
     catalog = read_catalog(input_uri, config.operation, store.uri, known)
     rules = DecisionRules.asked_for(options, digest)
     plan, kept = plan_beside_waiting(

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pipeline.catalog.looking import photos_among
 from pipeline.catalog.names import Choice, extension, hidden_part, is_hidden
 from pipeline.catalog.output_keys import output_key
+from pipeline.catalog.people import Takes, shard_takes
 from pipeline.catalog.photos import Catalog, CatalogReport, count_photos, side_by_side
 from pipeline.config import OperationSettings
 from pipeline.errors import ConfigurationError, EnvironmentTrouble
@@ -84,8 +85,9 @@ def read_catalog(
                 "--include and --exclude choose among the files of a folder: a catalog file names "
                 "its photos itself"
             )
-        return read_catalog_file(source, operation.allow_prefixes, output_uri)
-    return _list_folder(open_store(source), choice, known)
+        takes = shard_takes(operation.shard)
+        return read_catalog_file(source, operation.allow_prefixes, output_uri, takes)
+    return _list_folder(open_store(source), choice, known, shard_takes(operation.shard))
 
 
 def find_gone(catalog: Catalog, known: Iterable[str]) -> list[str]:
@@ -118,12 +120,17 @@ def find_gone(catalog: Catalog, known: Iterable[str]) -> list[str]:
     return [uri for uri, gone in zip(absent, side_by_side(is_gone, absent), strict=True) if gone]
 
 
-def _list_folder(store: Store, choice: Choice, known: Callable[[], Collection[str]]) -> Catalog:
+def _list_folder(
+    store: Store, choice: Choice, known: Callable[[], Collection[str]], takes: Takes | None
+) -> Catalog:
     _require_folder(store)
     report, skipped = CatalogReport(), Skipped(tolerates_denied=True)
     photos, others, hidden = list[ObjectInfo](), list[ObjectInfo](), set[str]()
+    num_of_others = 0
     for info in store.list("", skipped, is_hidden):
-        if (part := hidden_part(info.key)) is not None:
+        if takes is not None and not takes(_identity(store, info.key)):
+            num_of_others += 1
+        elif (part := hidden_part(info.key)) is not None:
             hidden.add(part)  # only a bucket lists what is in there
         elif not choice.takes(info.key):
             report.ignored["left_out"] += 1
@@ -140,7 +147,8 @@ def _list_folder(store: Store, choice: Choice, known: Callable[[], Collection[st
     report.denied = [store.uri_of(key) for key in sorted(denied)]
     report.ignored.update({"denied": len(denied), "hidden": len(hidden)}, **skipped)
     report.ignored = +report.ignored
-    if not photos and not report.num_ignored and not store.uri.startswith("file:"):
+    found_none = not photos and not report.num_ignored and not num_of_others
+    if found_none and not store.uri.startswith("file:"):
         # A bucket knows no empty folders: most likely the prefix is misspelt.
         raise ConfigurationError(f"INPUT {store.uri} holds no objects: {_near(store.uri)}")
     found = [_photo(store, info) for info in photos]
@@ -148,7 +156,10 @@ def _list_folder(store: Store, choice: Choice, known: Callable[[], Collection[st
     report.identities_without_photos = [
         name
         for name in store.folders("")
-        if name not in identities | denied and choice.takes(f"{name}/") and not is_hidden(name)
+        if name not in identities | denied
+        and choice.takes(f"{name}/")
+        and not is_hidden(name)
+        and (takes is None or takes(name))
     ]
     count_photos(report, found)
 
@@ -174,6 +185,11 @@ def _with_folders(key: str) -> list[str]:
     """A key and those of all folders above it."""
     parts = key.split("/")
     return ["/".join(parts[:number]) for number in range(1, len(parts) + 1)]
+
+
+def _identity(store: Store, key: str) -> str:
+    identity, separator, _ = key.partition("/")
+    return identity if separator else name_of_folder(store.uri)
 
 
 def _photo(store: Store, info: ObjectInfo) -> SourcePhoto:

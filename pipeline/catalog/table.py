@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.catalog.output_keys import output_key, require_output_key
+from pipeline.catalog.people import Takes
 from pipeline.catalog.photos import Catalog, CatalogReport, count_photos, side_by_side
 from pipeline.errors import ConfigurationError
 from pipeline.records import MISSING_VERSION, SourcePhoto
@@ -27,7 +28,10 @@ _MAX_BYTES = 2 * 1024**3
 
 
 def read_catalog_file(
-    uri: str, allow_prefixes: Sequence[str], output_uri: str | None = None
+    uri: str,
+    allow_prefixes: Sequence[str],
+    output_uri: str | None = None,
+    takes: Takes | None = None,
 ) -> Catalog:
     """Reads a catalog file and looks up every photo that it names.
 
@@ -39,6 +43,7 @@ def read_catalog_file(
         uri: Normalised URI of the file.
         allow_prefixes: Places, besides the file's folder, below which photos may lie.
         output_uri: Where none may lie.
+        takes: People whose photos are wanted; None: everybody's.
 
     Raises:
         ConfigurationError: A column is missing, a URI lies elsewhere or is named twice, or an
@@ -51,6 +56,8 @@ def read_catalog_file(
     photos: dict[str, SourcePhoto] = {}
     given: dict[str, str] = {}
     for number, row in enumerate(rows, start=1):
+        if takes is not None and not takes(_text_of_identity(row)):
+            continue
         try:
             photo, has_key = _photo(row, roots, output_uri)
             if photo.uri in photos:
@@ -89,6 +96,12 @@ def _photo(
         return SourcePhoto(identity, uri, require_output_key(key), 0, MISSING_VERSION), True
     path = uri[len(root.rstrip("/")) + 1 :].removeprefix(f"{identity}/")
     return SourcePhoto(identity, uri, output_key(identity, path), 0, MISSING_VERSION), False
+
+
+def _text_of_identity(row: Mapping[str, Any]) -> str:
+    """Of any row: one that is wrong is some shard's to refuse. That a URI stands in two rows is
+    seen where both are of one shard."""
+    return str(row.get("identity") or "").strip()
 
 
 def _look_up(photos: Collection[SourcePhoto], roots: Sequence[str]) -> list[SourcePhoto]:

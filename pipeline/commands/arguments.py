@@ -99,6 +99,24 @@ MaxGone = Annotated[
         rich_help_panel="What to do",
     ),
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Only the people of shard I of N, by a hash of their names: a plan then needs an N-th "
+        "of the memory. Run all N, one after the other.",
+        rich_help_panel="What to do",
+    ),
+]
+Increment = Annotated[
+    bool,
+    typer.Option(
+        "--increment",
+        help="INPUT is a catalog file of what is new: leave as it is what it does not name, and "
+        "read what OUTPUT knows of the people in it only.",
+        rich_help_panel="What to do",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

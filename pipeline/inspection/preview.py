@@ -8,6 +8,7 @@ from functools import partial
 from itertools import islice
 
 from pipeline.catalog.folder import check_paths, read_catalog
+from pipeline.catalog.people import shard_takes
 from pipeline.catalog.photos import CatalogReport
 from pipeline.config import RunConfig, method_digest
 from pipeline.models.registry import weights_sha256
@@ -95,7 +96,7 @@ def preview_run(
     kept = in_format_of(store, config).output.format
     format_note = kept_format_note(config.output.format, kept)
     rules = DecisionRules.asked_for(options, digest)
-    known = partial(decided_sources, store)
+    known = partial(decided_sources, store, shard_takes(config.operation.shard))
     catalog = read_catalog(input_uri, config.operation, output_uri, known)
     unfinished = [] if is_new else unfinished_runs(store)
     held = [record for run_id in unfinished for record in waiting_records(store, run_id)]

@@ -3,7 +3,7 @@
 Reads only. Rows get there by ``fold``; how they become files stands in ``manifest_parts``.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from sys import intern
 from typing import Any
@@ -67,16 +67,22 @@ def read_manifest(store: Store, columns: Sequence[str] | None = None) -> pa.Tabl
     return table.sort_by("committed_at") if "committed_at" in schema.names else table
 
 
-def newest_state(store: Store) -> dict[str, SourceState]:
+def newest_state(
+    store: Store, takes: Callable[[str], bool] | None = None
+) -> dict[str, SourceState]:
     """The newest decision on every source photo, by ``source_uri``.
 
     ``deferred`` rows decide nothing and never hide a decision.
+
+    Args:
+        takes: Says of an identity whether its photos are wanted; None: all of them. Memory and
+            time are then those of the people wanted, beside one look at each part.
     """
     states: dict[str, SourceState] = {}
     schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in _STATE_COLUMNS])
     root = store.uri.rstrip("/") + "/"
     for key in part_keys(store):
-        for row in read_part(store, key, schema).to_pylist():
+        for row in read_part(store, key, schema, takes).to_pylist():
             known = states.get(row["source_uri"])
             is_older = known is not None and row["committed_at"] < known.committed_at
             if row["source_bytes"] is None and known is not None:  # as older rows of gone photos
@@ -86,13 +92,20 @@ def newest_state(store: Store) -> dict[str, SourceState]:
     return states
 
 
-def decided_sources(store: Store) -> frozenset[str]:
-    """URIs of all source photos that have a decision; none where there is no OUTPUT yet."""
+def decided_sources(store: Store, takes: Callable[[str], bool] | None = None) -> frozenset[str]:
+    """URIs of all source photos that have a decision; none where there is no OUTPUT yet.
+
+    Args:
+        takes: As for ``newest_state``.
+    """
     if not store.root_exists():
         return frozenset()
-    table = read_manifest(store, ["source_uri", "status"])
-    decided = table.filter(pc.not_equal(table["status"], "deferred"))
-    return frozenset(decided["source_uri"].to_pylist())
+    schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in ("source_uri", "status")])
+    decided = set[str]()
+    for key in part_keys(store):
+        table = read_part(store, key, schema, takes)
+        decided.update(table.filter(pc.not_equal(table["status"], "deferred"))[0].to_pylist())
+    return frozenset(decided)
 
 
 def _state(row: dict[str, Any], images_root: str) -> SourceState:

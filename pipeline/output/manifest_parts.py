@@ -7,7 +7,7 @@ forget`` rewrites one, in a single step. Knows columns and files. Knows nothing 
 import io
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -68,8 +68,18 @@ def part_key(run_id: str, number: int) -> str:
     return f"manifest/run={run_id}/part-{number:06d}.parquet"
 
 
-def read_part(store: Store, key: str, schema: pa.Schema) -> pa.Table:
-    """The columns of ``schema``; one that an older part lacks is null."""
+def read_part(
+    store: Store,
+    key: str,
+    schema: pa.Schema,
+    takes: Callable[[str], bool] | None = None,
+) -> pa.Table:
+    """The columns of ``schema``; one that an older part lacks is null.
+
+    Args:
+        takes: Says of an identity whether its rows are wanted; None: all rows. Of a part without
+            such a person no other column is unpacked.
+    """
     file = pq.ParquetFile(pa.BufferReader(store.read(key)))
     metadata = file.schema_arrow.metadata or {}
     version = int(metadata.get(_VERSION, b"0"))
@@ -79,8 +89,13 @@ def read_part(store: Store, key: str, schema: pa.Schema) -> pa.Table:
             f"{RECORD_VERSION}: use the dladiff version that wrote it"
         )
     names = [name for name in schema.names if name in file.schema_arrow.names]
+    wanted = None if takes is None else _rows_of(file, takes)
+    if wanted is not None and not pc.any(wanted).as_py():
+        return schema.remove_metadata().empty_table()
     # A thread of Arrow's pool that lets go of Python bytes while the interpreter ends aborts it.
     table = file.read(columns=names, use_threads=False)
+    if wanted is not None:
+        table = table.filter(wanted)
     columns = [
         table[column.name].cast(column.type)
         if column.name in table.column_names
@@ -89,6 +104,12 @@ def read_part(store: Store, key: str, schema: pa.Schema) -> pa.Table:
     ]
     table = pa.table(columns, schema=schema.remove_metadata())
     return _moved(table, metadata.get(_OUTPUT, b"").decode(), store.uri)
+
+
+def _rows_of(file: pq.ParquetFile, takes: Callable[[str], bool]) -> pa.ChunkedArray:
+    identities = file.read(columns=["identity"], use_threads=False)["identity"]
+    names = [name for name in pc.unique(identities).to_pylist() if takes(name)]
+    return pc.is_in(identities, value_set=pa.array(names, identities.type))
 
 
 def drop_from_part(

@@ -5,8 +5,10 @@ One small object, replaced at the end of each run under OUTPUT's lock. Knows no 
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from pipeline.config import OperationSettings
 from pipeline.errors import PipelineError
 from pipeline.storage.store import Store
 
@@ -25,8 +27,10 @@ class ServiceLevel:
     last_success_at: float = 0.0
     """End of the last run with exit code 0."""
     unprotected_since: float = 0.0
-    """Uploads before this are decided. Later than the newest upload, or than the oldest that a run
+    """Uploads before this are decided: when the last run listed INPUT, or the oldest upload that it
     left undecided."""
+    shards: dict[str, float] = field(default_factory=dict)
+    """The same by shard, of runs with ``operation.shard``; all of one count."""
 
 
 def read_service_level(store: Store) -> ServiceLevel | None:
@@ -53,6 +57,7 @@ def record_run(
     listed_at: float,
     oldest_left: float | None,
     num_left: int,
+    operation: OperationSettings,
 ) -> ServiceLevel:
     """Replaces the object at the end of a run.
 
@@ -61,17 +66,38 @@ def record_run(
         oldest_left: Upload time of the oldest photo that the run left undecided or unpublished;
             None: none is left, or its time is not known.
         num_left: Such photos.
+        operation: Says whether the run was about all of INPUT.
     """
     before = read_service_level(store) or ServiceLevel(label)
     since = listed_at
     if num_left:  # without a time nothing is known to be better than before
         since = before.unprotected_since if oldest_left is None else min(listed_at, oldest_left)
+    shards = dict[str, float]()
+    if operation.increment:  # of what its catalog does not name it knows nothing
+        since, shards = before.unprotected_since, before.shards
+    elif operation.shard is not None:
+        shards = _with_shard(before.shards, operation.shard, since)
+        is_whole = len(shards) == _count_of(operation.shard)
+        since = min(shards.values()) if is_whole else before.unprotected_since
     level = ServiceLevel(
         label=label,
         last_run_at=now,
         last_exit_code=exit_code,
         last_success_at=now if exit_code == 0 else before.last_success_at,
         unprotected_since=since,
+        shards=shards,
     )
     store.write(_KEY, json.dumps(dataclasses.asdict(level)).encode())
     return level
+
+
+def _count_of(shard: str) -> int:
+    return int(shard.partition("/")[2])
+
+
+def _with_shard(shards: Mapping[str, float], shard: str, since: float) -> dict[str, float]:
+    """Other shards of the same count, and this one anew."""
+    count = _count_of(shard)
+    return {name: each for name, each in shards.items() if _count_of(name) == count} | {
+        shard: since
+    }

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from pipeline.catalog.output_keys import key_in_format
+from pipeline.catalog.people import Takes, people_of
 from pipeline.catalog.photos import Catalog
 from pipeline.config import OutputFormat, RunConfig
 from pipeline.images.coding import can_write
@@ -71,9 +72,10 @@ def plan_against_output(
         not_folded: Decisions that are not in the manifest yet, newer than those that are.
 
     Raises:
-        ConfigurationError: See ``make_plan``, ``hide_identities``, ``in_format_of`` and
-            ``Condition.parse``.
+        ConfigurationError: See ``make_plan``, ``people_of``, ``hide_identities``, ``in_format_of``
+            and ``Condition.parse``.
     """
+    takes = people_of(catalog, config.operation)
     config = in_format_of(store, config)
     catalog = _in_format(hide_identities(catalog, config.operation, store), config.output.format)
     exists = store.root_exists()
@@ -82,7 +84,7 @@ def plan_against_output(
         rules = dataclasses.replace(rules, reprotect=select_sources(store, conditions))
     return make_plan(
         catalog,
-        (newest_state(store) if exists else {}) | dict(not_folded or {}),
+        (newest_state(store, takes) if exists else {}) | _of(takes, not_folded or {}),
         config,
         rules,
         output_uri=store.uri,
@@ -90,6 +92,10 @@ def plan_against_output(
         decided_generations=Ledger(store, run_id).decided_generations() if run_id else {},
         is_forgotten=Tombstones(store).hold if exists else lambda _: False,
     )
+
+
+def _of(takes: Takes | None, states: Mapping[str, SourceState]) -> dict[str, SourceState]:
+    return {uri: one for uri, one in states.items() if takes is None or takes(one.identity)}
 
 
 def _in_format(catalog: Catalog, output_format: OutputFormat) -> Catalog:

@@ -160,11 +160,12 @@ def make_plan(
     """
     taken = [photo for photo in catalog.photos if not is_forgotten(photo.identity)]
     states = {uri: each for uri, each in states.items() if not is_forgotten(each.identity)}
-    present = _present_in_input(states, catalog)
+    present = [] if config.operation.increment else _present_in_input(states, catalog)
     gone = find_gone(catalog, present)
     moved = num_moved(gone, taken, states)
     refuse_vanished_input(catalog, len(gone) - moved, len(present), config.operation)
-    refuse_no_photo(catalog, states)
+    if config.operation.shard is None:  # a shard may have nobody
+        refuse_no_photo(catalog, states)
     heirs = handed_on(taken, states, catalog, rules)
     given_up = frozenset(heirs.values())
     held = {

@@ -24,6 +24,7 @@ from tests.pipeline.mortal_run import CONFIG, OwnProcess
 from tests.sample_photos import encode, photo_image, write_album
 
 PREFIX = "dladiff_output_"
+ALL = CONFIG.operation
 
 
 def told(metrics: OutputMetrics) -> dict[tuple[str, str], float]:
@@ -81,12 +82,12 @@ def test_what_a_limit_leaves_is_unprotected_since_its_upload(tmp_path: Path, alb
 
 def test_a_run_that_fails_leaves_the_last_success(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    record_run(store, "a", 0, now=1000, listed_at=900, oldest_left=None, num_left=0)
-    later = record_run(store, "a", 3, now=2000, listed_at=1900, oldest_left=None, num_left=5)
+    record_run(store, "a", 0, now=1000, listed_at=900, oldest_left=None, num_left=0, operation=ALL)
+    later = record_run(store, "a", 3, 2000, 1900, None, 5, ALL)
     assert (later.last_run_at, later.last_exit_code) == (2000, 3)
     assert later.last_success_at == 1000
     assert later.unprotected_since == 900  # of what is left no time is known
-    assert record_run(store, "a", 3, 3000, 2900, 2500.0, num_left=1).unprotected_since == 2500
+    assert record_run(store, "a", 3, 3000, 2900, 2500.0, 1, ALL).unprotected_since == 2500
 
 
 def test_the_name_chosen_for_an_output_is_its_label_here_too(tmp_path: Path, album: str) -> None:
@@ -110,7 +111,7 @@ def test_a_run_that_works_now_is_seen(tmp_path: Path) -> None:
 def test_an_output_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) -> None:
     bad, good = Store(str(tmp_path / "bad")), Store(str(tmp_path / "good"))
     bad.write("service.json", b"[1]")
-    record_run(good, "good", 0, 1000, 900, None, 0)
+    record_run(good, "good", 0, 1000, 900, None, 0, ALL)
     found = told(OutputMetrics([bad, good]))
     assert found[output_label(bad.uri), "readable"] == 0
     assert (output_label(bad.uri), "last_exit_code") not in found
@@ -121,7 +122,7 @@ def test_an_output_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) 
 
 @pytest.mark.usefixtures("restored_logging")
 def test_a_textfile_is_replaced_in_one_step(tmp_path: Path) -> None:
-    record_run(Store(str(tmp_path / "out")), "mine", 0, 1000, 900, None, 0)
+    record_run(Store(str(tmp_path / "out")), "mine", 0, 1000, 900, None, 0, ALL)
     file = tmp_path / "textfile/dladiff.prom"
     arguments = ["exporter", str(tmp_path / "out"), "--textfile", str(file)]
     done = CliRunner().invoke(app, arguments)
@@ -135,7 +136,7 @@ def test_a_textfile_is_replaced_in_one_step(tmp_path: Path) -> None:
 
 
 def test_the_command_serves_until_it_is_ended(tmp_path: Path) -> None:
-    record_run(Store(str(tmp_path)), "mine", 0, 1000, 900, None, 0)
+    record_run(Store(str(tmp_path)), "mine", 0, 1000, 900, None, 0, ALL)
     command = [sys.executable, "-c", "from pipeline.cli import main; main()"]
     command += ["exporter", str(tmp_path), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
