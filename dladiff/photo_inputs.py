@@ -26,7 +26,10 @@ PhotoInput = str | Path | PIL.Image.Image | np.ndarray | Photo
 
 
 def read_photo(file: str | Path | bytes) -> Photo:
-    """Reads a photo as ``dladiff protect`` does: upright, sRGB, keyed by the file's sha256.
+    """Reads a photo upright and in opaque sRGB, keyed by the file's sha256.
+
+    ``dladiff protect`` reads the same pixels of a photo in sRGB; it keeps wide gamuts and
+    transparency, of which an array could say nothing.
 
     Args:
         file: Its path, or its encoded bytes. HEIC needs ``pillow-heif``, which the extra
