@@ -40,6 +40,7 @@ import ray
 import ray.data
 from ray._private.state import state as cluster_state
 from ray.util.metrics import Counter
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigurationError, EnvironmentTrouble, PipelineError
@@ -56,6 +57,8 @@ from pipeline.worker.settings import SetOutcome, WorkerSettings
 _STDERR = 2
 _STARTS = 3
 """Tries to start Ray here; each has 30 s, which is no setting and little on a busy machine."""
+_ANSWER_S = 120.0
+"""Time that a node has to answer a question; a process has to start there."""
 _READ_CPUS = 0.25
 """CPUs of a reader. Differs from a worker's, or Ray would fuse the two operators into one."""
 _SETS_FOR_OVERLAP = 4
@@ -294,6 +297,37 @@ def run_tasks(
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
+
+
+def ask_nodes(question: Callable[[], Result]) -> dict[str, Result | str]:
+    """What a function answers on each living node, by the node's address; a text: why it did not.
+
+    Connects to the cluster at ``RAY_ADDRESS`` where this process has not.
+
+    Raises:
+        ConfigurationError: If the cluster cannot be reached.
+    """
+    if not ray.is_initialized():
+        _connect()
+
+    def ask() -> Result:  # Ray takes functions only, no other callables
+        return question()
+
+    remote: Any = ray.remote(num_cpus=0, max_retries=0)(ask)
+    nodes = [one for one in ray.nodes() if one["Alive"]]  # type: ignore[no-untyped-call]
+    asked = {
+        f"{one['NodeManagerAddress']}:{one['NodeManagerPort']}": remote.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(one["NodeID"], soft=False)
+        ).remote()
+        for one in nodes
+    }
+    answers: dict[str, Result | str] = {}
+    for address, reference in asked.items():
+        try:
+            answers[address] = ray.get(reference, timeout=_ANSWER_S)
+        except ray.exceptions.RayError as error:
+            answers[address] = str(error).strip().splitlines()[-1]
+    return answers
 
 
 def live_nodes() -> set[str]:

@@ -1,6 +1,8 @@
 """``dladiff check``: is everything there that a run needs?"""
 
-from typing import Annotated
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +16,9 @@ from pipeline.commands.arguments import (
     log_to_stderr,
     show,
 )
+
+if TYPE_CHECKING:
+    from pipeline.inspection.check import Check
 
 
 def check(
@@ -34,6 +39,13 @@ def check(
     load_models: Annotated[
         bool, typer.Option("--load-models", help="Also load every model (takes seconds).")
     ] = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Also ask every node of this Ray cluster (auto or host:port): same environment, "
+            "access to INPUT and OUTPUT, niceness; and whether the cluster asks for a token."
+        ),
+    ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -48,5 +60,24 @@ def check(
     checks = check_all(
         lambda: configuration(preset, config_file, overrides), input_uri, output_uri, load_models
     )
+    if ray_address is not None:
+        checks += _ask_nodes(ray_address, input_uri, output_uri)
     show(checks, check_lines, as_json)
     raise typer.Exit(0 if all(one.ok for one in checks) else 1)
+
+
+def _ask_nodes(address: str, input_uri: str | None, output_uri: str | None) -> "list[Check]":
+    os.environ["RAY_ADDRESS"] = address  # which Ray reads when it is imported
+    from pipeline.errors import ConfigurationError
+    from pipeline.inspection.check import Check
+    from pipeline.inspection.check_nodes import look, node_checks
+    from pipeline.ray_pool import ask_nodes
+
+    try:
+        answers = ask_nodes(partial(look, input_uri, output_uri))
+    except ConfigurationError as error:
+        return [Check("cluster", False, str(error), "is it started, and is the token the same?")]
+    told = {
+        name: {"trouble": one} if isinstance(one, str) else one for name, one in answers.items()
+    }
+    return node_checks(told, os.environ)
