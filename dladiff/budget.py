@@ -3,7 +3,7 @@
 Knows pixels and faces. Never grants more than the stated levels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ def budget_map(
     images: Images,
     surroundings_levels: float,
     face_levels: float,
-    face_masks: Sequence[Float[Tensor, "1 1 height width"]],
+    face_masks: Iterable[Float[Tensor, "1 1 height width"]],
     masking: MaskingSettings,
 ) -> Budget:
     """Epsilon of each pixel: one budget around faces, another inside their masks.
@@ -36,8 +36,10 @@ def budget_map(
         masking: How much smooth places are spared.
     """
     budget = torch.full_like(images[:, :1], levels_to_unit(surroundings_levels))
-    if face_masks:
-        mask = torch.stack(list(face_masks)).amax(dim=0)
+    mask = None
+    for each in face_masks:  # one at a time: those of a group do not fit into memory together
+        mask = each if mask is None else torch.maximum(mask, each)
+    if mask is not None:
         budget = budget + levels_to_unit(face_levels - surroundings_levels) * mask.to(budget)
     return budget * masking_share(images, masking)
 

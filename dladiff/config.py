@@ -82,9 +82,10 @@ class FaceDetectorSettings(Settings):
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.6
     """Detections below are ignored. Raising it misses blurred and turned faces."""
     min_size_px: Annotated[int, Field(ge=8)] = 24
-    """Faces with a shorter box side are left alone."""
-    max_faces: Annotated[int, Field(ge=1)] = 16
-    """At most this many faces of a photo, largest first."""
+    """Faces with a shorter box side are left alone: pixels of the photo, whatever its size."""
+    max_faces: Annotated[int, Field(ge=1)] = 64
+    """At most this many faces of a photo, largest first. Faces that this, ``min_size_px`` or
+    ``min_score`` leave out are counted in the photo's row, which is ``partly_protected`` then."""
 
 
 class TransformSettings(Settings):

@@ -144,13 +144,14 @@ class _Looks:
 
 def _looks(clean: Image, protected: Image, faces: Sequence[Face], detector: FaceDetector) -> _Looks:
     recoded, handled = _jpeg(clean, HANDLING_JPEG_QUALITY), handle(protected)
-    found = [_find(detector, protected, face, 1.0) for face in faces]
+    in_recoded, in_protected, in_handled = (
+        detector.detect(image) for image in (recoded, protected, handled)
+    )
+    found = [_find(in_protected, face, 1.0) for face in faces]
     return _Looks(
-        recoded=_Look(recoded, [_find(detector, recoded, face, 1.0)[0] for face in faces]),
+        recoded=_Look(recoded, [_find(in_recoded, face, 1.0)[0] for face in faces]),
         protected=_Look(protected, [face for face, _ in found]),
-        handled=_Look(
-            handled, [_find(detector, handled, face, HANDLING_SCALE)[0] for face in faces]
-        ),
+        handled=_Look(handled, [_find(in_handled, face, HANDLING_SCALE)[0] for face in faces]),
         all_found=all(was_found for _, was_found in found),
     )
 
@@ -187,12 +188,11 @@ def _jpeg(image: Image, quality: int) -> Image:
     return np.array(PIL.Image.open(buffer))
 
 
-def _find(detector: FaceDetector, image: Image, face: Face, scale: float) -> tuple[Face, bool]:
-    """The face as found in this image, or its clean landmarks where it is not found.
+def _find(others: Sequence[Face], face: Face, scale: float) -> tuple[Face, bool]:
+    """The face as found in a copy of the photo, or its clean landmarks where it is not found.
 
     Args:
-        detector: Finds faces.
-        image: A copy of the photo, resized by ``scale``.
+        others: Faces of the copy, which was resized by ``scale``.
         face: The face on the clean photo at full size.
         scale: Of the copy.
     """
@@ -200,7 +200,7 @@ def _find(detector: FaceDetector, image: Image, face: Face, scale: float) -> tup
     size = max(expected.box[2] - expected.box[0], expected.box[3] - expected.box[1])
     candidates = [
         (float(np.linalg.norm(other.landmarks - expected.landmarks, axis=1).mean()), other)
-        for other in detector.detect(image)
+        for other in others
     ]
     near = [item for item in candidates if item[0] <= _SAME_FACE_DISTANCE * size]
     if not near:

@@ -22,7 +22,7 @@ from dladiff.models import ProtectionModels
 from dladiff.own_losses import WithOwnLosses
 from dladiff.projected_gradient import GradientAscent
 from dladiff.randomness import keyed_generator
-from dladiff.results import Cost, OnProgress, Photo, PhotoResult, SetResult
+from dladiff.results import Cost, OnProgress, Photo, PhotoResult, SetResult, Status
 from dladiff.settings_in_use import refuse_unread
 from dladiff.stopwatch import timed
 from dladiff.subject import Subject
@@ -58,7 +58,7 @@ def protect_photo_set(
     refuse_unread(config)
     report, cost = on_progress or (lambda stage, fraction: None), Cost()
     with timed(cost, "detect", models.device):
-        subjects = [Subject(photo, models.detector.detect(photo.image)) for photo in photos]
+        subjects = [Subject.seen_by(models.detector, photo) for photo in photos]
     by_other = subjects if config.other.name is not None else []
     if by_other:
         # Surrogates are imported where they work: that takes seconds, and ours needs none.
@@ -176,7 +176,8 @@ def _result(subject: Subject, models: ProtectionModels, config: MethodSettings) 
     """Adds everything up, rounds, measures, and says which configured layers the photo has."""
     faceless = config.layer2.enabled and not subject.faces
     if subject.instance is None and faceless:
-        return PhotoResult(key=subject.photo.key, status="skipped", reason="no_face")
+        key, left_out = subject.photo.key, subject.left_out
+        return PhotoResult(key=key, status="skipped", reason="no_face", left_out=left_out)
     image = tensor_to_image(subject.with_layer2(subject.base(models), config))
     clean, read_back = subject.photo.image, subject.photo.read_back
     shown = image if read_back is None else read_back(image)
@@ -189,10 +190,12 @@ def _result(subject: Subject, models: ProtectionModels, config: MethodSettings) 
         measured = replace(
             measured, max_change_levels=largest, max_change_levels_outside_faces=outside
         )
+    status, reason = _status(faceless, bool(subject.left_out))
     return PhotoResult(
         key=subject.photo.key,
-        status="layer1_only" if faceless else "protected",
-        reason="no_face" if faceless else None,
+        status=status,
+        reason=reason,
+        left_out=subject.left_out,
         image=image,
         faces=subject.faces,
         stop_reason=subject.stop_reason if config.layer2.enabled else "disabled",
@@ -200,6 +203,13 @@ def _result(subject: Subject, models: ProtectionModels, config: MethodSettings) 
         coded_change_levels=coded,
         **vars(measured),
     )
+
+
+def _status(faceless: bool, leaves_out: bool) -> tuple[Status, str | None]:
+    """What a photo with a perturbation is called, and why it is not plainly ``protected``."""
+    if faceless:
+        return "layer1_only", "no_face"
+    return ("partly_protected", "faces_left_out") if leaves_out else ("protected", None)
 
 
 def _set_result(results: list[PhotoResult], outcome: Layer1Outcome, cost: Cost) -> SetResult:

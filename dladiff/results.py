@@ -11,8 +11,13 @@ import numpy as np
 
 from dladiff.image_values import Image
 
-Status = Literal["protected", "layer1_only", "skipped"]
-"""``layer1_only``: no face was found for a configured layer 2; ``skipped``: nothing was done."""
+Status = Literal["protected", "partly_protected", "layer1_only", "skipped"]
+"""``partly_protected``: faces were seen that are not protected; ``layer1_only``: no face was found
+for a configured layer 2; ``skipped``: nothing was done."""
+
+LeftOutCause = Literal["too_many", "too_small", "low_score"]
+"""Why a face that was seen is not protected: ``detector.max_faces``, ``detector.min_size_px``, or a
+score below ``detector.min_score``, which may be a face or not."""
 
 OnProgress = Callable[[str, float], None]
 """Called between steps with a stage name and the fraction done in [0, 1]."""
@@ -86,6 +91,8 @@ class PhotoResult:
     image: Image | None = None
     """The protected photo, same size as the input; None unless something was protected."""
     faces: list[Face] = field(default_factory=list)
+    left_out: dict[LeftOutCause, int] = field(default_factory=dict)
+    """Faces that were seen and are not protected, by cause."""
     max_change_levels: int | None = None
     """Before coding, like the one outside faces: what the budgets are about."""
     coded_change_levels: int | None = None

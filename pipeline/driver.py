@@ -21,14 +21,14 @@ from pipeline.options import (
 from pipeline.output.canary import CanaryFailed
 from pipeline.output.fold import PUBLISHERS, Fold, write_part
 from pipeline.output.ledger import Ledger
+from pipeline.reach import Reach
 from pipeline.reasons import Reason, ReasonCode
 from pipeline.records import CommitName, CommitRecord, PhotoSet, num_photos_of, photo_row
+from pipeline.reporting.reach_words import target_shortfall
 from pipeline.reporting.reporter import Reporter
 from pipeline.reporting.tally import Tally
-from pipeline.reporting.target_words import target_shortfall
 from pipeline.reporting.words import format_count
 from pipeline.storage.store import Store
-from pipeline.targets import TargetCounts
 from pipeline.worker.settings import SetOutcome
 
 logger = logging.getLogger("dladiff.driver")
@@ -206,7 +206,7 @@ class Driver:
             gpu_seconds=tally.gpu_seconds,
             num_later=num_later + (tally.plan.num_later if tally.plan else 0),
             num_held=sum(one.num_photos for one in self._waiting),
-            targets=tally.targets - sum(map(_targets_of, self._waiting), TargetCounts()),
+            reach=tally.reach - sum(map(_reach_of, self._waiting), Reach()),
             shortfalls=shortfalls,
             message=message,
             num_gone=tally.plan.num_gone if tally.plan else 0,
@@ -231,7 +231,7 @@ class Driver:
                 f"{tally.num_failed:,} of {photos} failed, more than --max-failed "
                 f"{operation.max_failed:g} allows"
             )
-        if text := target_shortfall(tally.targets, operation.min_target_met):
+        if text := target_shortfall(tally.reach, operation.min_target_met):
             found.append(text)
         return tuple(found)
 
@@ -267,8 +267,8 @@ class Driver:
             self._say_decided(record, _ages_s(uploads_of([photo_set])))
 
     def _say_decided(self, record: CommitRecord, ages_s: Sequence[float] = ()) -> None:
-        statuses, targets = record.statuses(), _targets_of(record)
-        self._reporter.set_decided(statuses, record.seconds, record.gpu_seconds, ages_s, targets)
+        statuses, reach = record.statuses(), _reach_of(record)
+        self._reporter.set_decided(statuses, record.seconds, record.gpu_seconds, ages_s, reach)
 
     def _take_unheard(self) -> None:
         """Takes what workers committed before they were stopped, but could no longer tell."""
@@ -304,8 +304,8 @@ class Driver:
             raise LimitReached(f"--max-worker-hours {hours:g} is spent")
 
 
-def _targets_of(record: CommitRecord) -> TargetCounts:
-    return TargetCounts.of(staged.row for staged in record.rows)
+def _reach_of(record: CommitRecord) -> Reach:
+    return Reach.of(staged.row for staged in record.rows)
 
 
 def uploads_of(photo_sets: Iterable[PhotoSet]) -> list[float]:

@@ -17,6 +17,7 @@ RECORD_VERSION = 1
 
 RowStatus = Literal[
     "protected",
+    "partly_protected",
     "layer1_only",
     "layer2_only",
     "skipped",
@@ -25,11 +26,12 @@ RowStatus = Literal[
     "deferred",
     "source_gone",
 ]
-"""State of a source photo; ``layer1_only``: no face was found for layer 2; ``layer2_only`` was
+"""State of a source photo; ``partly_protected``: faces were seen in it that are not protected, see
+``faces_left_out``; ``layer1_only``: no face was found for layer 2; ``layer2_only`` was
 promised earlier, is still read, and is never written; ``deferred``: not decided, the environment
 was at fault; every other one is a decision."""
 
-PROTECTED_STATUSES = frozenset(("protected", "layer1_only", "layer2_only"))
+PROTECTED_STATUSES = frozenset(("protected", "partly_protected", "layer1_only", "layer2_only"))
 """Statuses with a protected photo in OUTPUT."""
 
 Int64 = Annotated[int, pa.int64()]
@@ -58,6 +60,15 @@ class CosineColumn:
     before: float | None
     after: float | None
     after_handling: float | None
+
+
+@dataclass(frozen=True)
+class LeftOutColumn:
+    """Faces that were seen and are not protected, for one cause."""
+
+    cause: str
+    """``too_many``, ``too_small`` or ``low_score``, see ``dladiff.results.LeftOutCause``."""
+    number: int
 
 
 def _column(description: str, **default: Any) -> Any:
@@ -96,6 +107,10 @@ class ManifestRow:
     num_faces: int | None = _null("Faces found on the original.")
     faces: list[FaceColumn] | None = _null(
         "Box (left, top, right, bottom), 5 landmarks, mask extent, px."
+    )
+    faces_left_out: list[LeftOutColumn] | None = _null(
+        "Faces seen and not protected: beyond detector.max_faces, below its min_size_px or its "
+        "min_score; null: not counted, of an earlier version."
     )
     epsilon_finetune_levels: float | None = _null("Budget of layer 1 in 8-bit levels; 0: not run.")
     epsilon_zeroshot_levels: float | None = _null("Budget of layer 2 in 8-bit levels; 0: not run.")
@@ -137,8 +152,9 @@ class ManifestRow:
             TypeError: For a name that is no column, or without one that is never null.
         """
         values = dict(columns)
-        kinds = {"faces": FaceColumn, "identity_cosines": CosineColumn}
-        for name, kind in {**kinds, "model_likeness": CosineColumn}.items():
+        kinds: dict[str, Any] = {"faces": FaceColumn, "identity_cosines": CosineColumn}
+        kinds |= {"model_likeness": CosineColumn, "faces_left_out": LeftOutColumn}
+        for name, kind in kinds.items():
             if values.get(name) is not None:
                 values[name] = [kind(**entry) for entry in values[name]]
         return cls(**values)

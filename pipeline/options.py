@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.config import OnMethodChange
-from pipeline.targets import TargetCounts
+from pipeline.reach import Reach
 
 EXIT_DONE = 0
 """Every planned photo is decided, or left for later by a limit that a person set; failures
@@ -122,8 +122,8 @@ class RunOutcome:
     """Photos that a limit of ``RunOptions`` left for a later run."""
     num_held: int = 0
     """Photos of this run whose images wait until enough of a new method can be judged."""
-    targets: TargetCounts = field(default_factory=TargetCounts)
-    """Of the photos that this run protected, which reached their target."""
+    reach: Reach = field(default_factory=Reach)
+    """Which photos of this run reached their target, and which faces it left out."""
     shortfalls: tuple[str, ...] = ()
     """What a person asked for and this run did not reach, one sentence each."""
     num_gone: int = 0

@@ -35,6 +35,7 @@ class ReasonCode(StrEnum):
     MISSING = "missing"
     UNREADABLE = "unreadable"
     NO_FACE = "no_face"
+    FACES_LEFT_OUT = "faces_left_out"
     STAGED_DATA_LOST = "staged_data_lost"
     EARLIER_ROW_LOST = "earlier_row_lost"
     NOT_IN_INPUT = "not in INPUT any more"
@@ -90,6 +91,12 @@ REASON_KINDS: dict[str, ReasonKind] = {
     ),
     ReasonCode.NO_FACE: ReasonKind(
         "content", "no face was found in it, and layer 2 protects faces only"
+    ),
+    ReasonCode.FACES_LEFT_OUT: ReasonKind(
+        "content",
+        "faces were seen in it that are not protected",
+        "detector.max_faces, min_size_px or min_score leaves them out; with another one "
+        "--on-method-change keep --reprotect status=partly_protected does these photos again",
     ),
     ReasonCode.STAGED_DATA_LOST: ReasonKind(
         "output",

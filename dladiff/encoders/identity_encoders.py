@@ -22,6 +22,9 @@ from dladiff.weight_files import encoder_files
 
 UnitEmbeddings = Float[Tensor, "batch dim"]
 
+CROPS_PER_PASS = 64
+"""Faces that are differentiated at a time: a set of group photos has hundreds."""
+
 
 @dataclass(frozen=True, eq=False)
 class IdentityEncoder:

@@ -20,7 +20,11 @@ from torch import Tensor
 
 from dladiff.config import LikenessSettings, TransformSettings
 from dladiff.diffusion.autoencoder import Autoencoder, Latents
-from dladiff.encoders.identity_encoders import IdentityEncoder, UnitEmbeddings
+from dladiff.encoders.identity_encoders import (
+    CROPS_PER_PASS,
+    IdentityEncoder,
+    UnitEmbeddings,
+)
 from dladiff.faces import estimate_similarity, warp_prefiltered
 from dladiff.identities import KnownPhoto
 from dladiff.image_values import Crops, Images
@@ -218,21 +222,34 @@ class AutoencoderLikeness:
         """
         total, seen = torch.zeros_like(decoded), list[Tensor]()
         for encoder in (*self.encoders, *self.more_encoders):
-            leaf = decoded.requires_grad_(True)
-            crops = torch.cat(
-                [
-                    self._crop(leaf[face.row - first_row][None], face.landmarks, jitter, encoder)
-                    for face, jitter in shown
-                ]
-            )
-            targets = torch.cat([face.target[encoder.name] for face, _ in shown])
-            cosines = (encoder.embed(crops) * targets).sum(dim=1)
-            (gradient,) = torch.autograd.grad(-cosines.sum(), leaf)
+            gradient, cosines = self._encoder_gradient(encoder, decoded, shown, first_row)
             total += encoder.weight * gradient / gradient.norm().clamp_min(1e-30)
             if encoder in self.encoders:
-                seen.append(cosines.detach())
-            self.cost.encoder_passes += len(crops)
+                seen.append(cosines)
+            self.cost.encoder_passes += len(shown)
         return total, torch.stack(seen).amax(dim=0)
+
+    def _encoder_gradient(
+        self,
+        encoder: IdentityEncoder,
+        decoded: Images,
+        shown: Sequence[tuple[_Shown, Float[np.ndarray, " 3"]]],
+        first_row: int,
+    ) -> tuple[Images, Float[Tensor, " faces"]]:
+        """Of one encoder, a few faces at a time; the cosines are detached."""
+        leaf = decoded.requires_grad_(True)
+        gradients, cosines = list[Tensor](), list[Tensor]()
+        for first in range(0, len(shown), CROPS_PER_PASS):
+            turn = shown[first : first + CROPS_PER_PASS]
+            crops = [
+                self._crop(leaf[face.row - first_row][None], face.landmarks, jitter, encoder)
+                for face, jitter in turn
+            ]
+            targets = torch.cat([face.target[encoder.name] for face, _ in turn])
+            of_turn = (encoder.embed(torch.cat(crops)) * targets).sum(dim=1)
+            gradients += torch.autograd.grad(-of_turn.sum(), leaf)
+            cosines.append(of_turn.detach())
+        return torch.stack(gradients).sum(dim=0), torch.cat(cosines)
 
     def _crop(
         self,

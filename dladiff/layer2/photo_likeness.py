@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dladiff.config import Layer2Settings
-from dladiff.encoders.identity_encoders import IdentityEncoder
+from dladiff.encoders.identity_encoders import CROPS_PER_PASS, IdentityEncoder
 from dladiff.faces import (
     ARCFACE_TEMPLATE,
     Matrix,
@@ -122,6 +122,19 @@ class PhotoLikeness:
         targets: Float[Tensor, "crops dim"],
     ) -> Crops:
         """The gradient of ``-cos`` to each crop at unit length, 0 where the target is reached."""
+        turns = [
+            slice(first, first + CROPS_PER_PASS) for first in range(0, len(crops), CROPS_PER_PASS)
+        ]
+        return torch.cat(
+            [self._downhill_of_turn(encoder, crops[turn], targets[turn]) for turn in turns]
+        )
+
+    def _downhill_of_turn(
+        self,
+        encoder: IdentityEncoder,
+        crops: Crops,
+        targets: Float[Tensor, "crops dim"],
+    ) -> Crops:
         leaf = crops.detach().requires_grad_(True)
         cosines = (encoder.embed(leaf) * targets).sum(dim=1)
         (gradient,) = torch.autograd.grad(-cosines.sum(), leaf)

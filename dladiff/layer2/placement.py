@@ -4,7 +4,7 @@ Knows photos, one face and geometry. Knows nothing of encoders and steps.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,9 +105,9 @@ def face_masks(
     faces: Sequence[Face],
     settings: Layer2Settings,
     device: torch.device | str = "cpu",
-) -> list[Float[Tensor, "1 1 photo_height photo_width"]]:
-    """The mask of each face over a photo of ``size`` (height, width)."""
-    return [place_face(size, face, settings).whole_mask(size, device) for face in faces]
+) -> Iterator[Float[Tensor, "1 1 photo_height photo_width"]]:
+    """The mask of each face over a photo of ``size`` (height, width), one after another."""
+    return (place_face(size, face, settings).whole_mask(size, device) for face in faces)
 
 
 def shift(x: int, y: int) -> Matrix:

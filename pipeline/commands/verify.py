@@ -46,7 +46,7 @@ def verify(
     from pipeline.inspection.findings import report_lines
     from pipeline.inspection.verify import verify_output
     from pipeline.reporting.displays import progress_bar
-    from pipeline.reporting.target_words import target_shortfall
+    from pipeline.reporting.reach_words import target_shortfall
 
     listing = OperationSettings(
         allow_prefixes=tuple(allow_prefixes or ()),
@@ -56,7 +56,7 @@ def verify(
     with progress_bar("verify") as on_progress:
         report = verify_output(output_uri, input_uri, listing, on_progress)
     show(report, report_lines, as_json)
-    shortfall = target_shortfall(report.targets, min_target_met or 0.0)
+    shortfall = target_shortfall(report.reach, min_target_met or 0.0)
     if shortfall:
         print(shortfall, file=sys.stderr)
     raise typer.Exit(2 if report.num_findings or shortfall else 0)

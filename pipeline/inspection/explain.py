@@ -143,6 +143,9 @@ def _verdict(state: SourceState) -> str:
     below = below if state.target_met is False else ""
     if state.status == "protected":
         return f"It is protected{below}"
+    if state.status == "partly_protected":
+        remedy = f"; {reason.remedy}" if reason is not None and reason.remedy else ""
+        return f"It is protected in part{below}: {why}{remedy}"
     if state.status in PROTECTED_STATUSES:
         layer = "layer 1" if state.status == "layer1_only" else "layer 2"
         return f"It is protected by {layer} only: {why}"

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.reporting.target_words import NONE_REACHED, target_text
-from pipeline.targets import TargetCounts
+from pipeline.reach import Reach
+from pipeline.reporting.reach_words import NONE_REACHED, left_out_text, target_text
 
 MAX_LISTED = 1000
 """Findings that are kept in full; beyond, they are only counted."""
@@ -40,8 +40,8 @@ class VerifyReport:
 
     statuses: dict[str, int] = field(default_factory=dict)
     """Newest rows by status."""
-    targets: TargetCounts = field(default_factory=TargetCounts)
-    """Of the protected photos, which reached their target likeness."""
+    reach: Reach = field(default_factory=Reach)
+    """Which photos reached their target likeness, and which faces were left out."""
     num_files: int = 0
     """Protected files whose bytes were hashed and decoded."""
     num_compared: int = 0
@@ -69,8 +69,8 @@ class VerifyReport:
 def report_lines(report: VerifyReport, max_findings: int = 20) -> list[str]:
     """The report for a person: what was checked, notes, the first findings, the verdict."""
     statuses = ", ".join(f"{name} {number:,}" for name, number in sorted(report.statuses.items()))
-    targets = report.targets
-    none = f", {NONE_REACHED}" if targets.all_missed else ""
+    reach = report.reach
+    none = f", {NONE_REACHED}" if reach.all_missed else ""
     lines = [
         f"photos      {sum(report.statuses.values()):,} ({statuses}){none}",
         f"files       {report.num_files:,} hashed and decoded",
@@ -78,8 +78,10 @@ def report_lines(report: VerifyReport, max_findings: int = 20) -> list[str]:
     ]
     if report.num_input_photos is not None:
         lines.append(f"INPUT       {report.num_input_photos:,} photos looked up in the manifest")
-    if text := target_text(targets):
+    if text := target_text(reach):
         lines.append(f"target      {text}")
+    if text := left_out_text(reach):
+        lines.append(f"left out    {text}")
     lines += [f"note        {note}" for note in report.notes]
     lines += [
         f"{finding.kind:<12}{finding.where} {finding.detail}".rstrip()
@@ -88,8 +90,9 @@ def report_lines(report: VerifyReport, max_findings: int = 20) -> list[str]:
     if report.num_findings > max_findings:
         lines.append(f"... and {report.num_findings - max_findings:,} more, see --json")
     kinds = ", ".join(f"{kind} {number:,}" for kind, number in sorted(report.kinds.items()))
-    fine = "nothing wrong" + (
-        f" with the files; {targets.num_missed:,} below target" if targets.num_missed else ""
-    )
+    lacks = [f"{reach.num_missed:,} below target"] if reach.num_missed else []
+    if reach.num_left_out_photos:
+        lacks.append(f"{reach.num_left_out_photos:,} with faces left out")
+    fine = f"nothing wrong with the files; {', '.join(lacks)}" if lacks else "nothing wrong"
     lines.append(f"found       {kinds or fine}")
     return lines

@@ -16,12 +16,12 @@ from pipeline.output.ledger import Ledger
 from pipeline.output.lock import LockHolder, read_lock
 from pipeline.output.manifest import newest_state, read_manifest
 from pipeline.output.runs import list_runs, read_finished, read_plan, read_run
+from pipeline.reach import REACH_COLUMNS, Reach
 from pipeline.reporting.audit_words import audit_table
 from pipeline.reporting.labelled import output_label
-from pipeline.reporting.target_words import NONE_REACHED, target_text
+from pipeline.reporting.reach_words import NONE_REACHED, left_out_text, target_text
 from pipeline.reporting.words import format_count, format_duration
 from pipeline.storage.store import Store
-from pipeline.targets import TARGET_COLUMNS, TargetCounts
 
 _RECENT_S = 600.0
 """Throughput of an unfinished run is that of so many last seconds."""
@@ -57,8 +57,8 @@ class RunStatus:
     """Newest decisions on all photos that OUTPUT knows, by status, of every run."""
     output_below_target: int = 0
     """Of these, protected photos that missed their target likeness."""
-    targets: TargetCounts = field(default_factory=TargetCounts)
-    """Of the photos that the run protected, which reached their target."""
+    reach: Reach = field(default_factory=Reach)
+    """Which photos of the run reached their target, and which faces it left out."""
     num_runs: int = 1
     audit: Audit | None = None
     """What a quick attack on a few of the run's photo sets found; None: there was none."""
@@ -129,10 +129,10 @@ def _add_plan(status: RunStatus, store: Store) -> None:
 
 def _add_summary(status: RunStatus, store: Store, finished: Mapping[str, Any]) -> None:
     """Numbers of a finished run: its rows are in the manifest, the rest in its summary."""
-    columns = {*NEVER_NULL, *TARGET_COLUMNS, "reason", "set_key", "run_id"}
+    columns = {*NEVER_NULL, *REACH_COLUMNS, "reason", "set_key", "run_id"}
     rows = read_manifest(store, sorted(columns))
     rows = rows.filter(pc.equal(rows["run_id"], status.run_id))
-    status.targets = TargetCounts.of(map(ManifestRow.from_columns, rows.to_pylist()))
+    status.reach = Reach.of(map(ManifestRow.from_columns, rows.to_pylist()))
     status.counts = dict(Counter(rows["status"].to_pylist()))
     status.num_sets = len(set(rows["set_key"].to_pylist()) - {None})
     deferred = rows.filter(pc.equal(rows["status"], "deferred"))
@@ -149,13 +149,13 @@ def _add_summary(status: RunStatus, store: Store, finished: Mapping[str, Any]) -
 def _add_commits(status: RunStatus, store: Store) -> None:
     """Numbers of an unfinished run, from its commit records; the manifest may lag behind."""
     counts: Counter[str] = Counter()
-    targets = TargetCounts()
+    reach = Reach()
     decided: list[tuple[float, int]] = []
     for commit in Ledger(store, status.run_id).commits():
         counts.update(commit.statuses())
-        targets += TargetCounts.of(staged.row for staged in commit.rows)
+        reach += Reach.of(staged.row for staged in commit.rows)
         decided.append((_timestamp(commit.committed_at), commit.num_photos))
-    status.counts, status.num_sets, status.targets = dict(counts), len(decided), targets
+    status.counts, status.num_sets, status.reach = dict(counts), len(decided), reach
     if not decided:
         status.seconds = _seconds_between(status.started_at, None)
         return
@@ -180,7 +180,7 @@ def _add_held(status: RunStatus, store: Store, method_digest: str | None) -> Non
 def status_lines(status: RunStatus) -> list[str]:
     """The same for a person."""
     counts = ", ".join(f"{name} {number:,}" for name, number in sorted(status.counts.items()))
-    none = f", {NONE_REACHED}" if status.targets.all_missed else ""
+    none = f", {NONE_REACHED}" if status.reach.all_missed else ""
     lines = [f"run         {status.run_id}, {status.state}" + _exit_text(status.exit_code) + none]
     if status.started_at:
         lines.append(f"started     {status.started_at[:19]} UTC, {format_duration(status.seconds)}")
@@ -190,8 +190,10 @@ def status_lines(status: RunStatus) -> list[str]:
         sets = format_count(status.num_planned_sets or 0, "set")
         lines.append(f"planned     {format_count(status.num_planned, 'photo')} in {sets}")
     lines.append(f"decided     {counts or 'nothing'} ({format_count(status.num_sets, 'set')})")
-    if text := target_text(status.targets):
+    if text := target_text(status.reach):
         lines.append(f"target      {text}")
+    if text := left_out_text(status.reach):
+        lines.append(f"left out    {text}")
     lines += [f"deferred    {number:,} by {cause}" for cause, number in status.causes.items()]
     if status.num_held:
         why = status.gate or "the first sets of these settings are not judged yet"

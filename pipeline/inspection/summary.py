@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from pipeline.manifest_row import PROTECTED_STATUSES, CosineColumn, ManifestRow
+from pipeline.reach import REACH_COLUMNS, Reach
 from pipeline.reasons import Reason
-from pipeline.reporting.target_words import NONE_REACHED, target_text
-from pipeline.targets import TARGET_COLUMNS, TargetCounts
+from pipeline.reporting.reach_words import NONE_REACHED, left_out_text, target_text
 
 SUMMARY_COLUMNS = (
-    *TARGET_COLUMNS,
+    *REACH_COLUMNS,
     "reason",
     "num_faces",
     "max_change_levels",
@@ -32,13 +32,15 @@ def summary_table(rows: Iterable[ManifestRow]) -> list[tuple[str, str]]:
         if row.status not in PROTECTED_STATUSES and row.reason
     )
     done = [row for row in rows if row.status in PROTECTED_STATUSES]
-    targets = TargetCounts.of(rows)
-    none = f", {NONE_REACHED}" if targets.all_missed else ""
+    reach = Reach.of(rows)
+    none = f", {NONE_REACHED}" if reach.all_missed else ""
     table = [("photos", f"{len(rows):,}{none}")]
     table += [(status, f"{number:,}") for status, number in sorted(statuses.items())]
     table += [(f"reason {reason}", f"{number:,}") for reason, number in sorted(reasons.items())]
-    if text := target_text(targets):
+    if text := target_text(reach):
         table.append(("target likeness", text))
+    if text := left_out_text(reach):
+        table.append(("faces left out", text))
     for name, column, unit in (
         ("largest change", "max_change_levels", " levels of 255"),
         ("largest change outside faces", "max_change_levels_outside_faces", " levels of 255"),

@@ -23,8 +23,8 @@ from pipeline.inspection.verify_input import KnownOriginals, check_input
 from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output.manifest import SourceState, newest_rows, read_manifest, require_states
 from pipeline.output.runs import unfinished_runs
+from pipeline.reach import REACH_COLUMNS, Reach
 from pipeline.storage.store import Store, open_store, read_uri
-from pipeline.targets import TARGET_COLUMNS, TargetCounts
 
 _THREADS = 4
 _CHANGED = "the original has changed since"
@@ -41,7 +41,7 @@ _COLUMNS = (
     "max_change_levels",
     "max_change_levels_outside_faces",
     "coded_change_levels",
-    *TARGET_COLUMNS,
+    *REACH_COLUMNS,
     "source_notes",
     "output_format",
 )
@@ -119,7 +119,7 @@ def _check_rows(
         if uri in states and states[uri].status == "source_gone":
             known.before_gone[uri] = outcome.row.status
         else:
-            report.targets += TargetCounts.of([outcome.row])
+            report.reach += Reach.of([outcome.row])
         on_progress(done, len(states))
     for trouble, number in sorted(originals.items()):
         report.notes.append(f"budgets not checked for {number} photos: {trouble}")

@@ -19,9 +19,9 @@ from rich.text import Text
 
 from pipeline.options import EXIT_ERROR, PlanCounts, RunOutcome
 from pipeline.reasons import passed_over_text
+from pipeline.reporting.reach_words import NONE_REACHED, left_out_text, target_text
 from pipeline.reporting.reporter import Reporter
 from pipeline.reporting.tally import Tally
-from pipeline.reporting.target_words import NONE_REACHED, target_text
 from pipeline.reporting.words import format_bytes, format_count, format_duration
 
 _log = logging.getLogger("dladiff.progress")
@@ -97,8 +97,8 @@ def progress_line(tally: Tally) -> str:
         *(f"{status} {number:,}" for status, number in sorted(tally.statuses.items())),
         *(f"deferred ({cause}) {number:,}" for cause, number in sorted(tally.causes.items())),
     ]
-    if tally.targets.num_missed:
-        parts.append(f"below target {tally.targets.num_missed:,}")
+    if tally.reach.num_missed:
+        parts.append(f"below target {tally.reach.num_missed:,}")
     if tally.num_held:
         parts.append(f"{tally.num_held:,} of them held back")
     if tally.photos_per_s:
@@ -160,7 +160,7 @@ def summary_lines(outcome: RunOutcome) -> list[str]:
     counts = ", ".join(f"{status} {number:,}" for status, number in sorted(outcome.counts.items()))
     lines = [
         f"run {outcome.run_id}: {counts or 'nothing to do'}; "
-        + (f"{NONE_REACHED}; " if outcome.targets.all_missed else "")
+        + (f"{NONE_REACHED}; " if outcome.reach.all_missed else "")
         + f"{format_duration(outcome.seconds)}"
         + (f", {outcome.photos_per_s:.2g} photos/s" if outcome.photos_per_s else "")
     ]
@@ -168,8 +168,10 @@ def summary_lines(outcome: RunOutcome) -> list[str]:
         f"deferred by {cause}: {format_count(number, 'set')}"
         for cause, number in sorted(outcome.causes.items())
     ]
-    if text := target_text(outcome.targets):
+    if text := target_text(outcome.reach):
         lines.append(f"target likeness {text}")
+    if text := left_out_text(outcome.reach):
+        lines.append(f"left out: {text}, seen and not protected")
     lines += outcome.shortfalls
     lines += _known_lines(outcome)
     if outcome.passed_over:
@@ -269,8 +271,8 @@ class _LivePicture:
         table = Table.grid(padding=(0, 2))
         for status, number in sorted(tally.statuses.items()):
             table.add_row(status, f"{number:,}")
-        if tally.targets.num_missed:
-            table.add_row("below target", f"{tally.targets.num_missed:,}")
+        if tally.reach.num_missed:
+            table.add_row("below target", f"{tally.reach.num_missed:,}")
         for cause, number in sorted(tally.causes.items()):
             table.add_row(f"deferred ({cause})", format_count(number, "set"))
         bar = ProgressBar(max(1, tally.plan.num_photos), tally.num_photos, width=40)

@@ -25,12 +25,12 @@ from prometheus_client.registry import Collector
 from pipeline.errors import ConfigurationError, EnvironmentTrouble
 from pipeline.manifest_row import RowStatus
 from pipeline.options import PlanCounts, RunOutcome
+from pipeline.reach import Reach
 from pipeline.reasons import PASSED_OVER
 from pipeline.reporting.labelled import LabelledSeries
-from pipeline.reporting.reporter import NO_TARGETS, Reporter
+from pipeline.reporting.reporter import NO_REACH, Reporter
 from pipeline.reporting.tally import Tally
 from pipeline.storage import traffic
-from pipeline.targets import TargetCounts
 
 _SET_SECONDS = (1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600)
 _AGE_SECONDS = (60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86400, 3 * 86400, 7 * 86400)
@@ -94,6 +94,12 @@ class RunMetrics(Reporter):
             "dladiff_encoder_target_photos",
             "The same for one encoder of those in the loss.",
             ["encoder", "reached"],
+            registry=own,
+        )
+        self._left_out = Counter(
+            "dladiff_faces_left_out",
+            "Faces that were seen and are not protected, by cause.",
+            ["cause"],
             registry=own,
         )
         self._gpu_seconds = Counter(
@@ -207,20 +213,22 @@ class RunMetrics(Reporter):
         seconds: float,
         gpu_seconds: float = 0.0,
         ages_s: Sequence[float] = (),
-        targets: TargetCounts = NO_TARGETS,
+        reach: Reach = NO_REACH,
     ) -> None:
         for status, number in statuses.items():
             self._decided.labels(status=status).inc(number)
-        self._count_targets(targets)
+        self._count_reach(reach)
         self._gpu_seconds.inc(gpu_seconds)
         self._set_seconds.observe(seconds)
         self._observe(ages_s)
 
-    def _count_targets(self, targets: TargetCounts) -> None:
-        self._targets.labels(reached="yes").inc(targets.num_met)
-        self._targets.labels(reached="no").inc(targets.num_missed)
-        for encoder in targets.encoders:
-            met, missed = targets.met_by.get(encoder, 0), targets.missed_by.get(encoder, 0)
+    def _count_reach(self, reach: Reach) -> None:
+        self._targets.labels(reached="yes").inc(reach.num_met)
+        self._targets.labels(reached="no").inc(reach.num_missed)
+        for cause, number in reach.left_out.items():
+            self._left_out.labels(cause=cause).inc(number)
+        for encoder in reach.encoders:
+            met, missed = reach.met_by.get(encoder, 0), reach.missed_by.get(encoder, 0)
             self._encoder_targets.labels(encoder=encoder, reached="yes").inc(met)
             self._encoder_targets.labels(encoder=encoder, reached="no").inc(missed)
 

@@ -7,9 +7,9 @@ the folders that a person has to open.
 from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.options import PlanCounts, RunOutcome
-from pipeline.targets import TargetCounts
+from pipeline.reach import Reach
 
-NO_TARGETS = TargetCounts()
+NO_REACH = Reach()
 
 
 class Reporter:
@@ -30,7 +30,7 @@ class Reporter:
         seconds: float,
         gpu_seconds: float = 0.0,
         ages_s: Sequence[float] = (),
-        targets: TargetCounts = NO_TARGETS,
+        reach: Reach = NO_REACH,
     ) -> None:
         """One photo set is decided, and published unless it is ``held`` back.
 
@@ -39,7 +39,7 @@ class Reporter:
             seconds: Wall seconds the worker spent on the set.
             gpu_seconds: Seconds of that on an accelerator.
             ages_s: Where known, seconds since each published photo was uploaded.
-            targets: Which photos of the set reached their target.
+            reach: What the set reached, and whom it leaves out.
         """
 
     def worked(self, stage_seconds: Mapping[str, float]) -> None:
@@ -88,10 +88,10 @@ class Reporters(Reporter):
         seconds: float,
         gpu_seconds: float = 0.0,
         ages_s: Sequence[float] = (),
-        targets: TargetCounts = NO_TARGETS,
+        reach: Reach = NO_REACH,
     ) -> None:
         for reporter in self._reporters:
-            reporter.set_decided(statuses, seconds, gpu_seconds, ages_s, targets)
+            reporter.set_decided(statuses, seconds, gpu_seconds, ages_s, reach)
 
     def worked(self, stage_seconds: Mapping[str, float]) -> None:
         for reporter in self._reporters:

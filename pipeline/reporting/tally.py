@@ -8,8 +8,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.options import PlanCounts, RunOutcome
-from pipeline.reporting.reporter import NO_TARGETS, Reporter
-from pipeline.targets import TargetCounts
+from pipeline.reach import Reach
+from pipeline.reporting.reporter import NO_REACH, Reporter
 
 _WINDOW_SETS = 32
 """Throughput is that of so many last sets, so that an early stall does not spoil the estimate."""
@@ -26,7 +26,7 @@ class Tally(Reporter):
         self.stage_name = "starting"
         self.statuses: Counter[str] = Counter()
         self.causes: Counter[str] = Counter()
-        self.targets = NO_TARGETS
+        self.reach = NO_REACH
         self.num_sets = 0
         self.num_held = 0
         self.gpu_seconds = 0.0
@@ -45,10 +45,10 @@ class Tally(Reporter):
         seconds: float,
         gpu_seconds: float = 0.0,
         ages_s: Sequence[float] = (),
-        targets: TargetCounts = NO_TARGETS,
+        reach: Reach = NO_REACH,
     ) -> None:
         self.statuses.update(statuses)
-        self.targets += targets
+        self.reach += reach
         self.num_sets += 1
         self.gpu_seconds += gpu_seconds
         self._recent.append((self._clock(), sum(statuses.values())))

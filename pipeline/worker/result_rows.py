@@ -5,7 +5,13 @@ from dataclasses import asdict, replace
 from dladiff.config import MethodSettings
 from dladiff.results import Face, PhotoResult, SetResult
 from pipeline.images.files import DecodedPhoto
-from pipeline.manifest_row import CosineColumn, FaceColumn, ManifestRow
+from pipeline.manifest_row import (
+    PROTECTED_STATUSES,
+    CosineColumn,
+    FaceColumn,
+    LeftOutColumn,
+    ManifestRow,
+)
 from pipeline.reasons import Reason
 from pipeline.records import PhotoSet, photo_row
 from pipeline.worker.set_inputs import WholePhoto
@@ -21,7 +27,9 @@ def result_row(
     coding_notes: tuple[str, ...] = (),
 ) -> ManifestRow:
     """The row of a photo that the method has seen."""
-    reason = None if result.reason is None else Reason(result.reason)
+    left_out = [LeftOutColumn(cause, number) for cause, number in result.left_out.items()]
+    detail = ", ".join(f"{each.cause} {each.number}" for each in left_out)
+    reason = None if result.reason is None else Reason(result.reason, detail)
     row = replace(
         photo_row(photo.source, result.status, photo_set, reason),
         source_sha256=photo.sha256,
@@ -33,6 +41,7 @@ def result_row(
         source_notes=[*decoded.notes, *(coding_notes if result.image is not None else ())],
         num_faces=len(result.faces),
         faces=[_face(face) for face in result.faces],
+        faces_left_out=left_out,
         max_change_levels=result.max_change_levels,
         coded_change_levels=result.coded_change_levels,
         max_change_levels_outside_faces=result.max_change_levels_outside_faces,
@@ -49,8 +58,9 @@ def result_row(
 
 def _with_budgets(row: ManifestRow, method: MethodSettings) -> ManifestRow:
     """Adds the budgets that were used."""
-    layer1 = method.layer1.enabled and row.status in ("protected", "layer1_only")
-    layer2 = method.layer2.enabled and row.status in ("protected", "layer2_only")
+    has_image = row.status in PROTECTED_STATUSES
+    layer1 = method.layer1.enabled and has_image and row.status != "layer2_only"
+    layer2 = method.layer2.enabled and has_image and row.status != "layer1_only"
     return replace(
         row,
         epsilon_finetune_levels=method.layer1.epsilon_levels if layer1 else 0.0,

@@ -11,7 +11,7 @@ import torch
 from dladiff.config import SurrogateSettings
 from dladiff.diffusion.checkpoint import load_autoencoder
 from dladiff.encoders.identity_encoders import IdentityEncoder
-from dladiff.face_detection import FaceDetector
+from dladiff.face_detection import FaceDetector, FoundFaces
 from dladiff.image_values import Image
 from dladiff.measurement import handle, measure_photo
 from dladiff.models import ProtectionModels
@@ -20,6 +20,9 @@ from dladiff.results import Face
 
 class NothingFound:
     """A detector that a perturbation has blinded."""
+
+    def find(self, image: Image) -> FoundFaces:
+        return FoundFaces([])
 
     def detect(self, image: Image) -> list[Face]:
         return []

@@ -12,12 +12,12 @@ from pipeline.output.fold import Fold
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.lock import LockLostError, OutputLock
 from pipeline.output.manifest import read_manifest
+from pipeline.reach import Reach
 from pipeline.reasons import Reason
 from pipeline.records import CommitRecord, PhotoSet, StagedRow, photo_row
-from pipeline.reporting.reporter import NO_TARGETS, Reporter, Reporters
+from pipeline.reporting.reporter import NO_REACH, Reporter, Reporters
 from pipeline.reporting.tally import Tally
 from pipeline.storage.store import Store
-from pipeline.targets import TargetCounts
 from pipeline.worker.settings import SetOutcome
 from tests.pipeline.mini_run import done_record, photo_set, protect, source_photo
 
@@ -38,7 +38,7 @@ class Heard(Reporter):
         seconds: float,
         gpu_seconds: float = 0.0,
         ages_s: Sequence[float] = (),
-        targets: TargetCounts = NO_TARGETS,
+        reach: Reach = NO_REACH,
     ) -> None:
         self.decided.append(dict(statuses))
 

@@ -75,7 +75,7 @@ def take_stranger_away(
         ValueError: If the checkpoint shows no face.
     """
     cost = Cost()
-    subjects = [Subject(photo, models.detector.detect(photo.image)) for photo in photos]
+    subjects = [Subject.seen_by(models.detector, photo) for photo in photos]
     with_faces = [subject for subject in subjects if subject.faces]
     if with_faces:
         stranger = sampled_identity(models, diffusion, stranger_seed)

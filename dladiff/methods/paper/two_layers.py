@@ -74,7 +74,7 @@ def _layer1(
     from dladiff.methods.paper.adft import open_finetuning_defense
 
     missing = max(0, config.max_reference_photos - len(subjects))
-    others = [Subject(photo, models.detector.detect(photo.image)) for photo in references]
+    others = [Subject.seen_by(models.detector, photo) for photo in references]
     with open_finetuning_defense(
         photos=[subject.grid(models) for subject in subjects],
         references=[subject.grid(models) for subject in others[:missing]],

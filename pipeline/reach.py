@@ -1,4 +1,4 @@
-"""How many protected photos reached the likeness that was asked for, and by which encoder not.
+"""How far protection reached: the likeness that was asked for, and the faces that were left out.
 
 Knows rows of the manifest; names nobody.
 """
@@ -10,13 +10,14 @@ from typing import Self
 
 from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 
-TARGET_COLUMNS = ("status", "target_met", "target_cosine", "identity_cosines")
-"""Columns of the manifest that ``TargetCounts`` reads."""
+REACH_COLUMNS = ("status", "target_met", "target_cosine", "identity_cosines", "faces_left_out")
+"""Columns of the manifest that ``Reach`` reads."""
 
 
 @dataclass(frozen=True)
-class TargetCounts:
-    """Protected photos with a face, which alone have a target, by whether they reached it."""
+class Reach:
+    """Protected photos with a face, which alone have a target, by whether they reached it; and the
+    faces of photos that were seen and are not protected."""
 
     num_met: int = 0
     num_missed: int = 0
@@ -28,12 +29,19 @@ class TargetCounts:
     missed_by: Mapping[str, int] = field(default_factory=dict)
     """Photos whose likeness is above it. Rows of earlier versions do not say which target they
     had: they are counted as photos, not by encoder."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Faces by cause (``dladiff.results.LeftOutCause``), of photos without any protection too."""
+    num_left_out_photos: int = 0
+    """Photos with such faces."""
 
     @classmethod
     def of(cls, rows: Iterable[ManifestRow]) -> Self:
-        """Counts rows that have ``TARGET_COLUMNS``."""
+        """Counts rows that have ``REACH_COLUMNS``."""
         numbers, met_by, missed_by = Counter[str](), Counter[str](), Counter[str]()
+        left_out = Counter[str]()
         for row in rows:
+            numbers["left_out"] += bool(row.faces_left_out)
+            left_out.update({each.cause: each.number for each in row.faces_left_out or ()})
             if row.status not in PROTECTED_STATUSES or row.target_met is None:
                 continue
             numbers["met" if row.target_met else "missed"] += 1
@@ -44,7 +52,13 @@ class TargetCounts:
             missed_by.update(above)
             met_by.update(_judging(row) - above)
         return cls(
-            numbers["met"], numbers["missed"], numbers["face_lost"], dict(met_by), dict(missed_by)
+            numbers["met"],
+            numbers["missed"],
+            numbers["face_lost"],
+            dict(met_by),
+            dict(missed_by),
+            dict(left_out),
+            numbers["left_out"],
         )
 
     @property
@@ -71,22 +85,26 @@ class TargetCounts:
         """Whether a smaller share than this reached the target."""
         return self.share_met is not None and self.share_met < min_share
 
-    def __add__(self, other: "TargetCounts") -> "TargetCounts":
-        return TargetCounts(
+    def __add__(self, other: "Reach") -> "Reach":
+        return Reach(
             self.num_met + other.num_met,
             self.num_missed + other.num_missed,
             self.num_face_lost + other.num_face_lost,
             dict(Counter(self.met_by) + Counter(other.met_by)),
             dict(Counter(self.missed_by) + Counter(other.missed_by)),
+            dict(Counter(self.left_out) + Counter(other.left_out)),
+            self.num_left_out_photos + other.num_left_out_photos,
         )
 
-    def __sub__(self, other: "TargetCounts") -> "TargetCounts":
-        return TargetCounts(
+    def __sub__(self, other: "Reach") -> "Reach":
+        return Reach(
             self.num_met - other.num_met,
             self.num_missed - other.num_missed,
             self.num_face_lost - other.num_face_lost,
             dict(Counter(self.met_by) - Counter(other.met_by)),
             dict(Counter(self.missed_by) - Counter(other.missed_by)),
+            dict(Counter(self.left_out) - Counter(other.left_out)),
+            self.num_left_out_photos - other.num_left_out_photos,
         )
 
 

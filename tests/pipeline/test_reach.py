@@ -2,25 +2,28 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from pipeline.cli import app
 from pipeline.inspection.status import read_status, status_lines
 from pipeline.inspection.summary import summary_table
-from pipeline.manifest_row import CosineColumn, ManifestRow
+from pipeline.manifest_row import CosineColumn, LeftOutColumn, ManifestRow
 from pipeline.options import PlanCounts, RunOutcome
 from pipeline.output.fold import Fold
+from pipeline.output.manifest import newest_rows
 from pipeline.output.runs import finish_run
+from pipeline.reach import Reach
 from pipeline.reporting.displays import plan_line, progress_line, summary_lines
 from pipeline.reporting.metrics import RunMetrics
+from pipeline.reporting.reach_words import target_text
 from pipeline.reporting.tally import Tally
-from pipeline.reporting.target_words import target_text
 from pipeline.storage.store import open_store
-from pipeline.targets import TargetCounts
 from tests.pipeline.protected_album import ProtectedAlbum
-from tests.sample_photos import face_album
+from tests.sample_photos import encode, face_album, face_images, write_album
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
 
@@ -52,15 +55,15 @@ ROWS = [
 
 
 def test_photos_are_counted_whole_and_by_the_encoders_of_the_loss() -> None:
-    counts = TargetCounts.of(ROWS)
+    counts = Reach.of(ROWS)
     assert (counts.num_met, counts.num_missed, counts.num_face_lost) == (1, 3, 1)
     assert (counts.met_by, counts.missed_by) == (
         {"sface": 3, "dlib": 2},
         {"sface": 1, "dlib": 2},
     )
     assert counts.share_met == 0.25
-    assert TargetCounts.of(ROWS[:2]) + TargetCounts.of(ROWS[2:]) == counts
-    assert counts - TargetCounts.of(ROWS[2:]) == TargetCounts.of(ROWS[:2])
+    assert Reach.of(ROWS[:2]) + Reach.of(ROWS[2:]) == counts
+    assert counts - Reach.of(ROWS[2:]) == Reach.of(ROWS[:2])
     assert target_text(counts) == (
         "reached by 1 of 4 photos (dlib 2, sface 3); 3 are protected less than asked for, "
         "in 1 of them a face is not found again"
@@ -68,22 +71,22 @@ def test_photos_are_counted_whole_and_by_the_encoders_of_the_loss() -> None:
 
 
 def test_rows_of_earlier_versions_are_counted_as_photos() -> None:
-    counts = TargetCounts.of(replace(each, target_cosine=None) for each in ROWS)
+    counts = Reach.of(replace(each, target_cosine=None) for each in ROWS)
     assert (counts.num_met, counts.num_missed, counts.encoders) == (1, 3, [])
 
 
 def test_without_any_face_there_is_no_target_and_no_word_of_it() -> None:
-    counts = TargetCounts.of(ROWS[4:])
+    counts = Reach.of(ROWS[4:])
     assert (counts.share_met, counts.all_missed, target_text(counts)) == (None, False, None)
     assert not counts.is_below(1.0)
 
 
 def test_the_last_lines_say_who_missed_and_the_first_one_if_all_did() -> None:
-    outcome = RunOutcome("r1", 0, {"protected": 5}, seconds=60, targets=TargetCounts.of(ROWS))
+    outcome = RunOutcome("r1", 0, {"protected": 5}, seconds=60, reach=Reach.of(ROWS))
     first, target = summary_lines(outcome)
     assert first == "run r1: protected 5; 1 min 00 s"
     assert target.startswith("target likeness reached by 1 of 4 photos (dlib 2, sface 3)")
-    below = replace(outcome, targets=TargetCounts.of(ROWS[1:3]), shortfalls=("too few",))
+    below = replace(outcome, reach=Reach.of(ROWS[1:3]), shortfalls=("too few",))
     assert summary_lines(below) == [
         "run r1: protected 5; NONE reached the target likeness; 1 min 00 s",
         "target likeness reached by 0 of 2 photos (dlib 0, sface 1); 2 are protected less than "
@@ -97,7 +100,7 @@ def test_progress_and_metrics_count_them_while_the_run_works() -> None:
     metrics = RunMetrics(tally, "a")
     tally.started(PlanCounts(num_photos=9, num_sets=2))
     for listener in (tally, metrics):
-        listener.set_decided({"protected": 5}, seconds=1, targets=TargetCounts.of(ROWS))
+        listener.set_decided({"protected": 5}, seconds=1, reach=Reach.of(ROWS))
     assert "below target 3" in progress_line(tally)
     text = metrics.to_prom_text()
     assert 'dladiff_target_photos_total{output="a",reached="yes"} 1.0' in text
@@ -129,7 +132,7 @@ def half(tmp_path: Path) -> ProtectedAlbum:
     album.commit(
         "run-2", album.sets[1], target_met=False, target_cosine=0.1, identity_cosines=missed
     )
-    assert read_status(album.store, "run-2").targets.missed_by == {"sface": 2}
+    assert read_status(album.store, "run-2").reach.missed_by == {"sface": 2}
     Fold(album.store, "run-2")()
     finish_run(album.store, "run-2", {"exit_code": 0})
     return album
@@ -171,6 +174,63 @@ def test_explain_says_it_where_it_says_protected(half: ProtectedAlbum) -> None:
 def test_plan_counts_photos_that_stay_below(half: ProtectedAlbum) -> None:
     arguments = ("plan", str(half.input), str(half.output), "--on-method-change", "keep")
     assert "below target 2" in dladiff(*arguments).stdout
+
+
+def test_faces_left_out_are_counted_by_cause_in_every_summary(half: ProtectedAlbum) -> None:
+    half.begin("run-3", half.sets[:1])
+    left_out = [LeftOutColumn("too_many", 13), LeftOutColumn("too_small", 2)]
+    reason = "faces_left_out: too_many 13, too_small 2"
+    columns: dict[str, Any] = {
+        "status": "partly_protected",
+        "reason": reason,
+        "faces_left_out": left_out,
+    }
+    half.commit("run-3", half.sets[0], **columns)
+    Fold(half.store, "run-3")()
+    finish_run(half.store, "run-3", {"exit_code": 0})
+    told = "30 faces in 2 photos (too many 26, too small 4)"
+    status = dladiff("status", str(half.output)).stdout
+    assert f"left out    {told}" in status
+    assert "decided     partly_protected 2" in status
+    verified = dladiff("verify", str(half.output), str(half.input))
+    assert verified.exit_code == 0
+    assert f"left out    {told}" in verified.stdout
+    assert verified.stdout.splitlines()[-1] == (
+        "found       nothing wrong with the files; 2 below target, 2 with faces left out"
+    )
+    rows = [each for each in newest_rows(half.store) if each.status == "partly_protected"]
+    assert dict(summary_table(rows))["faces left out"] == told
+    explained = dladiff("explain", str(half.output), "ann/1.jpg").stdout
+    assert "It is protected in part: faces were seen in it that are not protected" in explained
+    assert "too_many 13" in explained
+    tally = Tally()
+    metrics = RunMetrics(tally)
+    metrics.set_decided({"partly_protected": 2}, seconds=1, reach=Reach.of(rows))
+    assert 'dladiff_faces_left_out_total{cause="too_many"} 26.0' in metrics.to_prom_text()
+
+
+@pytest.mark.slow
+def test_the_command_says_whom_it_left_out_of_a_group(tmp_path: Path) -> None:
+    (portrait,) = face_images(1)
+    both = np.concatenate([portrait, portrait[:, ::-1]], axis=1)
+    album = write_album(tmp_path / "in", {"ann/both.png": encode(both, "PNG")})
+    few = ("layer2.num_steps=2", "layer2.encoders=[{name: sface, kind: sface}]", "workers=1")
+    settings = [part for each in (*few, "detector.max_faces=1") for part in ("--set", each)]
+    output = str(tmp_path / "out")
+    command = ("protect", str(album), output, "--preset", "zero-shot", "--canary", "0", *settings)
+    done = dladiff(*command)
+    assert done.exit_code == 0, done.output
+    assert "partly_protected 1" in done.stdout
+    assert "left out: 1 face in 1 photo (too many 1), seen and not protected" in done.stdout
+    (row,) = newest_rows(open_store(output))
+    assert (row.status, row.reason) == ("partly_protected", "faces_left_out: too_many 1")
+    assert row.epsilon_zeroshot_levels == 11
+    assert dladiff("verify", output, str(album)).exit_code == 0
+    more = [part.replace("max_faces=1", "max_faces=2") for part in command]
+    again = ("--on-method-change", "keep", "--reprotect", "status=partly_protected")
+    assert "protected 1" in dladiff(*more, *again).stdout
+    (row,) = newest_rows(open_store(output))
+    assert (row.status, row.num_faces, row.faces_left_out) == ("protected", 2, [])
 
 
 @pytest.mark.slow
