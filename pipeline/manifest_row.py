@@ -62,12 +62,16 @@ class CosineColumn:
     after_handling: float | None
 
 
+LEFT_OUT_CAUSES = ("too_many", "too_small", "low_score")
+"""Why a face that was seen is not protected, as ``dladiff.results.LeftOutCause`` says."""
+
+
 @dataclass(frozen=True)
 class LeftOutColumn:
     """Faces that were seen and are not protected, for one cause."""
 
     cause: str
-    """``too_many``, ``too_small`` or ``low_score``, see ``dladiff.results.LeftOutCause``."""
+    """One of ``LEFT_OUT_CAUSES``."""
     number: int
 
 

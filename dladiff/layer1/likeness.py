@@ -159,6 +159,10 @@ class AutoencoderLikeness:
         index = person if step % 2 == 0 else (step // 2) % len(faces)
         template = autoencoder.aligned_template
         view = draw_view(instance.photo, kind, faces[index], template, side, generator)
+        if not _faces_in(view, photo, 0, side):
+            # Small in the whole photo, beside the part that was drawn, or cut by its edge: such a
+            # step would have no gradient. The aligned view always shows its face.
+            view = draw_view(instance.photo, "template", faces[index], template, side, generator)
         handling = draw_photometric(self.transforms, generator)
         height, width = leaf.shape[-2:]
         left, top, right, bottom = view.extent((height, width), side)

@@ -23,7 +23,7 @@ from prometheus_client.exposition import start_http_server
 from prometheus_client.registry import Collector
 
 from pipeline.errors import ConfigurationError, EnvironmentTrouble
-from pipeline.manifest_row import RowStatus
+from pipeline.manifest_row import LEFT_OUT_CAUSES, RowStatus
 from pipeline.options import PlanCounts, RunOutcome
 from pipeline.reach import Reach
 from pipeline.reasons import PASSED_OVER
@@ -102,6 +102,8 @@ class RunMetrics(Reporter):
             ["cause"],
             registry=own,
         )
+        for cause in LEFT_OUT_CAUSES:
+            self._left_out.labels(cause=cause)
         self._gpu_seconds = Counter(
             "dladiff_gpu_seconds", "Seconds of accelerator work of decided sets.", registry=own
         )

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Iterator
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -17,7 +18,8 @@ from dladiff.layer2 import photo_likeness
 from dladiff.layer2.photo_likeness import PhotoLikeness
 from dladiff.models import ProtectionModels
 from dladiff.protect import protect_photo_set
-from dladiff.results import Cost, Photo
+from dladiff.results import Cost, LeftOutCause, Photo
+from pipeline.manifest_row import LEFT_OUT_CAUSES
 
 NUM_PEOPLE, COLUMNS = 60, 10
 
@@ -168,3 +170,7 @@ def test_masks_of_many_faces_are_never_in_memory_together() -> None:
     budget = budget_map(torch.full((1, 3, 40, 40), 0.5), 1.0, 5.0, masks(), flat)
     assert isinstance(budget, torch.Tensor)
     assert torch.allclose(budget, torch.tensor(5 / 255))
+
+
+def test_causes_are_named_alike_in_the_method_and_in_the_manifest() -> None:
+    assert get_args(LeftOutCause) == LEFT_OUT_CAUSES

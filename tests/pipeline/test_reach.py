@@ -204,7 +204,7 @@ def test_faces_left_out_are_counted_by_cause_in_every_summary(half: ProtectedAlb
     assert "It is protected in part: faces were seen in it that are not protected" in explained
     assert "too_many 13" in explained
     tally = Tally()
-    metrics = RunMetrics(tally)
+    metrics = RunMetrics(tally, "a")
     metrics.set_decided({"partly_protected": 2}, seconds=1, reach=Reach.of(rows))
     assert 'dladiff_faces_left_out_total{cause="too_many"} 26.0' in metrics.to_prom_text()
 

@@ -158,6 +158,24 @@ def test_steps_lower_the_likeness_of_a_turned_a_small_and_a_second_face(
     photo.instance.ascent.require_live("group")
 
 
+@pytest.mark.parametrize("kind", ["whole", "face"])
+@pytest.mark.parametrize(
+    "place", [(40.0, 20.0, 6.0), (2.0, 20.0, 30.0), (-9.0, 20.0, 30.0)], ids=["tiny", "edge", "cut"]
+)
+def test_a_view_without_a_learnable_face_becomes_an_aligned_one_instead_of_a_dead_step(
+    autoencoder: Autoencoder,
+    encoder: IdentityEncoder,
+    kind: ViewKind,
+    place: tuple[float, float, float],
+) -> None:
+    loss = likeness(autoencoder, encoder, kind)
+    photo = known("far away", 4, [a_face(*place)])
+    for step in range(6):  # whole views are drawn anywhere along the long side
+        (gradient,), cosines = loss.gradients([photo], step)
+        assert float(gradient.abs().max()) > 0
+        assert torch.isfinite(cosines).all()
+
+
 def test_mixtures_reach_every_photo_and_count_as_rows_of_the_decoder(
     autoencoder: Autoencoder, encoder: IdentityEncoder
 ) -> None:
