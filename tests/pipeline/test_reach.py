@@ -206,7 +206,9 @@ def test_faces_left_out_are_counted_by_cause_in_every_summary(half: ProtectedAlb
     tally = Tally()
     metrics = RunMetrics(tally, "a")
     metrics.set_decided({"partly_protected": 2}, seconds=1, reach=Reach.of(rows))
-    assert 'dladiff_faces_left_out_total{cause="too_many"} 26.0' in metrics.to_prom_text()
+    assert (
+        'dladiff_faces_left_out_total{cause="too_many",output="a"} 26.0' in metrics.to_prom_text()
+    )
 
 
 @pytest.mark.slow
