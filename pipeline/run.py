@@ -39,6 +39,7 @@ from pipeline.planning.decisions import DecisionRules
 from pipeline.planning.identity_keys import record_identity_keys
 from pipeline.planning.output_format import in_format_of, kept_format_note, record_format
 from pipeline.planning.plan import Plan
+from pipeline.planning.weaker import weaker_than_preset
 from pipeline.pool import Pool
 from pipeline.records import CommitRecord
 from pipeline.reporting.labelled import output_label
@@ -132,6 +133,8 @@ def run_protection(
         )
         stack.callback(driver.close)
         reporter.started(plan.summary())
+        if plan.photo_sets and (weaker := weaker_than_preset(config.method)):
+            reporter.message(weaker)
         if plan.catalog_report.denied:
             reporter.denied(plan.catalog_report.denied)
         message = None

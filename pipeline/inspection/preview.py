@@ -27,6 +27,7 @@ from pipeline.planning.estimate import (
 from pipeline.planning.output_format import in_format_of, kept_format_note
 from pipeline.planning.plan import Plan
 from pipeline.planning.prices import Prices, count_requests
+from pipeline.planning.weaker import weaker_than_preset
 from pipeline.reasons import passed_over_text
 from pipeline.reporting.words import format_bytes, format_count, format_duration
 from pipeline.storage.store import Store, open_store
@@ -143,7 +144,8 @@ def preview_run(
         money=money,
         num_looked_at=plan.catalog_report.num_looked_at,
         ignored_extensions=dict(plan.catalog_report.ignored_extensions),
-        notes=_catalog_notes(plan.catalog_report)
+        notes=[*filter(None, [weaker_than_preset(config.method)])]
+        + _catalog_notes(plan.catalog_report)
         + ([] if format_note is None else [format_note])
         + _output_notes(len(unfinished), sum(record.num_photos for record in waiting)),
     )

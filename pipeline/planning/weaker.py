@@ -1,0 +1,45 @@
+"""Settings that make protection weaker than the preset they start from, in words for a person."""
+
+from typing import Any
+
+from dladiff.config import MethodSettings, preset_settings
+
+_LESS_IS_WEAKER = (
+    "layer1.enabled",
+    "layer1.epsilon_levels",
+    "layer1.likeness.enabled",
+    "layer1.likeness.num_steps",
+    "layer1.likeness.finishing_steps",
+    "layer1.likeness.surroundings_levels",
+    "layer2.enabled",
+    "layer2.epsilon_levels",
+    "layer2.num_steps",
+    "masking.floor_share",
+    "detector.max_faces",
+)
+_MORE_IS_WEAKER = ("layer2.target_cosine", "detector.min_size_px", "detector.min_score")
+
+
+def weaker_than_preset(method: MethodSettings) -> str | None:
+    """``layer2.num_steps 2 instead of 80``, and so on, as a sentence; None: nothing is weaker."""
+    preset = preset_settings(method.preset)
+    found = []
+    for sign, paths in ((1, _LESS_IS_WEAKER), (-1, _MORE_IS_WEAKER)):
+        for path in paths:
+            here, usual = _value(method, path), _value(preset, path)
+            if sign * float(here) < sign * float(usual):
+                found.append(f"{path} {_text(here)} instead of {_text(usual)}")
+    if not found:
+        return None
+    return f"protection is weaker than preset {method.preset}: {', '.join(found)}"
+
+
+def _value(settings: Any, path: str) -> float:
+    for name in path.split("."):
+        settings = getattr(settings, name)
+    assert isinstance(settings, (int, float)), path
+    return settings
+
+
+def _text(value: float) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
