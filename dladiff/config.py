@@ -183,10 +183,11 @@ class LikenessSettings(Settings):
     """Mean signed step; it falls linearly from twice to nearly none, so that the last steps
     settle instead of flickering within the budget."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    visibility_decay: Annotated[float, Field(ge=0, le=8)] = 0.0
-    """0: signed steps, which use the whole budget. Above: steps in proportion to the gradient, each
-    followed by a decay of this strength of what the eye sees best, creases and blotches of colour.
-    Raising it shows less and protects less [X, measured on one person: docs/archive/tried.md]."""
+    visibility_jod: Annotated[float, Field(ge=5, le=9.95)] | None = 9.3
+    """What each face keeps of its looks, in JOD at twice its size (``face_visibility_jod``; 10: no
+    difference is seen). Steps go where they protect most for what they show, and the levels that
+    are used follow from the measure, face by face, within the budgets. Raising it shows less and
+    protects less. None: signed steps, which use the whole budget [X]."""
     surroundings_levels: Annotated[float, Field(ge=0, le=64)] = 3.0
     """Budget outside face masks, at most layer 1's: what lies around a face tells a model little
     about it and shows first. Inside, both layers' budgets add up."""
@@ -431,26 +432,9 @@ _PRESETS: dict[str, dict[str, object]] = {
             "surrogate": {"lora_rank": 8, "step0_steps": 60},
         },
     },
-    "discreet": {
-        "layer1": {
-            "epsilon_levels": 4.0,
-            # Small budgets leave zero-shot adapters more: every second step looks at the photo.
-            "likeness": {
-                "surroundings_levels": 2.0,
-                "photo_step_every": 2,
-                "finishing_steps": 48,
-            },
-        },
-        "layer2": {"epsilon_levels": 9.0},
-        "masking": {"floor_share": 0.4},
-    },
+    "discreet": {"layer1": {"likeness": {"visibility_jod": 9.6}}},
     "balanced": {},
-    "strong": {
-        "layer1": {
-            "likeness": {"num_steps": 90, "surroundings_levels": 7.0},
-        },
-        "masking": {"floor_share": 1.0},
-    },
+    "strong": {"layer1": {"likeness": {"visibility_jod": None}}},
     "paper": {
         "recognisers": [{"name": "sface", "kind": "sface"}],
         "layer1": {

@@ -18,6 +18,7 @@ from dladiff.identities import KnownPhoto
 from dladiff.image_values import levels_to_unit
 from dladiff.layer2.photo_likeness import PhotoLikeness
 from dladiff.own_losses import LikenessGradients
+from dladiff.visibility_control import VisibilityControl
 
 NUM_LOOKS = 10
 """Of each photo, over which the stop rule averages: a look is another view, handling and noise."""
@@ -71,6 +72,7 @@ def defend_likeness(
 ) -> int:
     """Takes all steps on all photos of a person, in place; fewer where the stop rule is met.
 
+    With a target of visibility what is seen of every face holds its steps back.
     Finishing steps, on the photo alone, come last: they only move faces that still ask for it.
 
     Args:
@@ -87,9 +89,11 @@ def defend_likeness(
         GradientError: If the gradient of a photo was zero or not finite.
     """
     rule, step_sizes = LikenessStop(settings.stop_cosine), all_step_sizes(settings)
+    visibility = VisibilityControl(photos, settings.visibility_jod)
     num_finishing = 0 if on_photo is None else settings.finishing_steps
     step = 0
     while step < len(step_sizes):
+        visibility.before_step(step)
         step_size = levels_to_unit(step_sizes[step])
         is_photo_step = step % settings.photo_step_every == settings.photo_step_every - 1
         if on_photo is not None and is_photo_step:
@@ -103,13 +107,17 @@ def defend_likeness(
             if rule.is_met():
                 step_sizes = settled(step_sizes, step + 1, settings.photo_step_every)
         step += 1
+        visibility.after_step(step)
         on_progress(step / (len(step_sizes) + num_finishing))
     if on_photo is not None:
         for number in range(num_finishing):
+            visibility.before_step(step + number)
             # Without momentum a face that asks for no more stays as it is.
             step_size = levels_to_unit(settings.step_size_levels * (1 - number / num_finishing))
             _step_on_photo(photos, on_photo.finishing, settings.num_steps + number, step_size, 0.0)
+            visibility.after_step(step + number + 1)
             on_progress((step + number + 1) / (step + num_finishing))
+    visibility.finish()
     for photo in photos:
         photo.instance.ascent.require_live(f"likeness, photo {photo.instance.photo.key}")
     return step

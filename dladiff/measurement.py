@@ -27,6 +27,7 @@ from dladiff.image_values import Crops, Image, image_to_tensor
 from dladiff.models import ProtectionModels
 from dladiff.quality import psnr_db, ssim
 from dladiff.results import Face, IdentityCosine
+from dladiff.visible_difference import worst_face_jod
 
 CropsOf = Callable[[IdentityEncoder], Crops]
 """The faces of one copy of a photo as an encoder reads them."""
@@ -49,6 +50,10 @@ class Measured:
     ssim: float
     lpips: float | None
     """None where its weights are not installed."""
+    face_visibility_jod: float | None
+    """Of the face that shows most, at twice its size; None without a face."""
+    face_visibility_jod_1x: float | None
+    """The same at its own size."""
     identity_cosines: list[IdentityCosine]
     model_likeness: list[IdentityCosine]
     """The same of what the checkpoint's autoencoder shows; empty without one or without a face."""
@@ -96,6 +101,8 @@ def measure_photo(
         psnr_db=psnr_db(clean, protected),
         ssim=ssim(clean, protected),
         lpips=None if models.lpips is None else models.lpips.between(clean, protected),
+        face_visibility_jod=worst_face_jod(clean, protected, faces, models.device),
+        face_visibility_jod_1x=worst_face_jod(clean, protected, faces, models.device, 1.0),
         identity_cosines=cosines,
         model_likeness=seen_by_model,
         target_met=target_met,

@@ -54,6 +54,8 @@ _FIRST_STEPS = 6
 """Steps whose mean magnitude says what a step of ordinary size is."""
 _LARGEST = 3.0
 """Of a value's step, in ordinary ones: few pixels would take all else."""
+_DECAY = 0.3
+"""Strength of the decay after each step in proportion [X, measured]."""
 
 
 def dead_gradient(gradient: Perturbation, may_vanish: bool = False) -> Float[Tensor, " batch"]:
@@ -104,9 +106,10 @@ class GradientAscent:
     """Decayed sum of earlier gradients; None before the first step with momentum."""
     num_dead_steps: Float[Tensor, " batch"] = field(default_factory=lambda: torch.zeros(1))
     """Steps whose gradient was zero or not finite; see ``require_live``."""
-    visibility_decay: float = 0.0
-    """0: signed steps. Above: steps in proportion to the gradient, each followed by a decay of the
-    bands that are seen best, of this strength (``visibility``)."""
+    restraint: Perturbation | None = None
+    """None: signed steps. Else steps in proportion to the gradient less this, in ordinary steps:
+    the direction in which what is seen grows; each is followed by a decay of the bands that are
+    seen best (``visibility``)."""
     first_magnitudes: list[Float[Tensor, ""]] = field(default_factory=list)
     """Mean magnitudes of the momentum at the first steps in proportion."""
 
@@ -152,34 +155,43 @@ class GradientAscent:
         if decay:
             former = torch.zeros_like(gradient) if self.momentum is None else self.momentum
             direction = self.momentum = accumulate(former, gradient, decay)
-        if self.visibility_decay:
-            self._step_in_proportion(direction, step_size, has_momentum=decay > 0)
+        if self.restraint is not None:
+            self._step_in_proportion(direction, step_size, self.restraint, has_momentum=decay > 0)
             return
         self.perturbation = signed_step(
             self.perturbation, direction, self.clean, step_size, self.epsilon
         )
 
     def _step_in_proportion(
-        self, direction: Perturbation, step_size: float, has_momentum: bool
+        self,
+        direction: Perturbation,
+        step_size: float,
+        restraint: Perturbation,
+        has_momentum: bool,
     ) -> None:
         """A step of ``step_size`` on average where the budget is whole, then the decay [X].
 
         Gradients that contradict each other make small steps of momentum, since the first ones set
         the scale; without momentum each step has its own scale.
         """
-        share = torch.ones_like(self.clean[:, :1]) * self.epsilon
-        share = share / share.amax().clamp_min(1e-30)
+        share = self.budget_share()
         magnitude = (direction.abs() * share).sum() / (3 * share.sum()).clamp_min(1e-30)
         if has_momentum:
             if len(self.first_magnitudes) < _FIRST_STEPS:
                 self.first_magnitudes.append(magnitude)
             magnitude = torch.stack(self.first_magnitudes).mean()
-        step = (direction / magnitude.clamp_min(1e-30)).clamp(-_LARGEST, _LARGEST) * share
-        moved = project(self.perturbation + step_size * step, self.clean, self.epsilon)
-        faded = fade_visible_bands(moved, share, self.visibility_decay)
+        wanted = (direction / magnitude.clamp_min(1e-30)).clamp(-_LARGEST, _LARGEST)
         # A face that asks for no more, and has no momentum, keeps what it has.
-        faded = torch.where(direction.abs().amax() > 0, faded, moved)
-        self.perturbation = project(faded, self.clean, self.epsilon)
+        asks = direction.abs().amax() > 0
+        step = asks * step_size * share * (wanted - restraint)
+        moved = project(self.perturbation + step, self.clean, self.epsilon)
+        faded = project(fade_visible_bands(moved, share, _DECAY), self.clean, self.epsilon)
+        self.perturbation = torch.where(asks, faded, moved)
+
+    def budget_share(self) -> Float[Tensor, "1 1 height width"]:
+        """Of the largest budget that any pixel has, in [0, 1]."""
+        share = torch.ones_like(self.clean[:, :1]) * self.epsilon
+        return share / share.amax().clamp_min(1e-30)
 
     def require_live(self, stage: str) -> None:
         """Refuses if any step so far had no usable gradient: no protection would result.

@@ -130,7 +130,6 @@ def take_likeness_away(
         generator = keyed_generator(config.seed, photo.key, "likeness", "start")
         start = levels_to_unit(likeness.step_size_levels)
         ascent = GradientAscent.begin(photo.clean, budget, start, generator)
-        ascent.visibility_decay = likeness.visibility_decay
         subject.instance = Instance(photo, ascent)
         if layer2.enabled:
             subject.faces = [

@@ -103,6 +103,10 @@ class PhotoResult:
     psnr_db: float | None = None
     ssim: float | None = None
     lpips: float | None = None
+    face_visibility_jod: float | None = None
+    """Of the face that shows most, at twice its size; None without a face."""
+    face_visibility_jod_1x: float | None = None
+    """The same at its own size."""
     identity_cosines: list[IdentityCosine] = field(default_factory=list)
     model_likeness: list[IdentityCosine] = field(default_factory=list)
     """The same of what the checkpoint's autoencoder shows: what fine-tuning learns from."""

@@ -127,6 +127,11 @@ class ManifestRow:
     psnr_db: float | None = _null("Re-read file against the original, dB.")
     ssim: float | None = _null("Structural similarity in [0, 1].")
     lpips: float | None = _null("LPIPS (AlexNet); null where its weights are not installed.")
+    face_visibility_jod: float | None = _null(
+        "Looks that the face keeps which shows most, at twice its size, in JOD of ColorVideoVDP; "
+        "10: no difference is seen."
+    )
+    face_visibility_jod_1x: float | None = _null("The same at its own size.")
     identity_cosines: list[CosineColumn] | None = _null("Clean against protected, per encoder.")
     model_likeness: list[CosineColumn] | None = _null(
         "Clean photo against what the checkpoint's autoencoder shows of it, per encoder: what "

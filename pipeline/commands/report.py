@@ -25,6 +25,17 @@ def report(
     num_photos: Annotated[
         int, typer.Option("--photos", min=1, max=64, help="How many photos to show.")
     ] = 4,
+    blind: Annotated[
+        int | None,
+        typer.Option(
+            "--blind",
+            metavar="N",
+            min=1,
+            max=400,
+            help="A page that shows N faces at twice their size, before and after in random order, "
+            "asks which is protected and whether you would publish it, and counts the answers.",
+        ),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Write a page or picture of some photos: original, protected, change x8.
@@ -34,4 +45,5 @@ def report(
     log_to_stderr(verbose)
     from pipeline.inspection.report import write_report
 
-    print(f"wrote {write_report(output_uri, to, num_photos)}")
+    written = write_report(output_uri, to, blind or num_photos, blind=blind is not None)
+    print(f"wrote {written}")

@@ -11,6 +11,7 @@ _LOW, _HIGH = -0.25, 1.25
 _COLOURS = ("#1668a8", "#c4501b", "#2a8a3e", "#8a3a9c", "#7a6a12", "#b0306a", "#3a7f86", "#555555")
 
 AXES: Sequence[tuple[str, Callable[[CurvePoint], float | None]]] = (
+    ("JOD of faces at twice their size, median", lambda point: point.face_visibility_jod),
     ("LPIPS, median", lambda point: point.lpips),
     ("PSNR in dB, median", lambda point: point.psnr_db),
     ("CPU seconds a photo", lambda point: point.cpu_seconds),

@@ -29,6 +29,8 @@ class CurvePoint:
     lpips: float | None
     """Median over the attacked photos, as the next."""
     psnr_db: float | None
+    face_visibility_jod: float | None
+    """Of faces at twice their size, median."""
     cpu_seconds: float | None
     """Per photo."""
 
@@ -55,6 +57,9 @@ def curve_points(
             judge=line.judge,
             lpips=visibility.get(line.condition, {}).get("lpips_median"),
             psnr_db=visibility.get(line.condition, {}).get("psnr_db_median"),
+            face_visibility_jod=visibility.get(line.condition, {}).get(
+                "face_visibility_jod_median"
+            ),
             cpu_seconds=cpu_seconds.get(line.condition),
         )
         for line in lines

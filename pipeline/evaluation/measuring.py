@@ -16,6 +16,7 @@ from dladiff.quality import (
     psnr_db,
     ssim,
 )
+from dladiff.visible_difference import worst_face_jod
 from pipeline.evaluation.cells import ChangeCell, MeasureCell
 from pipeline.evaluation.people import PhotoFile
 from pipeline.evaluation.records import Shelf, read_images, read_record
@@ -89,7 +90,7 @@ def _kernel_distance(device: str) -> KernelDistance | None:
 
 
 def measure_change(workplace: Workplace, cell: ChangeCell) -> dict[str, Any]:
-    """PSNR, SSIM and LPIPS of one photo's change.
+    """PSNR, SSIM and LPIPS of one photo's change, and the JOD that its faces keep.
 
     Raises:
         ValueError: If the two differ in size.
@@ -104,6 +105,9 @@ def measure_change(workplace: Workplace, cell: ChangeCell) -> dict[str, Any]:
         "psnr_db": psnr if np.isfinite(psnr) else None,
         "ssim": ssim(clean, protected),
         "lpips": None if lpips is None else lpips.between(clean, protected),
+        "face_visibility_jod": worst_face_jod(
+            clean, protected, models_of(workplace).detector.detect(clean), workplace.device
+        ),
         "max_change_levels": int(change.max()),
     }
 

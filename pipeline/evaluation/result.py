@@ -28,6 +28,7 @@ MAX_PEOPLE_SHOWN = 2
 MAX_FACES_SHOWN = 8
 _FACE_SIDE = 128
 
+JOD = "face_visibility_jod"
 Visibility = dict[str, dict[str, float | None]]
 
 
@@ -73,19 +74,21 @@ def facts(
 
 
 def visibility_of(out: Store, plan: EvaluationPlan) -> Visibility:
-    """Means of PSNR, SSIM and LPIPS, medians of two, and the largest change, by condition."""
+    """By condition: means of PSNR, SSIM, LPIPS and JOD, medians of three, and the worst of two."""
     visibility: Visibility = {}
     for condition in plan.conditions:
         cells = [cell for (_, name), of in plan.changes.items() if name == condition for cell in of]
         records = [record for cell in cells if (record := read_record(out, cell)) is not None]
         if records:
             visibility[condition] = {
-                name: mean_of_known([record[name] for record in records])
-                for name in ("psnr_db", "ssim", "lpips")
+                name: mean_of_known([record.get(name) for record in records])
+                for name in ("psnr_db", "ssim", "lpips", JOD)
             }
-            for name in ("psnr_db", "lpips"):
-                known = [record[name] for record in records if record[name] is not None]
+            for name in ("psnr_db", "lpips", JOD):
+                known = [record[name] for record in records if record.get(name) is not None]
                 visibility[condition][f"{name}_median"] = median(known) if known else None
+            jods = [record[JOD] for record in records if record.get(JOD) is not None]
+            visibility[condition][f"{JOD}_worst"] = min(jods, default=None)
             largest = max(record["max_change_levels"] for record in records)
             visibility[condition]["max_change_levels"] = float(largest)
     return visibility

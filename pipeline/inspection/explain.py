@@ -202,6 +202,12 @@ def _explain_measures(row: ManifestRow) -> list[str]:
         f"{row.max_change_levels_outside_faces} outside faces; "
         f"PSNR {_number(row.psnr_db, 1)} dB."
     ]
+    if row.face_visibility_jod is not None:
+        lines.append(
+            "Looks that its face keeps, of the face that shows most: "
+            f"{_number(row.face_visibility_jod, 2)} of 10 JOD at twice its size, "
+            f"{_number(row.face_visibility_jod_1x, 2)} at its own."
+        )
     lines += [SOURCE_NOTES.get(note, note) for note in row.source_notes or ()]
     for cosine in row.identity_cosines or ():
         kind = "held out" if cosine.held_out else "attacked"

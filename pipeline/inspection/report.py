@@ -13,6 +13,7 @@ from pipeline.errors import ConfigurationError, EnvironmentTrouble, PhotoError
 from pipeline.images.coding import decode_coded
 from pipeline.images.files import PhotoLimits, decode_photo
 from pipeline.inspection.before_after import BeforeAfter, before_after_png
+from pipeline.inspection.blind_test import FacePair, blind_page
 from pipeline.inspection.summary import SUMMARY_COLUMNS, summary_table
 from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output.audits import newest_audit
@@ -27,13 +28,16 @@ _PROMISE = (
 )
 
 
-def write_report(output_uri: str, target: Path, num_photos: int = 4) -> Path:
+def write_report(
+    output_uri: str, target: Path, num_photos: int = 4, *, blind: bool = False
+) -> Path:
     """Writes a before/after picture (``.png``) or a page with numbers and pictures (``.html``).
 
     Args:
         output_uri: OUTPUT with a manifest.
         target: File to write; replaced if it exists.
         num_photos: How many photos to show, of as many persons as there are.
+        blind: A page that asks which face of each photo is protected, instead.
 
     Returns:
         ``target``.
@@ -42,6 +46,8 @@ def write_report(output_uri: str, target: Path, num_photos: int = 4) -> Path:
         ConfigurationError: If the ending is another, the target lies in OUTPUT, or no protected
             photo can be compared with its original.
     """
+    if blind and target.suffix.lower() != ".html":
+        raise ConfigurationError(f"{target}: a blind test is a page, expected a name in .html")
     if target.suffix.lower() not in (".png", ".html"):
         raise ConfigurationError(f"{target}: expected a file name ending in .html or .png")
     store = open_store(output_uri)
@@ -51,15 +57,24 @@ def write_report(output_uri: str, target: Path, num_photos: int = 4) -> Path:
         )
     states = require_states(store)
     keys = {uri: state.output_key for uri, state in states.items()}
-    rows = list(newest_rows(store, ("identity", *SUMMARY_COLUMNS)))
-    pairs = _readable_pairs(store, _spread(rows), keys, num_photos)
-    if not pairs:
+    rows = list(newest_rows(store, ("identity", "faces", *SUMMARY_COLUMNS)))
+    shown = [row for row in _spread(rows) if row.faces or not blind]
+    readable = _readable_pairs(store, shown, keys, num_photos)
+    if not readable:
         raise ConfigurationError(
             "no protected photo can be shown beside its original: are the originals where they "
             "were when they were protected?"
         )
-    picture = before_after_png(pairs)
     target.parent.mkdir(parents=True, exist_ok=True)
+    if blind:
+        faces = [
+            FacePair.of(pair.original, pair.protected, face)
+            for row, pair in readable
+            for face in (row.faces or ())[:1]
+        ]
+        target.write_text(blind_page(faces), encoding="utf-8")
+        return target
+    picture = before_after_png([pair for _, pair in readable])
     if target.suffix.lower() == ".png":
         target.write_bytes(picture)
     else:
@@ -81,9 +96,9 @@ def _spread(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
 
 def _readable_pairs(
     store: Store, rows: Iterable[ManifestRow], keys: dict[str, str | None], num_photos: int
-) -> list[BeforeAfter]:
+) -> list[tuple[ManifestRow, BeforeAfter]]:
     limits = PhotoLimits.of(OperationSettings())
-    pairs: list[BeforeAfter] = []
+    pairs: list[tuple[ManifestRow, BeforeAfter]] = []
     for row in rows:
         key = keys[row.source_uri]
         if len(pairs) == num_photos or key is None:
@@ -95,7 +110,7 @@ def _readable_pairs(
             continue  # `verify` is the command that complains
         if original.shape == protected.shape:
             caption = f"at most {row.max_change_levels} levels changed"
-            pairs.append(BeforeAfter(original, protected, caption))
+            pairs.append((row, BeforeAfter(original, protected, caption)))
     return pairs
 
 

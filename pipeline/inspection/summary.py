@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from statistics import fmean
+from statistics import fmean, median
 
 from pipeline.manifest_row import PROTECTED_STATUSES, CosineColumn, ManifestRow
 from pipeline.reach import REACH_COLUMNS, Reach
@@ -17,6 +17,7 @@ SUMMARY_COLUMNS = (
     "max_change_levels_outside_faces",
     "psnr_db",
     "ssim",
+    "face_visibility_jod",
     "seconds",
 )
 """Columns of the manifest that ``summary_table`` reads."""
@@ -56,6 +57,9 @@ def summary_table(rows: Iterable[ManifestRow]) -> list[tuple[str, str]]:
         values = [value for row in done if (value := getattr(row, column)) is not None]
         if values:
             table.append((name, f"{fmean(values):.3g}{unit}"))
+    if jods := [jod for row in done if (jod := row.face_visibility_jod) is not None]:
+        shown = f"{median(jods):.2f} ({min(jods):.2f}) of 10 JOD"
+        table.append(("looks kept by faces at twice their size, median (worst)", shown))
     return table + _cosine_rows(done)
 
 

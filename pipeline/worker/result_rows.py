@@ -49,6 +49,8 @@ def result_row(
         psnr_db=result.psnr_db,
         ssim=result.ssim,
         lpips=result.lpips,
+        face_visibility_jod=result.face_visibility_jod,
+        face_visibility_jod_1x=result.face_visibility_jod_1x,
         identity_cosines=[CosineColumn(**asdict(cosine)) for cosine in result.identity_cosines],
         model_likeness=[CosineColumn(**asdict(cosine)) for cosine in result.model_likeness],
     )

@@ -33,7 +33,9 @@ def models(detector: FaceDetector, sface: IdentityEncoder) -> ProtectionModels:
 @pytest.fixture(scope="module")
 def config() -> MethodSettings:
     base = preset_settings("fast")
-    likeness = base.layer1.likeness.model_copy(update={"num_steps": 15, "step_size_levels": 2.0})
+    likeness = base.layer1.likeness.model_copy(
+        update={"num_steps": 15, "step_size_levels": 2.0, "visibility_jod": None}
+    )
     return base.model_copy(update={"layer1": base.layer1.model_copy(update={"likeness": likeness})})
 
 
@@ -145,7 +147,10 @@ def test_finishing_steps_move_only_faces_that_still_ask_for_it(
     photos: list[Photo], models: ProtectionModels, config: MethodSettings
 ) -> None:
     def protect(num_finishing: int, target_cosine: float) -> SetResult:
-        changes = {"finishing_steps": num_finishing, "photo_target_cosine": target_cosine}
+        changes = {
+            "finishing_steps": num_finishing,
+            "photo_target_cosine": target_cosine,
+        }
         likeness = config.layer1.likeness.model_copy(update={"num_steps": 6, **changes})
         layer1 = config.layer1.model_copy(update={"likeness": likeness})
         return protect_photo_set(photos, [], models, config.model_copy(update={"layer1": layer1}))
@@ -155,3 +160,18 @@ def test_finishing_steps_move_only_faces_that_still_ask_for_it(
     for photo, without in zip(protect(8, -1.0).photos, protect(0, -1.0).photos, strict=True):
         assert photo.identity_cosines[0].after < without.identity_cosines[0].after - 0.1
         assert photo.stop_reason == "num_steps"
+
+
+def test_faces_keep_the_looks_that_are_asked_for(
+    photos: list[Photo], models: ProtectionModels, config: MethodSettings
+) -> None:
+    found = {}
+    for target in (9.0, 9.6):
+        held = config.changed(f"layer1.likeness.visibility_jod={target}")
+        found[target] = protect_photo_set(photos[:1], [], models, held).photos
+        for photo in found[target]:
+            assert photo.face_visibility_jod is not None
+            assert photo.face_visibility_jod_1x is not None
+            assert target - 0.01 <= photo.face_visibility_jod < photo.face_visibility_jod_1x
+    for shown, hidden in zip(found[9.0], found[9.6], strict=True):
+        assert hidden.model_likeness[0].after > shown.model_likeness[0].after

@@ -15,7 +15,8 @@ def grating(period_px: float, side: int = 64) -> Images:
 
 
 def kept(change: Images, strength: float = 1.0) -> float:
-    faded = fade_visible_bands(change, torch.full((1, 1, *change.shape[-2:]), 0.5), strength)
+    share = torch.full((1, 1, *change.shape[-2:]), 0.5)
+    faded = fade_visible_bands(change, share, strength)
     return float(faded.norm() / change.norm())
 
 
@@ -30,28 +31,29 @@ def test_blotches_of_colour_fade_faster_than_the_same_in_grey() -> None:
 
 
 def test_smooth_places_lose_more_than_textured_ones() -> None:
-    change, share = grating(8), torch.full((1, 1, 64, 64), 0.35)
-    smooth = fade_visible_bands(change, share, 1.0).norm()
-    textured = fade_visible_bands(change, torch.ones_like(share), 1.0).norm()
+    change, whole = grating(8), torch.ones(1, 1, 64, 64)
+    smooth = fade_visible_bands(change, 0.35 * whole, 1.0).norm()
+    textured = fade_visible_bands(change, whole, 1.0).norm()
     assert smooth < textured
 
 
 def test_no_strength_changes_nothing() -> None:
     change = torch.rand(1, 3, 24, 40) * 0.1
-    faded = fade_visible_bands(change, torch.ones(1, 1, 24, 40), 0.0)
+    whole = torch.ones(1, 1, 24, 40)
+    faded = fade_visible_bands(change, whole, 0.0)
     torch.testing.assert_close(faded, change, atol=1e-5, rtol=0)
 
 
-def ascent_with_decay(epsilon: float) -> GradientAscent:
+def ascent_in_proportion(epsilon: float) -> GradientAscent:
     clean = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     ascent = GradientAscent.begin(clean, epsilon, 0.0, torch.Generator().manual_seed(1))
-    ascent.visibility_decay = 0.5
+    ascent.restraint = torch.zeros_like(clean)
     return ascent
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_steps_in_proportion_raise_the_loss_within_the_budget(momentum: float) -> None:
-    ascent = ascent_with_decay(4 / 255)
+    ascent = ascent_in_proportion(4 / 255)
     gradient = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     for _ in range(20):
         ascent.step(gradient, 0.5 / 255, momentum)
@@ -62,19 +64,18 @@ def test_steps_in_proportion_raise_the_loss_within_the_budget(momentum: float) -
 
 
 def test_a_larger_gradient_moves_further_but_at_most_three_ordinary_steps() -> None:
-    ascent = ascent_with_decay(1.0)
+    ascent = ascent_in_proportion(1.0)
     ascent.clean = torch.full_like(ascent.clean, 0.5)
-    ascent.visibility_decay = 1e-9
     gradient = torch.ones(1, 3, 32, 32)
     gradient[..., :4, :4] = 100.0
     gradient[..., 8:16, :] = 0.1
     ascent.step(gradient, 0.01)
-    assert float(ascent.perturbation.max()) == pytest.approx(0.03, rel=1e-3)
+    assert float(ascent.perturbation.max()) == pytest.approx(0.03, rel=1e-2)
     assert float(ascent.perturbation[..., 10, 10].mean()) < 0.1 * 0.03
 
 
 def test_a_content_face_keeps_its_change() -> None:
-    ascent = ascent_with_decay(0.1)
+    ascent = ascent_in_proportion(0.1)
     ascent.perturbation = grating(8, 32)
     before = (ascent.images).clone()
     ascent.step(torch.zeros(1, 3, 32, 32), 0.01, may_vanish=True)

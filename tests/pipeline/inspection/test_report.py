@@ -1,6 +1,8 @@
 """Pictures and pages to look at: what they show, and where they may be written."""
 
+import base64
 import io
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -105,3 +107,29 @@ def test_other_endings_and_vanished_originals_are_refused(
     shutil.rmtree(album.input)
     with pytest.raises(ConfigurationError, match="are the originals where they were"):
         write_report(str(album.output), tmp_path / "report.png")
+
+
+def test_a_blind_page_shows_faces_twice_as_large_and_knows_which_is_protected(
+    album: ProtectedAlbum, tmp_path: Path
+) -> None:
+    page = write_report(str(album.output), tmp_path / "blind.html", 40, blind=True).read_text()
+    questions = re.findall(
+        r'data-protected="(left|right)">.*?src="data:image/png;base64,([^"]+)">'
+        r'<img alt="right" src="data:image/png;base64,([^"]+)">',
+        page,
+        re.DOTALL,
+    )
+    assert len(questions) == 4
+    protected = {
+        Image.open(path).convert("RGB").crop((9, 14, 61, 66)).resize((104, 104)).tobytes()
+        for path in (album.output / "images").rglob("*.*")
+    }
+    for answer, left, right in questions:
+        shown = Image.open(io.BytesIO(base64.b64decode(left if answer == "left" else right)))
+        assert shown.size == (104, 104)
+        assert shown.tobytes() in protected
+
+
+def test_a_blind_test_is_a_page(album: ProtectedAlbum, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"\.html"):
+        write_report(str(album.output), tmp_path / "blind.png", blind=True)

@@ -1,0 +1,130 @@
+"""Each face keeps the same JOD: what is seen holds the steps back as much as the measure asks.
+
+A Lagrangian on ColorVideoVDP: steps go where they protect most for what they show, and the weight
+of what they show follows the measure, face by face, since the same levels show on smooth skin and
+vanish in texture. Knows photos at work and the measure; raises no loss of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dladiff.identities import KnownPhoto
+from dladiff.image_values import Perturbation
+from dladiff.projected_gradient import GradientAscent
+from dladiff.results import Face
+from dladiff.visible_difference import face_visibility_gradient, face_visibility_jod
+
+_FIRST_STEP = 4
+"""Before it the change is noise, whose gradient says little."""
+STEPS_BETWEEN_GRADIENTS = 2
+"""Each costs half a step; at every third one protects less at the same JOD [X, measured]."""
+STEPS_BETWEEN_LOOKS = 4
+"""The change follows its restraint within about as many steps."""
+_START = 0.8
+"""Weight of what is seen, where most faces settle."""
+_GAIN = 3.0
+"""The weight becomes ``exp(gain * (target - JOD))`` times what it was."""
+_SMALLEST, _LARGEST = 0.02, 8.0
+_LARGEST_STEP = 3.0
+"""Of a value's restraint, in mean ones, as for steps."""
+_MOST_SHRINKS = 8
+"""At the end, for faces whose last steps showed more than is wanted."""
+
+
+@dataclass(eq=False)
+class _Face:
+    """One face, the part of its photo that is nearest to it, and the weight of what is seen."""
+
+    face: Face
+    cell: Float[Tensor, "1 1 height width"]
+    weight: Float[Tensor, ""]
+
+    def jod(self, ascent: GradientAscent) -> Float[Tensor, ""]:
+        """Of the photo as it would be saved now."""
+        rounded = (ascent.images * 255).round() / 255
+        return face_visibility_jod(ascent.clean, rounded, self.face)
+
+    def restraint(self, ascent: GradientAscent) -> Perturbation:
+        """The direction in which this face shows more, in mean steps, times its weight."""
+        gradient = face_visibility_gradient(ascent.clean, ascent.perturbation, self.face)
+        share = ascent.budget_share()
+        is_seen = (gradient.abs().amax(dim=1, keepdim=True) > 0) * share
+        mean = (gradient.abs() * share).sum() / (3 * is_seen.sum()).clamp_min(1e-30)
+        ordinary = (gradient / mean.clamp_min(1e-30)).clamp(-_LARGEST_STEP, _LARGEST_STEP)
+        return self.weight * self.cell * ordinary
+
+
+class VisibilityControl:
+    """Holds each face at a target of visibility [X]."""
+
+    def __init__(self, photos: Sequence[KnownPhoto], target_jod: float | None) -> None:
+        """From now on the photos' steps are in proportion, and held back; without a target not.
+
+        Args:
+            photos: With faces, each at the start of its ascent.
+            target_jod: What each face keeps, at twice its size; None: nothing is done.
+        """
+        self.target_jod = target_jod or 0.0
+        held = [] if target_jod is None else photos
+        self._photos = [(photo.instance.ascent, _faces_of(photo)) for photo in held]
+        for ascent, _ in self._photos:
+            ascent.restraint = torch.zeros_like(ascent.perturbation)
+
+    def before_step(self, step: int) -> None:
+        """Looks where the change of each face is seen."""
+        if step < _FIRST_STEP or step % STEPS_BETWEEN_GRADIENTS:
+            return
+        for ascent, faces in self._photos:
+            ascent.restraint = torch.stack([face.restraint(ascent) for face in faces]).sum(dim=0)
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Now and then measures each face, and corrects the weight of what is seen."""
+        if step <= _FIRST_STEP or step % STEPS_BETWEEN_LOOKS:
+            return
+        for ascent, faces in self._photos:
+            for face in faces:
+                factor = (_GAIN * (self.target_jod - face.jod(ascent))).exp()
+                face.weight = (face.weight * factor).clamp(_SMALLEST, _LARGEST)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Shrinks the change of faces that still show more than is wanted."""
+        for ascent, faces in self._photos:
+            for _ in range(_MOST_SHRINKS):
+                jods = torch.stack([face.jod(ascent) for face in faces])
+                if bool((jods >= self.target_jod).all()):
+                    break
+                # What is seen grows about as the square root of the change's cube.
+                ratios = ((10 - self.target_jod) / (10 - jods).clamp_min(1e-3)) ** (2 / 3)
+                scale = sum(
+                    face.cell * torch.where(jod < self.target_jod, ratio.clamp(max=0.99), 1.0)
+                    for face, jod, ratio in zip(faces, jods, ratios, strict=True)
+                )
+                ascent.perturbation = ascent.perturbation * scale
+
+
+def _faces_of(photo: KnownPhoto) -> list[_Face]:
+    clean, faces = photo.instance.photo.clean, photo.instance.photo.faces
+    nearest = _nearest_face(photo.instance.photo.size, faces)
+    start = torch.tensor(_START, device=clean.device)
+    return [
+        _Face(face, (nearest == number).to(clean)[None, None], start)
+        for number, face in enumerate(faces)
+    ]
+
+
+def _nearest_face(size: tuple[int, int], faces: Sequence[Face]) -> Int[Tensor, "height width"]:
+    """By distance from a face's centre in sides of its box: the face whose change is seen there."""
+    rows = torch.arange(size[0], dtype=torch.float32)[:, None]
+    columns = torch.arange(size[1], dtype=torch.float32)[None, :]
+    distances = []
+    for face in faces:
+        left, top, right, bottom = face.box
+        x, y = columns - (left + right) / 2, rows - (top + bottom) / 2
+        distances.append((x.square() + y.square()).sqrt() / max(right - left, bottom - top))
+    return torch.stack(distances).argmin(dim=0)

@@ -1,0 +1,131 @@
+"""How much a face's change is seen: ColorVideoVDP of the face, shown at twice its size, in JOD.
+
+Mantiuk et al. 2024 (arXiv:2401.11485), by its authors' package. PSNR and LPIPS of a whole photo do
+not see a face that looks ten years older; this does. Knows pairs of images and where a face is.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from dladiff.faces import face_square
+from dladiff.image_values import Image, Images, Perturbation, image_to_tensor
+from dladiff.results import Face
+from dladiff.transforms import resize_antialiased
+
+if TYPE_CHECKING:
+    import pycvvdp
+
+Square = Float[Tensor, "1 3 _ _"]
+"""A face with its surroundings, of whatever size."""
+
+DISPLAY = "standard_4k"
+"""Of 30 inches, seen from .75 m: 75 pixels per degree, 200 cd/m2."""
+SQUARE_SCALE = 1.3
+"""Side of the square that is looked at, in sides of the face box: forehead, chin and some hair."""
+MAGNIFICATION = 2.0
+"""People look at faces enlarged; changes that vanish at 1 are seen at 2."""
+_LARGEST_SIDE_PX = 1024
+"""A face that is larger fills a screen as it is: it is shown at this size, or at its own."""
+_SMALLEST_SIDE_PX = 32
+"""Below, the measure's pyramid has no level."""
+
+
+def face_visibility_jod(
+    clean: Images, other: Images, face: Face, magnification: float = MAGNIFICATION
+) -> Float[Tensor, ""]:
+    """How alike two copies of a face look: 10 is no difference, 1 less is seen by 3 of 4.
+
+    Args:
+        clean: One photo in [0, 1].
+        other: Its copy of the same size.
+        face: In their pixels.
+        magnification: At which the face is looked at, by bicubic interpolation.
+
+    Returns:
+        Just-objectionable differences, at most 10, on the device; differentiable.
+    """
+    shown = [_shown(_square(images, face), magnification) for images in (clean, other)]
+    return _jod(shown[0], shown[1], _cvvdp(clean.device))
+
+
+def face_visibility_gradient(clean: Images, perturbation: Perturbation, face: Face) -> Perturbation:
+    """Where and how a change must grow to be seen more: d(10 - JOD) / d(perturbation).
+
+    From half the distance, where a face looks twice as large: a quarter of the cost of enlarging
+    it, and nearly the same JOD.
+    """
+    leaf = perturbation.detach().requires_grad_(True)
+    shown = [_at_most(_square(images, face)) for images in (clean, clean + leaf)]
+    jod = _jod(shown[0], shown[1], _cvvdp(clean.device, MAGNIFICATION))
+    return torch.autograd.grad(-jod, leaf)[0]
+
+
+def _jod(clean: Square, other: Square, metric: "pycvvdp.cvvdp") -> Float[Tensor, ""]:
+    jod: Tensor = metric.predict(other, clean, dim_order="BCHW")[0]
+    return jod.reshape(())
+
+
+def _at_most(square: Square) -> Square:
+    """Reduced to what a screen shows at twice its size; never enlarged."""
+    scale = _LARGEST_SIDE_PX / MAGNIFICATION / max(square.shape[-2:])
+    if scale >= 1:
+        return square
+    height, width = (round(length * scale) for length in square.shape[-2:])
+    return resize_antialiased(square, height, width)
+
+
+@torch.no_grad()
+def worst_face_jod(
+    clean: Image,
+    other: Image,
+    faces: Sequence[Face],
+    device: torch.device | str,
+    magnification: float = MAGNIFICATION,
+) -> float | None:
+    """``face_visibility_jod`` of the face that shows most; None without a face."""
+    pair = image_to_tensor(clean, device), image_to_tensor(other, device)
+    jods = [float(face_visibility_jod(*pair, face, magnification)) for face in faces]
+    return min(jods, default=None)
+
+
+def _square(images: Images, face: Face) -> Square:
+    height, width = images.shape[-2:]
+    left, top, right, bottom = face_square(face, SQUARE_SCALE)
+    rows = slice(max(0, math.floor(top)), min(height, math.ceil(bottom)))
+    columns = slice(max(0, math.floor(left)), min(width, math.ceil(right)))
+    return images[..., rows, columns]
+
+
+def _shown(square: Square, magnification: float) -> Square:
+    side = max(square.shape[-2:])
+    scale = min(magnification, max(1.0, _LARGEST_SIDE_PX / side))
+    scale = max(scale, _SMALLEST_SIDE_PX / min(square.shape[-2:]))
+    if scale == 1.0:
+        return square
+    size = [round(length * scale) for length in square.shape[-2:]]
+    enlarged = functional.interpolate(square, size=size, mode="bicubic", align_corners=False)
+    return enlarged.clamp(0, 1)
+
+
+@cache
+def _cvvdp(device: torch.device, nearness: float = 1.0) -> "pycvvdp.cvvdp":
+    """Imported where it is used: that takes seconds, and methods without faces need none."""
+    # It looks for a CUDA compiler, which nothing here needs, and warns where there is none.
+    loud = logging.getLogger("torch.utils.cpp_extension")
+    level = loud.level
+    loud.setLevel(logging.ERROR)
+    try:
+        import pycvvdp
+    finally:
+        loud.setLevel(level)
+    metric = pycvvdp.cvvdp(display_name=DISPLAY, device=device, quiet=True)
+    metric.pix_per_deg = metric.pix_per_deg / nearness
+    return metric
