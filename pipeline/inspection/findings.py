@@ -16,6 +16,7 @@ FindingKind = Literal[
     "not_readable",
     "wrong_size",
     "over_budget",
+    "more_visible",
     "unknown_file",
     "not_accounted",
     "outdated",

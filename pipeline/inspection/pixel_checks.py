@@ -5,6 +5,7 @@ Knows two images and a manifest row; knows no files.
 
 import math
 from collections.abc import Sequence
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,10 @@ from pipeline.images.coding import Coding
 from pipeline.images.files import Image
 from pipeline.inspection.coded_change import least_change
 from pipeline.manifest_row import FaceColumn, ManifestRow
+
+_JOD_TOLERANCE = 0.05
+"""Machines differ in the last bits, and the row may be of a GPU."""
+_ONE_AT_A_TIME = Lock()
 
 
 def budget_findings(original: Image, protected: Image, row: ManifestRow) -> list[str]:
@@ -85,6 +90,34 @@ def coded_findings(
             f"manifest says {row.coded_change_levels}"
         )
     return findings
+
+
+def visibility_findings(original: Image, protected: Image, row: ManifestRow) -> list[str]:
+    """Whether faces keep the looks that the row says, in JOD at twice their size.
+
+    One at a time, since the measure holds state.
+
+    Args:
+        original: Upright pixels as the worker decoded them.
+        protected: Pixels of the published file, of the same size.
+        row: Its manifest row.
+    """
+    recorded = row.face_visibility_jod
+    if recorded is None or not row.faces or original.shape != protected.shape:
+        return []
+    from dladiff.results import Face
+    from dladiff.visible_difference import worst_face_jod
+
+    places = [(face.box, np.reshape(face.landmarks, (5, 2))) for face in row.faces]
+    faces = [
+        Face((box[0], box[1], box[2], box[3]), landmarks.astype(np.float32), 1.0)
+        for box, landmarks in places
+    ]
+    with _ONE_AT_A_TIME:
+        jod = worst_face_jod(original, protected, faces, "cpu")
+    if jod is None or jod >= recorded - _JOD_TOLERANCE:
+        return []
+    return [f"a face keeps {jod:.2f} JOD at twice its size, the manifest says {recorded:.2f}"]
 
 
 def face_mask(shape: tuple[int, ...], faces: Sequence[FaceColumn]) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from pipeline.errors import EnvironmentTrouble, PhotoError
 from pipeline.images.coding import PreparedPhoto, decode_coded, prepare
 from pipeline.images.files import NO_LIMITS, decode_photo
 from pipeline.inspection.findings import Finding, VerifyReport
-from pipeline.inspection.pixel_checks import budget_findings, coded_findings
+from pipeline.inspection.pixel_checks import budget_findings, coded_findings, visibility_findings
 from pipeline.inspection.unfinished import UnfinishedPhoto, unfinished_photos
 from pipeline.inspection.verify_input import KnownOriginals, check_input
 from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
@@ -41,6 +41,7 @@ _COLUMNS = (
     "max_change_levels",
     "max_change_levels_outside_faces",
     "coded_change_levels",
+    "face_visibility_jod",
     *REACH_COLUMNS,
     "source_notes",
     "output_format",
@@ -198,6 +199,8 @@ def _check_row(
     else:
         troubles = budget_findings(pixels, protected, row)
     findings = [Finding("over_budget", where, text) for text in troubles]
+    looks = visibility_findings(pixels, protected, row)
+    findings += [Finding("more_visible", where, text) for text in looks]
     return _RowCheck(row, findings, True, True)
 
 

@@ -131,7 +131,6 @@ def chosen(preset: PresetName) -> set[str]:
         ("zero-shot", "precision=bfloat16", "no diffusion checkpoint"),
         ("paper", "layer1.likeness.num_steps=90", "layer1.num_epochs"),
         ("paper", "masking.floor_share=.5", "likeness loop is off"),
-        ("strong", "masking.full_contrast_levels=3", "masking.floor_share"),
         ("balanced", "detector.pack=buffalo_l", "detector.kind=insightface"),
         ("balanced", "other.num_steps=20", "layer1.likeness.num_steps"),
         ("mist", "layer1.likeness.num_steps=90", "other.num_steps"),
@@ -147,6 +146,13 @@ def test_a_value_in_vain_is_refused_with_what_was_meant(
     with pytest.raises(ValueError, match=path) as caught:
         refuse_unread(method)
     assert meant in str(caught.value)
+
+
+def test_a_contrast_of_a_flat_budget_is_refused() -> None:
+    method = preset_settings("strong").changed("masking.full_contrast_levels=3")
+    refuse_unread(method)
+    with pytest.raises(ValueError, match=r"masking\.floor_share"):
+        refuse_unread(method.changed("masking.floor_share=1"))
 
 
 def test_a_set_of_photos_is_refused_before_any_work(detector: FaceDetector) -> None:
