@@ -14,7 +14,7 @@ from dladiff.faces import rescaled
 from dladiff.image_values import Images
 from dladiff.projected_gradient import GradientAscent
 from dladiff.results import Face
-from dladiff.transforms import resize_antialiased
+from dladiff.transforms import jpeg, resize_antialiased
 
 NativePhoto = Float[Tensor, "1 3 _ _"]
 """One photo at its own size, or a perturbation of it; photos of a list differ in size."""
@@ -35,12 +35,18 @@ class InstancePhoto:
     """In pixels of ``clean``."""
     native_size: tuple[int, int]
     """Height and width of the photo itself."""
+    jpeg_quality: int | None = None
+    """Of its file, where the grid is the photo's own, so that blocks are the file's."""
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the grid."""
         height, width = self.clean.shape[-2:]
         return height, width
+
+    def as_served(self, part: NativePhoto) -> NativePhoto:
+        """Part of the changed photo, from a corner of whole blocks, as its file will hold it."""
+        return part if self.jpeg_quality is None else jpeg(part, self.jpeg_quality)
 
 
 @dataclass(eq=False)
@@ -78,8 +84,16 @@ class Instance:
         self.ascent.clean = clean
 
 
-def instance_photo(key: str, images: Images, faces: Sequence[Face]) -> InstancePhoto:
+def instance_photo(
+    key: str, images: Images, faces: Sequence[Face], jpeg_quality: int | None = None
+) -> InstancePhoto:
     """Puts a photo (a batch of one) on the grid of its perturbation.
+
+    Args:
+        key: Keys its draws.
+        images: A batch of one, at the photo's own size.
+        faces: In its pixels.
+        jpeg_quality: Of the file that it will be; None: nothing is lost.
 
     Raises:
         ValueError: If the batch does not hold exactly one photo.
@@ -89,7 +103,7 @@ def instance_photo(key: str, images: Images, faces: Sequence[Face]) -> InstanceP
     height, width = images.shape[-2:]
     scale = MAX_GRID_SIDE / max(height, width)
     if scale >= 1:
-        return InstancePhoto(key, images, tuple(faces), (height, width))
+        return InstancePhoto(key, images, tuple(faces), (height, width), jpeg_quality)
     small = resize_antialiased(images, round(height * scale), round(width * scale)).clamp(0, 1)
     return InstancePhoto(
         key, small, tuple(rescaled(face, scale) for face in faces), (height, width)

@@ -34,6 +34,9 @@ class Photo:
     read_back: Callable[[Image], Image] | None = None
     """What a viewer sees of pixels once they are a file; None: the very pixels. The result is
     measured on it."""
+    jpeg_quality: int | None = None
+    """Of the JPEG that loses about as much as that file, on libjpeg's scale: the likeness loop
+    works on photos as they will be served. None: nothing is lost."""
 
 
 @dataclass(frozen=True)

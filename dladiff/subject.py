@@ -36,7 +36,7 @@ class Subject:
     def grid(self, models: ProtectionModels) -> InstancePhoto:
         """The photo on the grid of its perturbation, on the device."""
         images = image_to_tensor(self.photo.image, models.device)
-        return instance_photo(self.photo.key, images, self.faces)
+        return instance_photo(self.photo.key, images, self.faces, self.photo.jpeg_quality)
 
     def base(self, models: ProtectionModels) -> NativePhoto:
         """The photo at its own size with what its instance carries."""

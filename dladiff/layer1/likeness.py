@@ -167,7 +167,8 @@ class AutoencoderLikeness:
         height, width = leaf.shape[-2:]
         left, top, right, bottom = view.extent((height, width), side)
         part = (..., slice(top, bottom), slice(left, right))
-        handled = handling.apply(instance.base[part] + leaf[part])
+        served = instance.photo.as_served(instance.base[part] + leaf[part])
+        handled = handling.apply(served)
         return view, view.within(left, top).look(handled, side)
 
     def _mixtures(

@@ -111,7 +111,8 @@ class PhotoLikeness:
         view = draw_view(self.settings, generator)
         left, top, right, bottom = visible_extent(face, leaf.shape[-2:])
         part = (..., slice(top, bottom), slice(left, right))
-        images = view.transform.apply(instance.base[part] + leaf[part])
+        served = instance.photo.as_served(instance.base[part] + leaf[part])
+        images = view.transform.apply(served)
         template_from_images = view.jitter @ crop_from_photo(face) @ shift(left, top)
         return _Seen(images, template_from_images, view, photo.identities[number])
 

@@ -26,6 +26,8 @@ from pipeline.images.png import png_options
 DEFAULT_QUALITY = 95
 """Of a lossy file whose original was of another kind."""
 _QUALITIES = range(40, 100, 5)
+_SUM_OF_LUMA_STEPS = 3688
+"""Of the table that libjpeg scales by quality (ITU-T T.81, annex K), at quality 50."""
 _FULL_CHROMA = 0
 _HALF_CHROMA = 1
 _COPYRIGHT, _EXIF_FOLDER = 0x8298, 0x8769
@@ -60,6 +62,18 @@ class Coding:
     def is_lossless(self) -> bool:
         """Whether the file keeps each value that it is given."""
         return self.file_format == "PNG" or (self.file_format == "WEBP" and self.lossless)
+
+    @property
+    def about_jpeg_quality(self) -> int | None:
+        """Of the JPEG, on libjpeg's scale, that loses about as much; None: nothing is lost."""
+        if self.is_lossless:
+            return None
+        steps = self.luma_steps
+        if steps is None:
+            return self.quality
+        # libjpeg scales its table by this factor of a quality above 50, and by 50 / quality below.
+        factor = sum(steps) / _SUM_OF_LUMA_STEPS
+        return min(100, max(1, round(100 - 50 * factor if factor <= 1 else 50 / factor)))
 
     @property
     def luma_steps(self) -> tuple[int, ...] | None:

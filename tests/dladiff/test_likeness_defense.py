@@ -1,6 +1,10 @@
 """Both aims in one loop, on the embedded autoencoder and a real face."""
 
+import io
+from dataclasses import replace
+
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -126,7 +130,9 @@ def test_a_loop_that_has_reached_its_aim_ends_early(
     photos: list[Photo], models: ProtectionModels
 ) -> None:
     base = preset_settings("balanced")
-    likeness = base.layer1.likeness.model_copy(update={"stop_cosine": 0.3, "step_size_levels": 1.0})
+    likeness = base.layer1.likeness.model_copy(
+        update={"stop_cosine": 0.3, "step_size_levels": 1.0, "visibility_jod": None}
+    )
     method = base.model_copy(
         update={"layer1": base.layer1.model_copy(update={"likeness": likeness})}
     )
@@ -175,3 +181,20 @@ def test_faces_keep_the_looks_that_are_asked_for(
             assert target - 0.01 <= photo.face_visibility_jod < photo.face_visibility_jod_1x
     for shown, hidden in zip(found[9.0], found[9.6], strict=True):
         assert hidden.model_likeness[0].after > shown.model_likeness[0].after
+
+
+def test_a_photo_that_will_be_a_jpeg_is_protected_as_one(
+    photos: list[Photo], models: ProtectionModels, config: MethodSettings
+) -> None:
+    def read_back(image: Image) -> Image:
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(image).save(buffer, "JPEG", quality=60)
+        return np.array(PIL.Image.open(buffer))
+
+    likeness = []
+    for quality in (None, 60):
+        photo = replace(photos[0], read_back=read_back, jpeg_quality=quality)
+        (result,) = protect_photo_set([photo], [], models, config).photos
+        likeness.append(result.model_likeness[0].after)
+    unaware, aware = likeness
+    assert aware < unaware - 0.02

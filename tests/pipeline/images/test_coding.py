@@ -120,3 +120,15 @@ def test_what_this_program_never_writes_is_not_read_back() -> None:
         decode_coded(sample.encode(PHOTO, "GIF"))
     with pytest.raises(ValueError, match="8-bit RGB"):
         decode_coded(sample.encode(PHOTO[..., 0].astype(np.uint16), "PNG"))
+
+
+@pytest.mark.parametrize("quality", [30, 50, 75, 90, 97])
+def test_the_quality_of_a_jpeg_is_told_by_its_tables(quality: int) -> None:
+    coding, _ = coding_for(sample.encode(PHOTO, "JPEG", quality=quality), "jpg", "jpg")
+    assert coding.about_jpeg_quality == pytest.approx(quality, abs=1)
+
+
+def test_lossless_files_have_no_jpeg_quality() -> None:
+    assert Coding("PNG").about_jpeg_quality is None
+    assert Coding("WEBP", lossless=True).about_jpeg_quality is None
+    assert Coding("WEBP", quality=80).about_jpeg_quality == 80
