@@ -138,11 +138,11 @@ def protected_uris(photos: Sequence[SourcePhoto], tree_uri: str) -> dict[str, st
         if by_uri:
             return {uri: store.uri_of(key) for uri, key in by_uri.items()}
         # CLEAN has moved since: its photos are known by the keys they would have.
-        held = set(keys.values())
+        held = {_stem(key): key for key in keys.values()}
         return {
-            photo.uri: store.uri_of(photo.output_key)
+            photo.uri: store.uri_of(held[path])
             for photo in photos
-            if photo.output_key in held
+            if (path := _stem(photo.output_key)) in held
         }
     there = {_stem(info.key): info.key for info in store.list("")}
     return {

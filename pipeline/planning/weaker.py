@@ -17,7 +17,12 @@ _LESS_IS_WEAKER = (
     "masking.floor_share",
     "detector.max_faces",
 )
-_MORE_IS_WEAKER = ("layer2.target_cosine", "detector.min_size_px", "detector.min_score")
+_MORE_IS_WEAKER = (
+    "layer1.likeness.visibility_jod",
+    "layer2.target_cosine",
+    "detector.min_size_px",
+    "detector.min_score",
+)
 
 
 def weaker_than_preset(method: MethodSettings) -> str | None:
@@ -37,8 +42,8 @@ def weaker_than_preset(method: MethodSettings) -> str | None:
 def _value(settings: Any, path: str) -> float:
     for name in path.split("."):
         settings = getattr(settings, name)
-    assert isinstance(settings, (int, float)), path
-    return settings
+    assert settings is None or isinstance(settings, (int, float)), path
+    return settings or 0.0  # without a target of visibility none is kept
 
 
 def _text(value: float) -> str:

@@ -62,9 +62,11 @@ class OnPhoto(_Read):
 class PresetResult(_Read):
     """What was measured of one preset."""
 
+    people: int
     levels: tuple[int, int]
     """Largest change in faces and outside."""
     effect: dict[str, Effect]
+    """By judge; one that was not asked is left out."""
     lora: LoraEffect | None
     psnr_db: float
     lpips: float
@@ -86,9 +88,9 @@ class ProtectionResults(_Read):
     @model_validator(mode="after")
     def _known_judges(self) -> Self:
         for name, preset in self.presets.items():
-            unknown = set(preset.effect) ^ set(self.judges)
+            unknown = set(preset.effect) - set(self.judges)
             if unknown:
-                raise ValueError(f"{name}: judges differ from the list: {sorted(unknown)}")
+                raise ValueError(f"{name}: judges that are not in the list: {sorted(unknown)}")
         return self
 
     @classmethod
@@ -103,7 +105,7 @@ def summary_table(results: ProtectionResults) -> str:
     presets = results.presets.values()
 
     def effects(preset: PresetResult) -> list[tuple[str, Effect]]:
-        seen = [(name, preset.effect[name]) for name in outside]
+        seen = [(name, preset.effect[name]) for name in outside if name in preset.effect]
         return sorted(seen, key=lambda item: item[1].plain[0])
 
     def best(preset: PresetResult) -> str:
@@ -129,7 +131,7 @@ def summary_table(results: ProtectionResults) -> str:
         ("seconds of a core, a photo", lambda one: f"{one.core_seconds:g}"),
     ]
     return _table(
-        ["", *(f"`{name}`" for name in results.presets)],
+        ["", *(f"`{name}`, {one.people} people" for name, one in results.presets.items())],
         ([text, *(cell(preset) for preset in presets)] for text, cell in rows),
     )
 
@@ -145,7 +147,12 @@ def judges_table(results: ProtectionResults) -> str:
         kind = kind if judge.in_loss or judge.kin_of_loss else "of a family outside every loss"
         row = [f"{name}, {kind}"]
         for preset in results.presets.values():
-            row += [_estimate(preset.effect[name].plain), _estimate(preset.effect[name].smoothed)]
+            effect = preset.effect.get(name)
+            row += (
+                [UNMEASURED, UNMEASURED]
+                if effect is None
+                else [_estimate(effect.plain), _estimate(effect.smoothed)]
+            )
         rows.append(row)
     return _table(header, rows)
 
@@ -198,7 +205,7 @@ def _lora(preset: PresetResult) -> str:
 
 
 def _jod(jod: Jod | None) -> str:
-    return UNMEASURED if jod is None else f"{jod.at_1x:.1f}; {jod.at_2x:.1f}"
+    return UNMEASURED if jod is None else f"{jod.at_1x:.2f}; {jod.at_2x:.2f}"
 
 
 def _estimate(values: Estimate) -> str:
