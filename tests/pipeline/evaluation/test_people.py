@@ -1,11 +1,13 @@
 """Which photos are attacked, and which stand for the person."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import ConfigurationError
 from pipeline.evaluation.people import CLEAN, PROTECTED, find_people
+from pipeline.records import SourcePhoto
 from tests.evaluation_scenes import few_images
 from tests.pipeline.protected_album import ProtectedAlbum
 from tests.sample_photos import jpeg_bytes, write_album
@@ -72,6 +74,23 @@ def test_a_runs_output_is_still_understood_when_the_originals_have_moved(tmp_pat
     moved = run.input.rename(tmp_path / "moved")
     people = find_people(str(moved), {PROTECTED: str(run.output)}, few_images())
     assert [len(person.conditions[PROTECTED]) for person in people] == [2, 2]
+
+
+class AlbumUnderOwnNames(ProtectedAlbum):
+    """As written in the photos' own format: ``ann/1.jpg`` is ``images/ann/1.jpg``."""
+
+    def source(self, path: Path) -> SourcePhoto:
+        photo = super().source(path)
+        return replace(photo, output_key=photo.output_key.removesuffix(".png"))
+
+
+def test_photos_under_their_own_names_are_found_where_the_originals_have_moved(
+    tmp_path: Path,
+) -> None:
+    run = AlbumUnderOwnNames(tmp_path)
+    moved = run.input.rename(tmp_path / "moved")
+    people = find_people(str(moved), {PROTECTED: str(run.output)}, few_images())
+    assert names(people[0].conditions[PROTECTED]) == ["1.jpg", "2.jpg"]
 
 
 def test_nobody_in_both_trees_is_refused_with_both_named(tmp_path: Path) -> None:

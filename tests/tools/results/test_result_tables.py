@@ -29,10 +29,10 @@ def test_the_readmes_table_is_that_of_the_result_file_and_has_at_most_six_rows()
 
 
 def test_another_number_in_the_file_is_another_table(values: dict[str, Any]) -> None:
-    judges = values["presets"]["balanced"]["effect"]
+    judges = values["presets"]["strong"]["effect"]
     judges["MobileFaceNet"]["plain"] = [-0.04, -0.1, 0.01]
     judges["SFace"]["plain"] = [3.0]  # in the loss: no judge of the summary
-    values["presets"]["balanced"]["jod"] = {"at_1x": 9.74, "at_2x": 9.21}
+    values["presets"]["strong"]["jod"] = {"at_1x": 9.74, "at_2x": 9.21}
     table = summary_table(ProtectionResults.model_validate(values))
     assert "**-.04 (-.10-.01)** MobileFaceNet" in table
     assert "3.00" not in table
