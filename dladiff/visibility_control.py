@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dladiff.identities import KnownPhoto
 from dladiff.image_values import Perturbation
-from dladiff.projected_gradient import GradientAscent
+from dladiff.projected_gradient import GradientAscent, project
 from dladiff.results import Face
 from dladiff.visible_difference import face_visibility_gradient, face_visibility_jod
 
@@ -31,8 +31,12 @@ _GAIN = 3.0
 _SMALLEST, _LARGEST = 0.02, 8.0
 _LARGEST_STEP = 3.0
 """Of a value's restraint, in mean ones, as for steps."""
-_MOST_SHRINKS = 8
-"""At the end, for faces whose last steps showed more than is wanted."""
+_MOST_SCALINGS = 8
+"""At the end, for faces whose last steps missed the target."""
+_SURPLUS = 0.1
+"""Above the target, from which a face gets more change: its levels were not spent."""
+_LARGEST_FACTOR = 1.5
+"""Of one scaling up; its direction is right for small changes of size alone."""
 
 
 @dataclass(eq=False)
@@ -93,19 +97,21 @@ class VisibilityControl:
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Shrinks the change of faces that still show more than is wanted."""
+        """Scales the change of faces that show more than is wanted, or much less."""
         for ascent, faces in self._photos:
-            for _ in range(_MOST_SHRINKS):
+            for _ in range(_MOST_SCALINGS):
                 jods = torch.stack([face.jod(ascent) for face in faces])
-                if bool((jods >= self.target_jod).all()):
+                shows_more, shows_less = jods < self.target_jod, jods > self.target_jod + _SURPLUS
+                if not bool((shows_more | shows_less).any()):
                     break
                 # What is seen grows about as the square root of the change's cube.
                 ratios = ((10 - self.target_jod) / (10 - jods).clamp_min(1e-3)) ** (2 / 3)
-                scale = sum(
-                    face.cell * torch.where(jod < self.target_jod, ratio.clamp(max=0.99), 1.0)
-                    for face, jod, ratio in zip(faces, jods, ratios, strict=True)
-                )
-                ascent.perturbation = ascent.perturbation * scale
+                factors = torch.where(shows_more, ratios.clamp(max=0.99), 1.0)
+                factors = torch.where(shows_less, ratios.clamp(max=_LARGEST_FACTOR), factors)
+                cells = torch.stack([face.cell for face in faces])
+                scale = (cells * factors.view(-1, 1, 1, 1, 1)).sum(dim=0)
+                scaled = ascent.perturbation * scale
+                ascent.perturbation = project(scaled, ascent.clean, ascent.epsilon)
 
 
 def _faces_of(photo: KnownPhoto) -> list[_Face]:
