@@ -19,11 +19,10 @@ from PIL import Image
 from dladiff.config import EncoderSettings, preset_settings
 from dladiff.diffusion.checkpoint import load_diffusion_model
 from dladiff.encoders.identity_encoders import load_identity_encoder
-from dladiff.image_values import image_to_tensor
-from dladiff.instances import instance_photo
 from dladiff.methods.others.by_name import BASELINES
 from dladiff.methods.others.person import BaselineSettings, Effort, Person
 from dladiff.models import ProtectionModels, load_models
+from dladiff.photo_at_work import PhotoAtWork
 from dladiff.protect import protect_photo_set
 from dladiff.quality import load_learned_perceptual_distance
 from dladiff.results import Cost, Photo
@@ -79,10 +78,7 @@ def theirs(name: str, photos: list[Photo], num_steps: int) -> Spent:
     diffusion = load_diffusion_model(method.layer1.surrogate, "cpu")
     sface = load_identity_encoder(EncoderSettings(name="sface", kind="sface"), "cpu")
     began = time.process_time()
-    grids = [
-        instance_photo(photo.key, image_to_tensor(photo.image), models.detector.detect(photo.image))
-        for photo in photos
-    ]
+    grids = [PhotoAtWork(photo, models.detector.detect(photo.image)) for photo in photos]
     lpips = load_learned_perceptual_distance("cpu")
     effort = Effort(num_steps)
     person = Person.begin(grids, diffusion, BaselineSettings(method=method), effort, sface, lpips)

@@ -33,8 +33,8 @@ from dladiff.config import (
 from dladiff.diffusion.attention_maps import attention_distance
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.diffusion.denoising_loss import add_noise, draw_noise, draw_timesteps, squared_error
-from dladiff.instances import InstancePhoto, instance_photo
 from dladiff.methods.paper.adft import open_finetuning_defense
+from dladiff.photo_at_work import PhotoAtWork
 
 NUM_PHOTOS = 4
 TIMESTEPS_PER_STEP = 4
@@ -88,11 +88,11 @@ def _write_tokenizer(folder: Path) -> CLIPTokenizer:
     return tokenizer
 
 
-def random_photos(count: int) -> list[InstancePhoto]:
+def random_photos(count: int) -> list[PhotoAtWork]:
     """Photos of 160 x 160 pixels without faces."""
     generator = torch.Generator().manual_seed(0)
     images = [torch.rand(1, 3, 160, 160, generator=generator) for _ in range(count)]
-    return [instance_photo(str(number), image, []) for number, image in enumerate(images)]
+    return [PhotoAtWork.of_images(str(number), image, []) for number, image in enumerate(images)]
 
 
 def lean_epochs(diffusion: DiffusionModel, _: UNet2DConditionModel, num_epochs: int) -> int:

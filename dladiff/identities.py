@@ -14,7 +14,6 @@ from torch.nn import functional
 from dladiff.encoders.identity_encoders import IdentityEncoder, UnitEmbeddings
 from dladiff.faces import crop_from_photo, warp
 from dladiff.image_values import Image, image_to_tensor
-from dladiff.instances import Instance
 from dladiff.results import Face, Photo
 
 
@@ -28,15 +27,6 @@ class FaceIdentity:
     """Whom a model must not show: the person's mean, e_i of L_id; of a bystander, ``own``."""
     is_person: bool
     """False: somebody else in the person's photo."""
-
-
-@dataclass(frozen=True, eq=False)
-class KnownPhoto:
-    """A photo at work, and whom its faces show."""
-
-    instance: Instance
-    identities: Sequence[FaceIdentity]
-    """One per face of ``instance.photo``."""
 
 
 @torch.no_grad()

@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dladiff.config import LikenessSettings
-from dladiff.identities import KnownPhoto
 from dladiff.image_values import levels_to_unit
 from dladiff.layer2.photo_likeness import PhotoLikeness
 from dladiff.own_losses import LikenessGradients
+from dladiff.photo_at_work import PhotoAtWork
 from dladiff.visibility_control import VisibilityControl
 
 NUM_LOOKS = 10
@@ -64,7 +64,7 @@ class PhotoLosses:
 
 
 def defend_likeness(
-    photos: Sequence[KnownPhoto],
+    photos: Sequence[PhotoAtWork],
     through_model: LikenessGradients,
     on_photo: PhotoLosses | None,
     settings: LikenessSettings,
@@ -102,7 +102,7 @@ def defend_likeness(
         else:
             gradients, cosines = through_model.gradients(photos, step)
             for photo, gradient in zip(photos, gradients, strict=True):
-                photo.instance.ascent.step(gradient, step_size, settings.momentum)
+                photo.ascent.step(gradient, step_size, settings.momentum)
             rule.add(cosines)
             if rule.is_met():
                 step_sizes = settled(step_sizes, step + 1, settings.photo_step_every)
@@ -119,19 +119,19 @@ def defend_likeness(
             on_progress((step + number + 1) / (step + num_finishing))
     visibility.finish()
     for photo in photos:
-        photo.instance.ascent.require_live(f"likeness, photo {photo.instance.photo.key}")
+        photo.ascent.require_live(f"likeness, photo {photo.key}")
     return step
 
 
 def _step_on_photo(
-    photos: Sequence[KnownPhoto],
+    photos: Sequence[PhotoAtWork],
     on_photo: PhotoLikeness,
     step: int,
     step_size: float,
     momentum: float,
 ) -> None:
     for photo, gradient in zip(photos, on_photo.gradients(photos, step), strict=True):
-        photo.instance.ascent.step(gradient, step_size, momentum, may_vanish=True)
+        photo.ascent.step(gradient, step_size, momentum, may_vanish=True)
 
 
 def all_step_sizes(settings: LikenessSettings) -> list[float]:

@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dladiff.identities import KnownPhoto
 from dladiff.image_values import Images
-from dladiff.instances import NativePhoto
+from dladiff.photo_at_work import NativePhoto, PhotoAtWork
 
 LossFn = Callable[[Images], Float[Tensor, ""]]
 """A photo as it stands, a batch of one in [0, 1], to a scalar that shall rise."""
@@ -35,7 +34,7 @@ class LikenessGradients(Protocol):
     """What the loop asks of L_id: ``AutoencoderLikeness``, or that with own losses."""
 
     def gradients(
-        self, photos: Sequence[KnownPhoto], step: int
+        self, photos: Sequence[PhotoAtWork], step: int
     ) -> tuple[list[NativePhoto], Float[Tensor, " photos"]]: ...
 
 
@@ -47,18 +46,18 @@ class WithOwnLosses:
         self.losses = losses
 
     def gradients(
-        self, photos: Sequence[KnownPhoto], step: int
+        self, photos: Sequence[PhotoAtWork], step: int
     ) -> tuple[list[NativePhoto], Float[Tensor, " photos"]]:
         """As ``AutoencoderLikeness.gradients``."""
         gradients, cosines = self.likeness.gradients(photos, step)
         pairs = zip(photos, gradients, strict=True)
         return [self._with_own(photo, gradient) for photo, gradient in pairs], cosines
 
-    def _with_own(self, photo: KnownPhoto, gradient: NativePhoto) -> NativePhoto:
+    def _with_own(self, photo: PhotoAtWork, gradient: NativePhoto) -> NativePhoto:
         total, length = gradient, gradient.norm()
         for loss in self.losses:
-            leaf = photo.instance.ascent.leaf()
-            value = loss.loss_fn((photo.instance.base + leaf).clamp(0, 1))
+            leaf = photo.ascent.leaf()
+            value = loss.loss_fn((photo.base + leaf).clamp(0, 1))
             if value.numel() != 1 or not value.requires_grad:
                 raise ValueError(
                     "an own loss must return one value that is differentiable in the images, got "

@@ -9,23 +9,21 @@ from dataclasses import replace
 
 from dladiff.budget import budget_map
 from dladiff.config import MethodSettings
-from dladiff.identities import FaceIdentity, KnownPhoto, clean_identities
+from dladiff.identities import clean_identities
 from dladiff.image_values import levels_to_unit, tensor_to_image
-from dladiff.instances import Instance
 from dladiff.layer1.likeness import AutoencoderLikeness
 from dladiff.layer2.photo_likeness import PhotoLikeness
-from dladiff.layer2.placement import face_masks, place_face
 from dladiff.likeness_defense import PhotoLosses, defend_likeness
 from dladiff.measurement import largest_change, measure_photo
 from dladiff.methods.paper.two_layers import Layer1Outcome, protect_in_two_layers
 from dladiff.models import ProtectionModels
 from dladiff.own_losses import WithOwnLosses
-from dladiff.projected_gradient import GradientAscent
+from dladiff.photo_at_work import PhotoAtWork, place_faces
+from dladiff.placement import face_masks
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost, OnProgress, Photo, PhotoResult, SetResult, Status
 from dladiff.settings_in_use import refuse_unread
 from dladiff.stopwatch import timed
-from dladiff.subject import Subject
 
 
 def protect_photo_set(
@@ -58,30 +56,30 @@ def protect_photo_set(
     refuse_unread(config)
     report, cost = on_progress or (lambda stage, fraction: None), Cost()
     with timed(cost, "detect", models.device):
-        subjects = [Subject.seen_by(models.detector, photo) for photo in photos]
-    by_other = subjects if config.other.name is not None else []
+        at_work = [PhotoAtWork.seen_by(models.detector, photo, models.device) for photo in photos]
+    by_other = at_work if config.other.name is not None else []
     if by_other:
         # Surrogates are imported where they work: that takes seconds, and ours needs none.
         from dladiff.methods.others.protect import protect_by_other_method
 
         protect_by_other_method(by_other, models, config, cost, report)
-    in_one_loop = [subject for subject in subjects if config.likeness_leads and subject.faces]
+    in_one_loop = [photo for photo in at_work if config.likeness_leads and photo.found]
     elsewhere = (*by_other, *in_one_loop)
-    in_two_layers = [subject for subject in subjects if subject not in elsewhere]
+    in_two_layers = [photo for photo in at_work if photo not in elsewhere]
     if in_one_loop:
         with timed(cost, "likeness", models.device):
             _protect_in_one_loop(in_one_loop, models, config, cost, report)
     outcome = protect_in_two_layers(in_two_layers, references, models, config, cost, report)
     with timed(cost, "measure", models.device):
         results = []
-        for number, subject in enumerate(subjects, start=1):
-            results.append(_result(subject, models, config))
-            report("measure", number / len(subjects))
+        for number, photo in enumerate(at_work, start=1):
+            results.append(_result(photo, models, config))
+            report("measure", number / len(at_work))
     return _set_result(results, outcome, cost)
 
 
 def _protect_in_one_loop(
-    subjects: Sequence[Subject],
+    photos: Sequence[PhotoAtWork],
     models: ProtectionModels,
     config: MethodSettings,
     cost: Cost,
@@ -89,17 +87,18 @@ def _protect_in_one_loop(
 ) -> None:
     """Takes away the likeness of the person, and of bystanders, whom the clean photos show."""
     identities = clean_identities(
-        [subject.photo for subject in subjects],
-        [subject.faces for subject in subjects],
+        [photo.photo for photo in photos],
+        [photo.found for photo in photos],
         models.likeness_encoders,
         models.device,
     )
-    take_likeness_away(subjects, identities, models, config, cost, report)
+    for photo, of_photo in zip(photos, identities, strict=True):
+        photo.identities = of_photo
+    take_likeness_away(photos, models, config, cost, report)
 
 
 def take_likeness_away(
-    subjects: Sequence[Subject],
-    identities: Sequence[Sequence[FaceIdentity]],
+    photos: Sequence[PhotoAtWork],
     models: ProtectionModels,
     config: MethodSettings,
     cost: Cost,
@@ -108,8 +107,8 @@ def take_likeness_away(
     """L_id and layer 2's loss on one perturbation per photo, within one budget map.
 
     Args:
-        subjects: Photos with faces; they get their ``instance``.
-        identities: By photo and face, whom these must not look like.
+        photos: With faces, and ``identities`` that say whom these must not look like; they get
+            their perturbation.
         models: As of ``protect_photo_set``, like the others.
         config: The method, with layer 1's likeness enabled.
         cost: Where passes are counted.
@@ -117,9 +116,7 @@ def take_likeness_away(
     """
     layer1, layer2, likeness = config.layer1, config.layer2, config.layer1.likeness
     face_levels = layer1.epsilon_levels + (layer2.epsilon_levels if layer2.enabled else 0.0)
-    known = []
-    for subject, of_photo in zip(subjects, identities, strict=True):
-        photo = subject.grid(models)
+    for photo in photos:
         budget = budget_map(
             photo.clean,
             min(likeness.surroundings_levels, layer1.epsilon_levels),
@@ -129,16 +126,9 @@ def take_likeness_away(
         )
         generator = keyed_generator(config.seed, photo.key, "likeness", "start")
         start = levels_to_unit(likeness.step_size_levels)
-        ascent = GradientAscent.begin(photo.clean, budget, start, generator)
-        subject.instance = Instance(photo, ascent)
+        photo.begin(budget, start, generator)
         if layer2.enabled:
-            subject.faces = [
-                replace(
-                    face, mask_extent=place_face(subject.photo.image.shape, face, layer2).extent
-                )
-                for face in subject.faces
-            ]
-        known.append(KnownPhoto(subject.instance, of_photo))
+            place_faces(photo, layer2)
     through_model = AutoencoderLikeness(
         models.autoencoders,
         models.white_boxes,
@@ -161,44 +151,46 @@ def take_likeness_away(
         for encoders in (models.likeness_encoders, models.white_boxes)
     )
     num_steps = defend_likeness(
-        known,
+        photos,
         WithOwnLosses(through_model, models.losses) if models.losses else through_model,
         PhotoLosses(in_loop, finishing) if layer2.enabled else None,
         likeness,
         lambda fraction: report("likeness", fraction),
     )
-    for subject in subjects:
-        subject.stop_reason = "num_steps" if num_steps == likeness.num_steps else "stop_cosine"
+    for photo in photos:
+        photo.stop_reason = "num_steps" if num_steps == likeness.num_steps else "stop_cosine"
 
 
-def _result(subject: Subject, models: ProtectionModels, config: MethodSettings) -> PhotoResult:
+def _result(photo: PhotoAtWork, models: ProtectionModels, config: MethodSettings) -> PhotoResult:
     """Adds everything up, rounds, measures, and says which configured layers the photo has."""
-    faceless = config.layer2.enabled and not subject.faces
-    if subject.instance is None and faceless:
-        key, left_out = subject.photo.key, subject.left_out
-        return PhotoResult(key=key, status="skipped", reason="no_face", left_out=left_out)
-    image = tensor_to_image(subject.with_layer2(subject.base(models), config))
-    clean, read_back = subject.photo.image, subject.photo.read_back
+    faceless = config.layer2.enabled and not photo.found
+    if not photo.has_begun and faceless:
+        return PhotoResult(
+            key=photo.key, status="skipped", reason="no_face", left_out=photo.left_out
+        )
+    epsilon = levels_to_unit(config.layer2.epsilon_levels)
+    image = tensor_to_image(photo.with_added(photo.perturbed(), epsilon))
+    clean, read_back = photo.photo.image, photo.photo.read_back
     shown = image if read_back is None else read_back(image)
     target = config.layer2.target_cosine if config.other.name is None else None
-    measured = measure_photo(clean, shown, subject.faces, models, target)
+    measured = measure_photo(clean, shown, photo.found, models, target)
     coded = measured.max_change_levels
     if read_back is not None:
-        coded = largest_change(read_back(clean), shown, subject.faces)[0]
-        largest, outside = largest_change(clean, image, subject.faces)
+        coded = largest_change(read_back(clean), shown, photo.found)[0]
+        largest, outside = largest_change(clean, image, photo.found)
         measured = replace(
             measured, max_change_levels=largest, max_change_levels_outside_faces=outside
         )
-    status, reason = _status(faceless, bool(subject.left_out))
+    status, reason = _status(faceless, bool(photo.left_out))
     return PhotoResult(
-        key=subject.photo.key,
+        key=photo.key,
         status=status,
         reason=reason,
-        left_out=subject.left_out,
+        left_out=photo.left_out,
         image=image,
-        faces=subject.faces,
-        stop_reason=subject.stop_reason if config.layer2.enabled else "disabled",
-        has_surrogate_losses=subject.by_surrogates,
+        faces=photo.found,
+        stop_reason=photo.stop_reason if config.layer2.enabled else "disabled",
+        has_surrogate_losses=photo.by_surrogates,
         coded_change_levels=coded,
         **vars(measured),
     )

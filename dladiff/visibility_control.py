@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dladiff.identities import KnownPhoto
 from dladiff.image_values import Perturbation
+from dladiff.photo_at_work import PhotoAtWork
 from dladiff.projected_gradient import GradientAscent, project
 from dladiff.results import Face
 from dladiff.visible_difference import face_visibility_gradient, face_visibility_jod
@@ -65,7 +65,7 @@ class _Face:
 class VisibilityControl:
     """Holds each face at a target of visibility [X]."""
 
-    def __init__(self, photos: Sequence[KnownPhoto], target_jod: float | None) -> None:
+    def __init__(self, photos: Sequence[PhotoAtWork], target_jod: float | None) -> None:
         """From now on the photos' steps are in proportion, and held back; without a target not.
 
         Args:
@@ -74,7 +74,7 @@ class VisibilityControl:
         """
         self.target_jod = target_jod or 0.0
         held = [] if target_jod is None else photos
-        self._photos = [(photo.instance.ascent, _faces_of(photo)) for photo in held]
+        self._photos = [(photo.ascent, _faces_of(photo)) for photo in held]
         for ascent, _ in self._photos:
             ascent.restraint = torch.zeros_like(ascent.perturbation)
 
@@ -114,9 +114,9 @@ class VisibilityControl:
                 ascent.perturbation = project(scaled, ascent.clean, ascent.epsilon)
 
 
-def _faces_of(photo: KnownPhoto) -> list[_Face]:
-    clean, faces = photo.instance.photo.clean, photo.instance.photo.faces
-    nearest = _nearest_face(photo.instance.photo.size, faces)
+def _faces_of(photo: PhotoAtWork) -> list[_Face]:
+    clean, faces = photo.clean, photo.faces
+    nearest = _nearest_face(photo.size, faces)
     start = torch.tensor(_START, device=clean.device)
     return [
         _Face(face, (nearest == number).to(clean)[None, None], start)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from dladiff.diffusion.checkpoint import DiffusionModel
-from dladiff.instances import NativePhoto
+from dladiff.photo_at_work import NativePhoto
 from dladiff.results import Face
 
 

@@ -26,10 +26,9 @@ from dladiff.encoders.identity_encoders import (
     UnitEmbeddings,
 )
 from dladiff.faces import estimate_similarity, warp_prefiltered
-from dladiff.identities import KnownPhoto
 from dladiff.image_values import Crops, Images
-from dladiff.instances import NativePhoto
 from dladiff.layer1.views import View, ViewKind, draw_view
+from dladiff.photo_at_work import NativePhoto, PhotoAtWork
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
 from dladiff.transforms import draw_photometric
@@ -83,7 +82,7 @@ class AutoencoderLikeness:
         self.cost = cost
 
     def gradients(
-        self, photos: Sequence[KnownPhoto], step: int
+        self, photos: Sequence[PhotoAtWork], step: int
     ) -> tuple[list[NativePhoto], Float[Tensor, " photos"]]:
         """The gradient of L_id to each photo's perturbation at one step, and what was seen.
 
@@ -115,14 +114,14 @@ class AutoencoderLikeness:
 
     def _of_group(
         self,
-        photos: Sequence[KnownPhoto],
+        photos: Sequence[PhotoAtWork],
         autoencoder: Autoencoder,
         kind: ViewKind,
         step: int,
         generator: torch.Generator,
     ) -> tuple[tuple[NativePhoto, ...], Float[Tensor, " photos"]]:
         side = autoencoder.resolution
-        leaves = [photo.instance.ascent.leaf() for photo in photos]
+        leaves = [photo.ascent.leaf() for photo in photos]
         seen, shown = [], list[_Shown]()
         for row, (photo, leaf) in enumerate(zip(photos, leaves, strict=True)):
             view, images = self._look(photo, leaf, autoencoder, kind, step)
@@ -144,36 +143,34 @@ class AutoencoderLikeness:
 
     def _look(
         self,
-        photo: KnownPhoto,
+        photo: PhotoAtWork,
         leaf: NativePhoto,
         autoencoder: Autoencoder,
         kind: ViewKind,
         step: int,
     ) -> tuple[View, Images]:
         """One handled view of a photo; only the part that it needs is handled."""
-        instance, side = photo.instance, autoencoder.resolution
-        generator = keyed_generator(self.seed, instance.photo.key, "likeness", step)
-        faces = instance.photo.faces
+        side, faces = autoencoder.resolution, photo.faces
+        generator = keyed_generator(self.seed, photo.key, "likeness", step)
         # The person's face in every second step where there are others in the photo.
         person = next(i for i, found in enumerate(photo.identities) if found.is_person)
         index = person if step % 2 == 0 else (step // 2) % len(faces)
         template = autoencoder.aligned_template
-        view = draw_view(instance.photo, kind, faces[index], template, side, generator)
+        view = draw_view(photo, kind, faces[index], template, side, generator)
         if not _faces_in(view, photo, 0, side):
             # Small in the whole photo, beside the part that was drawn, or cut by its edge: such a
             # step would have no gradient. The aligned view always shows its face.
-            view = draw_view(instance.photo, "template", faces[index], template, side, generator)
+            view = draw_view(photo, "template", faces[index], template, side, generator)
         handling = draw_photometric(self.transforms, generator)
         height, width = leaf.shape[-2:]
         left, top, right, bottom = view.extent((height, width), side)
         part = (..., slice(top, bottom), slice(left, right))
-        served = instance.photo.as_served(instance.base[part] + leaf[part])
-        handled = handling.apply(served)
+        handled = handling.apply(photo.as_served(photo.base[part] + leaf[part]))
         return view, view.within(left, top).look(handled, side)
 
     def _mixtures(
         self,
-        photos: Sequence[KnownPhoto],
+        photos: Sequence[PhotoAtWork],
         weights: Float[Tensor, "mixtures photos"],
         first_row: int,
         autoencoder: Autoencoder,
@@ -274,10 +271,10 @@ class AutoencoderLikeness:
         return warp_prefiltered(decoded, np.linalg.inv(crop_from_view), encoder.side)
 
 
-def _faces_in(view: View, photo: KnownPhoto, row: int, side: int) -> list[_Shown]:
+def _faces_in(view: View, photo: PhotoAtWork, row: int, side: int) -> list[_Shown]:
     """The faces that lie in a view, large enough to be learnt."""
     shown = []
-    for face, identity in zip(photo.instance.photo.faces, photo.identities, strict=True):
+    for face, identity in zip(photo.faces, photo.identities, strict=True):
         landmarks = view.landmarks(face, side)
         is_inside = bool((landmarks >= 0).all() and (landmarks <= side - 1).all())
         eyes = float(np.linalg.norm(landmarks[1] - landmarks[0]))

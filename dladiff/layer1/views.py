@@ -21,7 +21,7 @@ from dladiff.faces import (
     warp_prefiltered,
 )
 from dladiff.image_values import Images
-from dladiff.instances import InstancePhoto
+from dladiff.photo_at_work import PhotoAtWork
 from dladiff.results import Face
 from dladiff.transforms import resize_antialiased
 
@@ -102,7 +102,7 @@ class View:
 
 
 def draw_view(
-    photo: InstancePhoto,
+    photo: PhotoAtWork,
     kind: ViewKind,
     face: Face,
     template: FaceTemplate,
@@ -117,7 +117,7 @@ def draw_view(
 
 
 def training_views(
-    photo: InstancePhoto,
+    photo: PhotoAtWork,
     count: int,
     shares: tuple[float, float, float],
     template: FaceTemplate | None,
@@ -156,7 +156,7 @@ def training_views(
 
 
 def attackers_views(
-    photo: InstancePhoto, template: FaceTemplate | None, resolution: int
+    photo: PhotoAtWork, template: FaceTemplate | None, resolution: int
 ) -> tuple[View, ...]:
     """The views through which success is measured: what an attacker would train on.
 
@@ -179,7 +179,7 @@ def _allot(weights: tuple[float, float, float], count: int) -> list[ViewKind]:
     return [kind for kind, times in zip(kinds, counts, strict=True) for _ in range(times)]
 
 
-def _whole(photo: InstancePhoto, generator: torch.Generator | None) -> View:
+def _whole(photo: PhotoAtWork, generator: torch.Generator | None) -> View:
     """The largest square: in the middle, or anywhere along the long side."""
     height, width = photo.clean.shape[-2:]
     side = min(height, width)
@@ -189,7 +189,7 @@ def _whole(photo: InstancePhoto, generator: torch.Generator | None) -> View:
     )
 
 
-def _face(photo: InstancePhoto, face: Face, generator: torch.Generator | None) -> View:
+def _face(photo: PhotoAtWork, face: Face, generator: torch.Generator | None) -> View:
     """A square of 1.4 to 3 times the face box, moved inside the photo where it reaches over."""
     height, width = photo.clean.shape[-2:]
     scale = ATTACKERS_FACE_SCALE

@@ -22,11 +22,11 @@ from dladiff.faces import (
     warp,
     warp_prefiltered,
 )
-from dladiff.identities import FaceIdentity, KnownPhoto
+from dladiff.identities import FaceIdentity
 from dladiff.image_values import Crops, Images
-from dladiff.instances import NativePhoto
 from dladiff.layer2.face_views import FaceView, draw_view
-from dladiff.layer2.placement import shift, visible_extent
+from dladiff.photo_at_work import NativePhoto, PhotoAtWork
+from dladiff.placement import shift, visible_extent
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
 
@@ -77,7 +77,7 @@ class PhotoLikeness:
         self.micro_batch = micro_batch
         self.cost = cost
 
-    def gradients(self, photos: Sequence[KnownPhoto], step: int) -> list[NativePhoto]:
+    def gradients(self, photos: Sequence[PhotoAtWork], step: int) -> list[NativePhoto]:
         """The gradient that makes each photo's faces less like themselves; 0 where they are.
 
         Args:
@@ -87,7 +87,7 @@ class PhotoLikeness:
         gradients: list[NativePhoto] = []
         for start in range(0, len(photos), self.micro_batch):
             group = photos[start : start + self.micro_batch]
-            leaves = [photo.instance.ascent.leaf() for photo in group]
+            leaves = [photo.ascent.leaf() for photo in group]
             seen = [
                 self._look(photo, leaf, number, step)
                 for photo, leaf in zip(group, leaves, strict=True)
@@ -103,16 +103,14 @@ class PhotoLikeness:
             gradients += torch.autograd.grad(crops, leaves, upstream)
         return gradients
 
-    def _look(self, photo: KnownPhoto, leaf: NativePhoto, number: int, step: int) -> _Seen:
+    def _look(self, photo: PhotoAtWork, leaf: NativePhoto, number: int, step: int) -> _Seen:
         """A face with its surroundings, handled; only this part of the photo is."""
-        instance, face = photo.instance, photo.instance.photo.faces[number]
-        key = instance.photo.key
-        generator = keyed_generator(self.seed, key, "photo likeness", number, step)
+        face = photo.faces[number]
+        generator = keyed_generator(self.seed, photo.key, "photo likeness", number, step)
         view = draw_view(self.settings, generator)
         left, top, right, bottom = visible_extent(face, leaf.shape[-2:])
         part = (..., slice(top, bottom), slice(left, right))
-        served = instance.photo.as_served(instance.base[part] + leaf[part])
-        images = view.transform.apply(served)
+        images = view.transform.apply(photo.as_served(photo.base[part] + leaf[part]))
         template_from_images = view.jitter @ crop_from_photo(face) @ shift(left, top)
         return _Seen(images, template_from_images, view, photo.identities[number])
 

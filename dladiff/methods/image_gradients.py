@@ -14,8 +14,8 @@ from dladiff.config import Layer1Settings
 from dladiff.diffusion.autoencoder import Latents
 from dladiff.diffusion.checkpoint import DiffusionModel, Timesteps
 from dladiff.diffusion.denoising_loss import draw_noise, draw_timesteps, micro_batches
-from dladiff.instances import NativePhoto
-from dladiff.methods.photo_latents import ViewedInstance
+from dladiff.methods.photo_latents import ViewedPhoto
+from dladiff.photo_at_work import NativePhoto
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
 from dladiff.transforms import PhotometricTransform, draw_photometric
@@ -36,7 +36,7 @@ class StepDraw:
 
 
 def draw_step(
-    instance: ViewedInstance,
+    instance: ViewedPhoto,
     settings: Layer1Settings,
     diffusion: DiffusionModel,
     seed: int,
@@ -57,7 +57,7 @@ def draw_step(
 
 
 def perturbation_gradients(
-    instances: Sequence[ViewedInstance],
+    instances: Sequence[ViewedPhoto],
     draws: Sequence[StepDraw],
     latent_gradient: LatentGradient,
     diffusion: DiffusionModel,
@@ -81,10 +81,10 @@ def perturbation_gradients(
     gradients: list[NativePhoto] = []
     for start in range(0, len(instances), micro_batch):
         chunk = slice(start, start + micro_batch)
-        leaves = [instance.ascent.leaf() for instance in instances[chunk]]
+        leaves = [instance.photo.ascent.leaf() for instance in instances[chunk]]
         seen = [
             instance.views[draw.view_index].look(
-                draw.handling.apply(instance.base + leaf), diffusion.resolution
+                draw.handling.apply(instance.photo.base + leaf), diffusion.resolution
             )
             for instance, draw, leaf in zip(instances[chunk], draws[chunk], leaves, strict=True)
         ]

@@ -12,17 +12,17 @@ from dladiff.config import Layer1Settings
 from dladiff.diffusion.autoencoder import Latents
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.image_values import levels_to_unit
-from dladiff.instances import Instance, InstancePhoto, NativePhoto
 from dladiff.layer1.views import View, attackers_views, training_views
-from dladiff.projected_gradient import GradientAscent
+from dladiff.photo_at_work import NativePhoto, PhotoAtWork
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
 
 
 @dataclass(eq=False)
-class ViewedInstance(Instance):
+class ViewedPhoto:
     """A photo at work with the fixed views through which surrogates see it."""
 
+    photo: PhotoAtWork
     views: tuple[View, ...]
     clean_latents: Latents
     """E(x) of each view, encoded once."""
@@ -46,20 +46,19 @@ class PhotoEncoder:
         self.cost = cost
         self._clean: dict[str, Latents] = {}
 
-    def begin(self, photo: InstancePhoto) -> ViewedInstance:
+    def begin(self, photo: PhotoAtWork) -> ViewedPhoto:
         """A photo's views with their clean latents, and its first perturbation."""
         views, settings = self.views(photo), self.settings
         # Where theta_s = theta_d, L_att has no gradient at delta = 0: start one step off it.
         start = levels_to_unit(min(settings.step_size_levels, settings.epsilon_levels))
-        ascent = GradientAscent.begin(
-            photo.clean,
+        photo.begin(
             levels_to_unit(settings.epsilon_levels),
             start,
             keyed_generator(self.seed, photo.key, "start"),
         )
-        return ViewedInstance(photo, ascent, views, self.encode(photo.clean, views))
+        return ViewedPhoto(photo, views, self.encode(photo.clean, views))
 
-    def views(self, photo: InstancePhoto) -> tuple[View, ...]:
+    def views(self, photo: PhotoAtWork) -> tuple[View, ...]:
         """The photo's fixed views, from its own draws."""
         settings, diffusion = self.settings, self.diffusion
         return training_views(
@@ -79,19 +78,19 @@ class PhotoEncoder:
         parts = torch.split(seen, self.micro_batch)
         return torch.cat([self.diffusion.encode(part) for part in parts])
 
-    def one_view_each(self, instances: Sequence[ViewedInstance], number: int) -> Latents:
+    def one_view_each(self, instances: Sequence[ViewedPhoto], number: int) -> Latents:
         """E(x + delta) through one view per photo, another one for each ``number``."""
         return torch.cat(
             [
                 self.encode(
-                    instance.ascent.images,
+                    instance.photo.ascent.images,
                     [instance.views[number % len(instance.views)]],
                 )
                 for instance in instances
             ]
         )
 
-    def attackers_latents(self, instances: Sequence[Instance], perturbed: bool) -> Latents:
+    def attackers_latents(self, instances: Sequence[ViewedPhoto], perturbed: bool) -> Latents:
         """E of the photos as an attacker sees them; perturbed ones rounded to 8 bits."""
         return torch.cat(
             [
@@ -100,17 +99,17 @@ class PhotoEncoder:
             ]
         )
 
-    def _perturbed(self, instance: Instance) -> Latents:
-        images = (instance.ascent.images * 255).round() / 255
+    def _perturbed(self, instance: ViewedPhoto) -> Latents:
+        images = (instance.photo.ascent.images * 255).round() / 255
         return self.encode(images, self._attackers_views(instance))
 
-    def _clean_of(self, instance: Instance) -> Latents:
+    def _clean_of(self, instance: ViewedPhoto) -> Latents:
         key = instance.photo.key
         if key not in self._clean:
             views = self._attackers_views(instance)
             self._clean[key] = self.encode(instance.photo.clean, views)
         return self._clean[key]
 
-    def _attackers_views(self, instance: Instance) -> tuple[View, ...]:
+    def _attackers_views(self, instance: ViewedPhoto) -> tuple[View, ...]:
         template, side = self.diffusion.face_template, self.diffusion.resolution
         return attackers_views(instance.photo, template, side)

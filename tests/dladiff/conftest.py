@@ -11,7 +11,7 @@ from dladiff.config import (
     TransformSettings,
 )
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
-from dladiff.instances import InstancePhoto, instance_photo
+from dladiff.photo_at_work import PhotoAtWork
 from tests.layer1_scenes import a_face, random_photo
 from tests.tiny_models import write_checkpoint
 
@@ -40,12 +40,12 @@ def velocity_diffusion(velocity_checkpoint: Path) -> DiffusionModel:
 
 
 @pytest.fixture
-def photos() -> list[InstancePhoto]:
+def photos() -> list[PhotoAtWork]:
     """Landscape with a face, portrait of odd size without one, square with a face."""
     return [
-        instance_photo("landscape", random_photo(1, 40, 57), [a_face(12.0, 8.0, 22.0)]),
-        instance_photo("portrait", random_photo(2, 61, 39), []),
-        instance_photo("square", random_photo(3, 48, 48), [a_face(10.0, 12.0, 24.0)]),
+        PhotoAtWork.of_images("landscape", random_photo(1, 40, 57), [a_face(12.0, 8.0, 22.0)]),
+        PhotoAtWork.of_images("portrait", random_photo(2, 61, 39), []),
+        PhotoAtWork.of_images("square", random_photo(3, 48, 48), [a_face(10.0, 12.0, 24.0)]),
     ]
 
 

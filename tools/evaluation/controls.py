@@ -8,9 +8,9 @@ import torch
 
 from dladiff.faces import estimate_similarity, pixel_rescaling, warp
 from dladiff.image_values import Perturbation
-from dladiff.instances import InstancePhoto
 from dladiff.methods.others.by_name import BASELINES
 from dladiff.methods.others.person import Person
+from dladiff.photo_at_work import PhotoAtWork
 from dladiff.projected_gradient import project
 from dladiff.randomness import keyed_generator
 from dladiff.results import Face
@@ -51,7 +51,7 @@ def perturb(method: str, person: Person, donors: Sequence[Donor] = ()) -> None:
 def sign_noise(person: Person) -> None:
     """Random signs at the whole budget: what any change of this size does."""
     for instance in person.instances:
-        ascent, key = instance.ascent, instance.photo.key
+        ascent, key = instance.photo.ascent, instance.photo.key
         generator = keyed_generator(person.settings.seed, key, "sign noise")
         signs = torch.randint(0, 2, ascent.clean.shape, generator=generator) * 2 - 1
         ascent.perturbation = project(
@@ -65,7 +65,7 @@ def borrow(person: Person, donors: Sequence[Donor]) -> None:
     If that did as much, our method would not need to look at the person.
     """
     for number, instance in enumerate(person.instances):
-        ascent, photo = instance.ascent, instance.photo
+        ascent, photo = instance.photo.ascent, instance.photo
         donor = donors[number % len(donors)]
         moved = warp(
             donor.perturbation.to(ascent.clean), _donor_from_photo(donor, photo), *photo.size
@@ -73,7 +73,7 @@ def borrow(person: Person, donors: Sequence[Donor]) -> None:
         ascent.perturbation = project(moved, ascent.clean, ascent.epsilon)
 
 
-def _donor_from_photo(donor: Donor, photo: InstancePhoto) -> np.ndarray:
+def _donor_from_photo(donor: Donor, photo: PhotoAtWork) -> np.ndarray:
     """By the landmarks of the largest faces; the whole of one onto the other where one has none."""
     if donor.faces and photo.faces:
         return estimate_similarity(photo.faces[0].landmarks, donor.faces[0].landmarks)

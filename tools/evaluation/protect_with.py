@@ -23,10 +23,10 @@ from dladiff.encoders.identity_encoders import IdentityEncoder, load_identity_en
 from dladiff.errors import GradientError
 from dladiff.face_detection import FaceDetector, load_face_detector
 from dladiff.image_values import Image, image_to_tensor, tensor_to_image
-from dladiff.instances import instance_photo
 from dladiff.methods.others.by_name import FACELOCK
 from dladiff.methods.others.person import BaselineSettings, Effort, Person
 from dladiff.models import ProtectionModels, load_models
+from dladiff.photo_at_work import PhotoAtWork
 from dladiff.quality import (
     LearnedPerceptualDistance,
     load_learned_perceptual_distance,
@@ -209,7 +209,7 @@ def _protect(
     steps = DEFAULT_STEPS if options.steps is None and granted is None else options.steps
     effort = Effort(steps, granted)
     photos = [
-        instance_photo(key, image_to_tensor(image), models.detector.detect(image))
+        PhotoAtWork(Photo(key, image), models.detector.detect(image))
         for key, image in zip(keys, images, strict=True)
     ]
     person = Person.begin(
@@ -217,10 +217,7 @@ def _protect(
     )
     perturb(options.method, person, donors)
     tally.add(person.cost, effort.num_taken, effort.cpu_seconds_spent)
-    return [
-        tensor_to_image(image_to_tensor(image) + instance.native_perturbation())
-        for image, instance in zip(images, person.instances, strict=True)
-    ]
+    return [tensor_to_image(instance.photo.perturbed()) for instance in person.instances]
 
 
 def _away_from_stranger(

@@ -12,13 +12,13 @@ from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.evaluation.attacks.attack import untouched_images
 from dladiff.evaluation.settings import attack_settings
 from dladiff.identities import FaceIdentity, clean_identities
-from dladiff.image_values import Image, tensor_to_image
+from dladiff.image_values import Image, levels_to_unit, tensor_to_image
 from dladiff.methods.others.person import BaselineSettings
 from dladiff.methods.paper.two_layers import protect_in_two_layers
 from dladiff.models import ProtectionModels
+from dladiff.photo_at_work import PhotoAtWork
 from dladiff.protect import take_likeness_away
 from dladiff.results import Cost, Photo
-from dladiff.subject import Subject
 
 SAMPLED_FACE = "sampled_face"
 _TRIES = 8
@@ -75,22 +75,24 @@ def take_stranger_away(
         ValueError: If the checkpoint shows no face.
     """
     cost = Cost()
-    subjects = [Subject.seen_by(models.detector, photo) for photo in photos]
-    with_faces = [subject for subject in subjects if subject.faces]
+    at_work = [PhotoAtWork.seen_by(models.detector, photo, models.device) for photo in photos]
+    with_faces = [photo for photo in at_work if photo.found]
     if with_faces:
         stranger = sampled_identity(models, diffusion, stranger_seed)
         own = clean_identities(
-            [subject.photo for subject in with_faces],
-            [subject.faces for subject in with_faces],
+            [photo.photo for photo in with_faces],
+            [photo.found for photo in with_faces],
             models.likeness_encoders,
             models.device,
         )
-        # Which face is the person's is still known, so that the loop looks where ours does.
-        aimed = [[replace(stranger, is_person=face.is_person) for face in faces] for faces in own]
-        take_likeness_away(with_faces, aimed, models, method, cost, lambda stage, fraction: None)
-    faceless = [subject for subject in subjects if not subject.faces]
+        for photo, faces in zip(with_faces, own, strict=True):
+            # Which face is the person's is still known, so that the loop looks where ours does.
+            photo.identities = [replace(stranger, is_person=face.is_person) for face in faces]
+        take_likeness_away(with_faces, models, method, cost, lambda stage, fraction: None)
+    faceless = [photo for photo in at_work if not photo.found]
     protect_in_two_layers(faceless, [], models, method, cost, lambda stage, fraction: None)
-    images = [tensor_to_image(one.with_layer2(one.base(models), method)) for one in subjects]
+    epsilon = levels_to_unit(method.layer2.epsilon_levels)
+    images = [tensor_to_image(one.with_added(one.perturbed(), epsilon)) for one in at_work]
     return Aimed(images, cost)
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from dladiff.image_values import levels_to_unit
-from dladiff.instances import NativePhoto
 from dladiff.methods.image_gradients import LatentGradient, draw_step, perturbation_gradients
 from dladiff.methods.others.person import Person
+from dladiff.photo_at_work import NativePhoto
 
 
 class Baseline(ABC):
@@ -53,14 +53,14 @@ class Baseline(ABC):
             self.before_step(effort.num_taken)
             gradients = self.gradients(effort.num_taken)
             for instance, gradient in zip(person.instances, gradients, strict=True):
-                instance.ascent.step(gradient, step_size)
+                instance.photo.ascent.step(gradient, step_size)
             effort.num_taken += 1
             if on_progress is not None:
                 on_progress(effort.share)
         if effort.num_taken == 0:
             raise ValueError(f"{name}: the effort was spent before the first step; grant more")
         for instance in person.instances:
-            instance.ascent.require_live(f"{name}, photo {instance.photo.key}")
+            instance.photo.ascent.require_live(f"{name}, photo {instance.photo.key}")
 
 
 class LatentBaseline(Baseline):

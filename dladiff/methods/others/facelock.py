@@ -7,10 +7,10 @@ from torch import Tensor
 from dladiff.encoders.identity_encoders import UnitEmbeddings
 from dladiff.faces import crop_from_photo, estimate_similarity, warp, warp_prefiltered
 from dladiff.image_values import Images
-from dladiff.instances import InstancePhoto, NativePhoto
 from dladiff.methods.others.baseline import Baseline
 from dladiff.methods.others.person import Person
-from dladiff.methods.photo_latents import ViewedInstance
+from dladiff.methods.photo_latents import ViewedPhoto
+from dladiff.photo_at_work import NativePhoto, PhotoAtWork
 
 
 class FaceLock(Baseline):
@@ -41,8 +41,8 @@ class FaceLock(Baseline):
     def gradients(self, step: int) -> list[NativePhoto]:
         gradients: list[NativePhoto] = []
         for number, instance in enumerate(self.person.instances):
-            leaf = instance.ascent.leaf()
-            loss = self.loss(number, instance.base + leaf, self.person.effort.share)
+            leaf = instance.photo.ascent.leaf()
+            loss = self.loss(number, instance.photo.base + leaf, self.person.effort.share)
             gradients += torch.autograd.grad(loss, leaf)
         return gradients
 
@@ -62,10 +62,10 @@ class FaceLock(Baseline):
             loss = loss - (self._embed(instance, shown) * identity).sum()
         return loss
 
-    def _look(self, instance: ViewedInstance, images: NativePhoto) -> Images:
+    def _look(self, instance: ViewedPhoto, images: NativePhoto) -> Images:
         return instance.views[0].look(images, self.person.diffusion.resolution)
 
-    def _embed(self, instance: ViewedInstance, shown: Images) -> UnitEmbeddings:
+    def _embed(self, instance: ViewedPhoto, shown: Images) -> UnitEmbeddings:
         """The face as the reconstruction shows it."""
         side, recogniser = self.person.diffusion.resolution, self.recogniser
         landmarks = instance.views[0].landmarks(instance.photo.faces[0], side)
@@ -74,7 +74,7 @@ class FaceLock(Baseline):
         return recogniser.embed(warp_prefiltered(shown, view_from_crop, recogniser.side))
 
     @torch.no_grad()
-    def _clean_identity(self, photo: InstancePhoto) -> UnitEmbeddings | None:
+    def _clean_identity(self, photo: PhotoAtWork) -> UnitEmbeddings | None:
         """Of the photo's largest face, which is the one in its view."""
         if not photo.faces:
             return None

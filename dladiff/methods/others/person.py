@@ -16,10 +16,10 @@ from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.evaluation.settings import attack_settings
 from dladiff.image_values import levels_to_unit
-from dladiff.instances import InstancePhoto
-from dladiff.layer2.placement import face_masks
-from dladiff.methods.photo_latents import PhotoEncoder, ViewedInstance
-from dladiff.projected_gradient import Budget, GradientAscent
+from dladiff.methods.photo_latents import PhotoEncoder, ViewedPhoto
+from dladiff.photo_at_work import PhotoAtWork
+from dladiff.placement import face_masks
+from dladiff.projected_gradient import Budget
 from dladiff.quality import LearnedPerceptualDistance
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
@@ -107,7 +107,7 @@ class Effort:
 class Person:
     """Photos of one person, each at the start of its ascent, and the models that look at them."""
 
-    instances: list[ViewedInstance]
+    instances: list[ViewedPhoto]
     diffusion: DiffusionModel
     photo_encoder: PhotoEncoder
     layer1: Layer1Settings
@@ -122,7 +122,7 @@ class Person:
     @classmethod
     def begin(
         cls,
-        photos: Sequence[InstancePhoto],
+        photos: Sequence[PhotoAtWork],
         diffusion: DiffusionModel,
         settings: BaselineSettings,
         effort: Effort,
@@ -136,15 +136,12 @@ class Person:
         instances = []
         for photo in photos:
             views = encoder.views(photo)
-            ascent = GradientAscent.begin(
-                photo.clean,
+            photo.begin(
                 budget_of(photo, settings),
                 levels_to_unit(settings.step_size_levels),
                 keyed_generator(settings.seed, photo.key, "start"),
             )
-            instances.append(
-                ViewedInstance(photo, ascent, views, encoder.encode(photo.clean, views))
-            )
+            instances.append(ViewedPhoto(photo, views, encoder.encode(photo.clean, views)))
         return cls(
             instances, diffusion, encoder, layer1, settings, effort, cost, identity_encoder, lpips
         )
@@ -159,7 +156,7 @@ class Person:
         return self.photo_encoder.one_view_each(self.instances, 0)
 
 
-def budget_of(photo: InstancePhoto, settings: BaselineSettings) -> Budget:
+def budget_of(photo: PhotoAtWork, settings: BaselineSettings) -> Budget:
     """Our method's budget map of a photo, or one budget for all pixels."""
     if settings.flat:
         return levels_to_unit(settings.face_levels)

@@ -16,7 +16,6 @@ from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.fine_tuning import FineTuner
 from dladiff.diffusion.surrogates import Surrogates, open_surrogates
 from dladiff.image_values import levels_to_unit
-from dladiff.instances import InstancePhoto
 from dladiff.methods.image_gradients import LatentGradient, draw_step, perturbation_gradients
 from dladiff.methods.photo_latents import PhotoEncoder
 from dladiff.methods.surrogate_losses import (
@@ -25,6 +24,7 @@ from dladiff.methods.surrogate_losses import (
     gradient_by_timestep,
     measure_losses,
 )
+from dladiff.photo_at_work import PhotoAtWork
 from dladiff.randomness import derive_seed, keyed_generator
 from dladiff.results import Cost
 from dladiff.stopwatch import timed
@@ -50,8 +50,8 @@ class Layer1Metrics:
 
 @contextmanager
 def open_finetuning_defense(
-    photos: Sequence[InstancePhoto],
-    references: Sequence[InstancePhoto],
+    photos: Sequence[PhotoAtWork],
+    references: Sequence[PhotoAtWork],
     diffusion: DiffusionModel,
     settings: Layer1Settings,
     seed: int,
@@ -87,8 +87,8 @@ class AdftSchedule:
 class FinetuningDefense:
     """Layer 1 at work on one person; use through ``open_finetuning_defense``."""
 
-    photos: Sequence[InstancePhoto]
-    references: Sequence[InstancePhoto]
+    photos: Sequence[PhotoAtWork]
+    references: Sequence[PhotoAtWork]
     diffusion: DiffusionModel
     surrogates: Surrogates
     settings: Layer1Settings
@@ -161,7 +161,7 @@ class FinetuningDefense:
             latents = self.encoder.one_view_each(self.instances, self.epoch)
             self.dynamic_tuner.train(latents, schedule.surrogate_steps, generator)
         for instance in self.instances:
-            instance.ascent.require_live(f"layer 1, epoch {self.epoch}")
+            instance.photo.ascent.require_live(f"layer 1, epoch {self.epoch}")
 
     def ascend(self, latent_gradient: LatentGradient, momentum: float = 0.0) -> None:
         """One signed step of every photo that raises a loss, within eta_ft around x."""
@@ -176,7 +176,7 @@ class FinetuningDefense:
         )
         step_size = levels_to_unit(self.settings.step_size_levels)
         for instance, gradient in zip(self.instances, gradients, strict=True):
-            instance.ascent.step(gradient, step_size, momentum)
+            instance.photo.ascent.step(gradient, step_size, momentum)
         self.step += 1
 
     def measure(self, perturbed: bool) -> Layer1Losses:

@@ -27,7 +27,7 @@ from dladiff.faces import (
 )
 from dladiff.image_values import Crops, Image, Perturbation, image_to_tensor
 from dladiff.layer2.face_views import FaceView
-from dladiff.layer2.placement import (
+from dladiff.placement import (
     BLOCK,
     CROP_REACH,
     Bounds,

@@ -14,26 +14,13 @@ from torch import Tensor
 
 from dladiff.config import Layer2Settings
 from dladiff.encoders.identity_encoders import IdentityEncoder, UnitEmbeddings
-from dladiff.image_values import Crops, Image, Images, Perturbation, levels_to_unit
-from dladiff.instances import Instance
+from dladiff.image_values import Crops, Images, Perturbation, levels_to_unit
 from dladiff.layer2.face_views import FaceView, draw_view
-from dladiff.layer2.placement import FacePerturbation
 from dladiff.methods.paper.canvas import FaceCanvas, crop_canvas, crop_of, image_canvas, still_view
+from dladiff.photo_at_work import PhotoAtWork
+from dladiff.placement import FacePerturbation
 from dladiff.projected_gradient import GradientAscent
 from dladiff.randomness import keyed_generator
-from dladiff.results import Face
-
-
-@dataclass(frozen=True, eq=False)
-class FacesOfPhoto:
-    """One photo as layer 2 sees it."""
-
-    key: str
-    """Keys this photo's draws."""
-    clean: Image
-    faces: Sequence[Face]
-    instance: Instance | None = None
-    """What layer 1 made of it; layer 2 builds on it. None: nothing."""
 
 
 @dataclass(eq=False)
@@ -52,30 +39,8 @@ class FaceAttack:
     stopped: bool = False
 
 
-@dataclass
-class IdentityDefense:
-    """What layer 2 found, photo by photo."""
-
-    faces: list[list[Face]]
-    """As given, with ``mask_extent``."""
-    perturbations: list[list[FacePerturbation]]
-    """One per face."""
-    stop_reasons: list[str]
-    """Per photo: ``stop_cosine`` if all its faces reached it, else ``num_steps``."""
-    encoder_passes: int = 0
-    """Crops that went forward and backward through an encoder."""
-
-    def add(self, photo: int, face: Face, attack: FaceAttack) -> None:
-        """Takes over a finished face."""
-        placement = attack.canvas.placement
-        self.faces[photo].append(replace(face, mask_extent=placement.extent))
-        self.perturbations[photo].append(FacePerturbation(attack.ascent.perturbation, placement))
-        if not attack.stopped:
-            self.stop_reasons[photo] = "num_steps"
-
-
 def defend_identity(
-    photos: Sequence[FacesOfPhoto],
+    photos: Sequence[PhotoAtWork],
     encoders: Sequence[IdentityEncoder],
     settings: Layer2Settings,
     *,
@@ -83,11 +48,12 @@ def defend_identity(
     micro_batch: int,
     device: torch.device | str = "cpu",
     on_progress: Callable[[float], None] | None = None,
-) -> IdentityDefense:
+) -> int:
     """Raises ``1 - sum_i w_i cos(IE_i(crop_M'(x + delta)), IE_i(crop_M(x)))`` within eta_zs.
 
     Args:
-        photos: Clean photos with their faces; a photo without a face gets no perturbation.
+        photos: They get their faces' perturbations, mask extents and stop reasons; on one that
+            has a perturbation already this builds. A photo without a face gets nothing.
         encoders: Those marked ``held_out`` are left out here.
         settings: Mode, budget, steps and augmentation.
         seed: Every draw is keyed by it, the photo, the face and the step, so that neither the
@@ -96,14 +62,19 @@ def defend_identity(
         device: Where the encoders live.
         on_progress: Called after each step with the fraction done.
 
+    Returns:
+        Crops that went forward and backward through an encoder.
+
     Raises:
         GradientError: If the gradient of a face was zero or not finite.
     """
     white_boxes = [encoder for encoder in encoders if not encoder.held_out]
     whose = [
-        (index, face) for index, photo in enumerate(photos) for face in range(len(photo.faces))
+        (index, face) for index, photo in enumerate(photos) for face in range(len(photo.found))
     ]
-    defense = _nothing_yet(len(photos))
+    encoder_passes = 0
+    for photo in photos:
+        photo.stop_reason = "stop_cosine"
     faces_at_once = max(1, micro_batch // settings.crops_per_step)
     for first in range(0, len(whose), faces_at_once):
         # All steps of a few faces, then the next: only these few hold their pixels in memory.
@@ -117,28 +88,29 @@ def defend_identity(
             if not active:
                 break
             gradients = ensemble_gradients(active, white_boxes, settings, seed, step)
-            defense.encoder_passes += len(active) * settings.crops_per_step * len(white_boxes)
+            encoder_passes += len(active) * settings.crops_per_step * len(white_boxes)
             for attack, gradient in zip(active, gradients, strict=True):
                 _step(attack, gradient, settings)
             if on_progress is not None:
                 fraction = (step + 1) / settings.num_steps
                 on_progress((first + len(batch) * fraction) / len(whose))
-        for (index, face), attack in zip(batch, attacks, strict=True):
+        for (index, _), attack in zip(batch, attacks, strict=True):
             attack.ascent.require_live(f"layer 2, photo {photos[index].key}")
-            defense.add(index, photos[index].faces[face], attack)
-    return defense
+            _keep(photos[index], attack)
+    return encoder_passes
 
 
-def _nothing_yet(num_photos: int) -> IdentityDefense:
-    return IdentityDefense(
-        faces=[[] for _ in range(num_photos)],
-        perturbations=[[] for _ in range(num_photos)],
-        stop_reasons=["stop_cosine"] * num_photos,
-    )
+def _keep(photo: PhotoAtWork, attack: FaceAttack) -> None:
+    """Hands a finished face over to its photo."""
+    placement = attack.canvas.placement
+    photo.found[attack.index] = replace(photo.found[attack.index], mask_extent=placement.extent)
+    photo.added.append(FacePerturbation(attack.ascent.perturbation, placement))
+    if not attack.stopped:
+        photo.stop_reason = "num_steps"
 
 
 def begin_attack(
-    photo: FacesOfPhoto,
+    photo: PhotoAtWork,
     face_index: int,
     encoders: Sequence[IdentityEncoder],
     settings: Layer2Settings,
@@ -147,12 +119,11 @@ def begin_attack(
 ) -> FaceAttack:
     """The face's canvas, its clean embeddings and a random start (delta = 0 has no gradient)."""
     make_canvas = image_canvas if settings.mode == "image" else crop_canvas
-    face = photo.faces[face_index]
-    clean_canvas = make_canvas(photo.clean, None, face, settings, device)
+    face, clean = photo.found[face_index], photo.photo.image
+    clean_canvas = make_canvas(clean, None, face, settings, device)
     canvas = clean_canvas
-    if photo.instance is not None:
-        perturbation = photo.instance.native_perturbation()
-        canvas = make_canvas(photo.clean, perturbation, face, settings, device)
+    if photo.has_begun:
+        canvas = make_canvas(clean, photo.native_perturbation(), face, settings, device)
     nothing = torch.zeros_like(canvas.base)
     with torch.no_grad():
         clean_embeds = {

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dladiff.config import MethodSettings
-from dladiff.instances import NativePhoto
-from dladiff.methods.paper.identity_defense import FacesOfPhoto, defend_identity
+from dladiff.image_values import levels_to_unit
+from dladiff.methods.paper.identity_defense import defend_identity
 from dladiff.models import ProtectionModels
+from dladiff.photo_at_work import NativePhoto, PhotoAtWork
 from dladiff.results import Cost, OnProgress, Photo
 from dladiff.stopwatch import timed
-from dladiff.subject import Subject
 
 if TYPE_CHECKING:
     from dladiff.methods.paper.adft import FinetuningDefense, Layer1Metrics
@@ -31,7 +31,7 @@ class Layer1Outcome:
 
 
 def protect_in_two_layers(
-    subjects: Sequence[Subject],
+    photos: Sequence[PhotoAtWork],
     references: Sequence[Photo],
     models: ProtectionModels,
     config: MethodSettings,
@@ -39,29 +39,29 @@ def protect_in_two_layers(
     report: OnProgress,
 ) -> Layer1Outcome:
     """DSUR and ADFT on whole photos, then layer 2 on top of them, as the paper has it."""
-    if not subjects:
+    if not photos:
         return Layer1Outcome()
     metrics, losses = None, None
-    with _layer1(subjects, references, models, config, cost) as layer1:
+    with _layer1(photos, references, models, config, cost) as layer1:
         if layer1 is not None:
             metrics = layer1.run(report)
-            for subject, instance in zip(subjects, layer1.instances, strict=True):
-                subject.instance, subject.by_surrogates = instance, True
+            for photo in photos:
+                photo.by_surrogates = True
         if config.layer2.enabled:
             with timed(cost, "layer2", models.device):
-                _add_layer2(subjects, models, config, cost, report)
+                _add_layer2(photos, models, config, cost, report)
             if layer1 is not None and metrics is not None:
                 from dladiff.methods.paper.interplay import reconcile
 
-                for subject, instance in zip(subjects, layer1.instances, strict=True):
-                    instance.bear(_delta_zs(subject, models, config))
+                for photo in photos:
+                    photo.bear(_delta_zs(photo, config))
                 losses = reconcile(layer1, metrics)
     return Layer1Outcome(metrics, losses)
 
 
 @contextmanager
 def _layer1(
-    subjects: Sequence[Subject],
+    photos: Sequence[PhotoAtWork],
     references: Sequence[Photo],
     models: ProtectionModels,
     config: MethodSettings,
@@ -73,11 +73,11 @@ def _layer1(
         return
     from dladiff.methods.paper.adft import open_finetuning_defense
 
-    missing = max(0, config.max_reference_photos - len(subjects))
-    others = [Subject.seen_by(models.detector, photo) for photo in references]
+    missing = max(0, config.max_reference_photos - len(photos))
+    others = [PhotoAtWork.seen_by(models.detector, photo, models.device) for photo in references]
     with open_finetuning_defense(
-        photos=[subject.grid(models) for subject in subjects],
-        references=[subject.grid(models) for subject in others[:missing]],
+        photos=photos,
+        references=others[:missing],
         diffusion=models.load_diffusion(),
         settings=config.layer1,
         seed=config.seed,
@@ -88,18 +88,15 @@ def _layer1(
 
 
 def _add_layer2(
-    subjects: Sequence[Subject],
+    photos: Sequence[PhotoAtWork],
     models: ProtectionModels,
     config: MethodSettings,
     cost: Cost,
     report: OnProgress,
 ) -> None:
     """Layer 2's perturbations on top of what each photo has."""
-    defense = defend_identity(
-        [
-            FacesOfPhoto(subject.photo.key, subject.photo.image, subject.faces, subject.instance)
-            for subject in subjects
-        ],
+    cost.encoder_passes += defend_identity(
+        photos,
         models.encoders,
         config.layer2,
         seed=config.seed,
@@ -107,13 +104,9 @@ def _add_layer2(
         device=models.device,
         on_progress=lambda fraction: report("layer2", fraction),
     )
-    cost.encoder_passes += defense.encoder_passes
-    found = zip(subjects, defense.faces, defense.perturbations, defense.stop_reasons, strict=True)
-    for subject, faces, added, stop_reason in found:
-        subject.faces, subject.added, subject.stop_reason = faces, added, stop_reason
 
 
-def _delta_zs(subject: Subject, models: ProtectionModels, config: MethodSettings) -> NativePhoto:
+def _delta_zs(photo: PhotoAtWork, config: MethodSettings) -> NativePhoto:
     """Layer 2's part of a photo, as it acts on top of layer 1's."""
-    base = subject.base(models)
-    return subject.with_layer2(base, config) - base
+    base = photo.perturbed()
+    return photo.with_added(base, levels_to_unit(config.layer2.epsilon_levels)) - base

@@ -12,11 +12,10 @@ from dladiff.diffusion.autoencoder import Autoencoder
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.faces import ARCFACE_TEMPLATE, crop_from_photo, estimate_similarity, warp_prefiltered
-from dladiff.identities import FaceIdentity, KnownPhoto
-from dladiff.instances import Instance, instance_photo
+from dladiff.identities import FaceIdentity
 from dladiff.layer1.likeness import AutoencoderLikeness
 from dladiff.layer1.views import View, ViewKind, draw_view
-from dladiff.projected_gradient import GradientAscent
+from dladiff.photo_at_work import PhotoAtWork
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost, Face
 from tests.layer1_scenes import TinyEncoder, a_face, in_float64, random_photo
@@ -40,17 +39,16 @@ def unit(seed: int) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(1, 5, generator=generator).double(), dim=1)
 
 
-def known(key: str, seed: int, faces: list[Face], person: int = 0) -> KnownPhoto:
+def known(key: str, seed: int, faces: list[Face], person: int = 0) -> PhotoAtWork:
     """A photo whose face ``person`` is the person, all others bystanders."""
     clean = random_photo(seed, 64, 80).double()
-    photo = instance_photo(key, clean, faces)
-    noise = keyed_generator(seed, "start")
-    ascent = GradientAscent.begin(clean, 7 / 255, 2 / 255, noise)
-    identities = [
+    photo = PhotoAtWork.of_images(key, clean, faces)
+    photo.begin(7 / 255, 2 / 255, keyed_generator(seed, "start"))
+    photo.identities = [
         FaceIdentity({"tiny": unit(n)}, {"tiny": unit(99 if n == person else n)}, n == person)
         for n in range(len(faces))
     ]
-    return KnownPhoto(Instance(photo, ascent), identities)
+    return photo
 
 
 def likeness(
@@ -66,16 +64,14 @@ def likeness(
 
 
 def seen_cosine(
-    photo: KnownPhoto, delta: torch.Tensor, view: View, autoencoder: Autoencoder,
+    photo: PhotoAtWork, delta: torch.Tensor, view: View, autoencoder: Autoencoder,
     encoder: IdentityEncoder,
 ) -> float:  # fmt: skip
     """L_id's cosine on its own: the whole photo is looked at, no part is cut out before."""
     side = autoencoder.resolution
-    decoded = autoencoder.decode(
-        autoencoder.encode(view.look(photo.instance.photo.clean + delta, side))
-    )
+    decoded = autoencoder.decode(autoencoder.encode(view.look(photo.clean + delta, side)))
     total = 0.0
-    for face, identity in zip(photo.instance.photo.faces, photo.identities, strict=True):
+    for face, identity in zip(photo.faces, photo.identities, strict=True):
         landmarks = view.landmarks(face, side)
         if (landmarks >= 0).all() and (landmarks <= side - 1).all():
             matrix = np.linalg.inv(estimate_similarity(landmarks, ARCFACE_TEMPLATE))
@@ -94,10 +90,10 @@ def test_the_gradient_agrees_with_finite_differences_in_each_kind_of_view(
     generator = keyed_generator(0, "a", "likeness", step)
 
     view = draw_view(
-        photo.instance.photo, kind, photo.instance.photo.faces[0],
+        photo, kind, photo.faces[0],
         autoencoder.aligned_template, autoencoder.resolution, generator,
     )  # fmt: skip
-    at = photo.instance.perturbation
+    at = photo.perturbation
     direction = torch.randn(at.shape, generator=torch.Generator().manual_seed(5)).double()
     up, down = (
         seen_cosine(photo, at + sign * direction, view, autoencoder, encoder)
@@ -135,27 +131,23 @@ def test_steps_lower_the_likeness_of_a_turned_a_small_and_a_second_face(
             np.array([[0.4, 0.42], [0.6, 0.42], [0.5, 0.53], [0.42, 0.63], [0.58, 0.63]]),
         )
         found = []
-        for number, face in enumerate(photo.instance.photo.faces):
+        for number, face in enumerate(photo.faces):
             view = View(
                 "template",
                 photo_from_view=np.linalg.inv(crop_from_photo(face, template * side)),
             )
-            only = KnownPhoto(
-                Instance(
-                    dataclasses.replace(photo.instance.photo, faces=[face]), photo.instance.ascent
-                ),
-                [photo.identities[number]],
-            )
-            found.append(seen_cosine(only, photo.instance.perturbation, view, autoencoder, encoder))
+            of_face = [photo.identities[number]]
+            only = dataclasses.replace(photo, found=[face], identities=of_face)
+            found.append(seen_cosine(only, photo.perturbation, view, autoencoder, encoder))
         return found
 
     before = likenesses()
     for step in range(24):
         (gradient,), _ = loss.gradients([photo], step)
-        photo.instance.ascent.step(gradient, 1 / 255, 0.9)
+        photo.ascent.step(gradient, 1 / 255, 0.9)
     after = likenesses()
     assert all(a < b - 0.01 for a, b in zip(after, before, strict=True)), (before, after)
-    photo.instance.ascent.require_live("group")
+    photo.ascent.require_live("group")
 
 
 @pytest.mark.parametrize("kind", ["whole", "face"])
@@ -222,7 +214,7 @@ def test_more_encoders_push_but_the_stop_rule_does_not_ask_them(
     other = dataclasses.replace(encoder, name="other", network=network)
     (identity,) = photo.identities
     of_both = dict.fromkeys(("tiny", "other"), identity.target["tiny"])
-    photo = KnownPhoto(photo.instance, [FaceIdentity(of_both, of_both, is_person=True)])
+    photo.identities = [FaceIdentity(of_both, of_both, is_person=True)]
     found = {}
     for name, leading, more in (
         ("one", [encoder], []),

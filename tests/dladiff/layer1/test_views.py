@@ -6,8 +6,8 @@ import torch
 from PIL import Image as PillowImage
 
 from dladiff.faces import crop_from_photo
-from dladiff.instances import InstancePhoto, carry_to_native, instance_photo
 from dladiff.layer1.views import View, attackers_views, training_views
+from dladiff.photo_at_work import PhotoAtWork, carry_to_native
 from tests.layer1_scenes import a_face, random_photo
 
 TEMPLATE = torch.tensor([[0.355, 0.45], [0.645, 0.45], [0.5, 0.61], [0.38, 0.755], [0.62, 0.755]])
@@ -15,7 +15,7 @@ SHARES = (0.4, 0.4, 0.2)
 
 
 def views_of(
-    photo: InstancePhoto,
+    photo: PhotoAtWork,
     template: torch.Tensor | None = None,
     count: int = 8,
     seed: int = 0,
@@ -31,8 +31,8 @@ def kinds(views: tuple[View, ...]) -> dict[str, int]:
 
 
 def test_views_are_shared_out_by_what_a_photo_and_a_checkpoint_have() -> None:
-    with_face = instance_photo("a", random_photo(0, 60, 80), [a_face(20.0, 15.0, 30.0)])
-    without = instance_photo("b", random_photo(0, 60, 80), [])
+    with_face = PhotoAtWork.of_images("a", random_photo(0, 60, 80), [a_face(20.0, 15.0, 30.0)])
+    without = PhotoAtWork.of_images("b", random_photo(0, 60, 80), [])
     assert kinds(views_of(with_face, TEMPLATE)) == {"whole": 3, "face": 3, "template": 2}
     assert kinds(views_of(with_face)) == {"whole": 4, "face": 4, "template": 0}
     assert kinds(views_of(without, TEMPLATE)) == {"whole": 8, "face": 0, "template": 0}
@@ -42,7 +42,7 @@ def test_views_are_shared_out_by_what_a_photo_and_a_checkpoint_have() -> None:
 @pytest.mark.parametrize(("height", "width"), [(41, 97), (97, 41), (64, 64), (33, 35)])
 def test_every_square_lies_inside_the_photo(height: int, width: int) -> None:
     faces = [a_face(-4.0, -6.0, 24.0), a_face(width - 15.0, height - 15.0, 20.0)]
-    photo = instance_photo("a", random_photo(0, height, width), faces)
+    photo = PhotoAtWork.of_images("a", random_photo(0, height, width), faces)
     for seed in range(20):
         for view in views_of(photo, seed=seed):
             assert view.square is not None
@@ -53,7 +53,7 @@ def test_every_square_lies_inside_the_photo(height: int, width: int) -> None:
 
 
 def test_draws_repeat_with_their_generator_and_differ_without() -> None:
-    photo = instance_photo("a", random_photo(0, 60, 90), [a_face(20.0, 15.0, 30.0)])
+    photo = PhotoAtWork.of_images("a", random_photo(0, 60, 90), [a_face(20.0, 15.0, 30.0)])
 
     def squares(seed: int) -> list[object]:
         return [(view.square, view.flip) for view in views_of(photo, seed=seed)]
@@ -82,7 +82,7 @@ def test_a_flipped_view_is_mirrored() -> None:
 @pytest.mark.parametrize("kind", ["whole", "face", "template"])
 def test_gradient_of_a_native_size_perturbation_agrees_with_finite_differences(kind: str) -> None:
     face = a_face(20.0, 12.0, 40.0)
-    photo = instance_photo("a", random_photo(5, 71, 93).double(), [face])
+    photo = PhotoAtWork.of_images("a", random_photo(5, 71, 93).double(), [face])
     view = next(v for v in views_of(photo, TEMPLATE) if v.kind == kind)
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(1, 3, 32, 32, generator=generator).double()
@@ -105,7 +105,7 @@ def test_gradient_of_a_native_size_perturbation_agrees_with_finite_differences(k
 
 def test_the_template_view_puts_landmarks_where_the_checkpoint_expects_them() -> None:
     face = a_face(31.0, 22.0, 37.0)
-    photo = instance_photo("a", random_photo(5, 90, 110), [face])
+    photo = PhotoAtWork.of_images("a", random_photo(5, 90, 110), [face])
     (view,) = attackers_views(photo, TEMPLATE, 64)
     assert view.photo_from_view is not None
     expected = crop_from_photo(face, TEMPLATE.numpy().astype(np.float64) * 64)
@@ -117,14 +117,14 @@ def test_the_template_view_puts_landmarks_where_the_checkpoint_expects_them() ->
 
 
 def test_an_attacker_without_a_template_sees_the_whole_and_the_face() -> None:
-    photo = instance_photo("a", random_photo(0, 60, 90), [a_face(30.0, 20.0, 20.0)])
+    photo = PhotoAtWork.of_images("a", random_photo(0, 60, 90), [a_face(30.0, 20.0, 20.0)])
     views = attackers_views(photo, None, 32)
     assert [view.square for view in views] == [(15, 0, 60), (24, 14, 32)]
-    assert len(attackers_views(instance_photo("b", photo.clean, []), TEMPLATE, 32)) == 1
+    assert len(attackers_views(PhotoAtWork.of_images("b", photo.clean, []), TEMPLATE, 32)) == 1
 
 
 def test_a_large_photo_lives_on_a_smaller_grid_and_its_bound_holds_on_the_way_back() -> None:
-    photo = instance_photo("a", torch.rand(1, 3, 1000, 2000), [a_face(500.0, 300.0, 200.0)])
+    photo = PhotoAtWork.of_images("a", torch.rand(1, 3, 1000, 2000), [a_face(500.0, 300.0, 200.0)])
     assert photo.clean.shape == (1, 3, 768, 1536)
     assert photo.native_size == (1000, 2000)
     assert photo.faces[0].box[0] == pytest.approx(500 * 0.768)
@@ -136,8 +136,8 @@ def test_a_large_photo_lives_on_a_smaller_grid_and_its_bound_holds_on_the_way_ba
 
 def test_a_small_photo_keeps_its_own_pixels() -> None:
     images = random_photo(0, 37, 53)
-    photo = instance_photo("a", images, [])
+    photo = PhotoAtWork.of_images("a", images, [])
     assert torch.equal(photo.clean, images)
     assert carry_to_native(images, (37, 53)) is images
     with pytest.raises(ValueError, match="batch of one photo, got 2"):
-        instance_photo("a", torch.rand(2, 3, 8, 8), [])
+        PhotoAtWork.of_images("a", torch.rand(2, 3, 8, 8), [])

@@ -8,11 +8,10 @@ from dladiff.config import Layer2Settings, TransformSettings
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.face_detection import FaceDetector
 from dladiff.faces import crop_from_photo, warp
-from dladiff.identities import KnownPhoto, clean_identities
-from dladiff.image_values import Image, image_to_tensor
-from dladiff.instances import Instance, instance_photo
+from dladiff.identities import clean_identities
+from dladiff.image_values import Image
 from dladiff.layer2.photo_likeness import PhotoLikeness
-from dladiff.projected_gradient import GradientAscent
+from dladiff.photo_at_work import PhotoAtWork
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost, Photo
 
@@ -22,35 +21,35 @@ STILL = Layer2Settings(
 
 
 @pytest.fixture
-def photo(astronaut: Image, detector: FaceDetector, sface: IdentityEncoder) -> KnownPhoto:
+def photo(astronaut: Image, detector: FaceDetector, sface: IdentityEncoder) -> PhotoAtWork:
     image = np.ascontiguousarray(astronaut[:256, 110:334])
     faces = detector.detect(image)
-    clean = image_to_tensor(image)
-    ascent = GradientAscent.begin(clean, 11 / 255, 1 / 255, keyed_generator(0, "start"))
-    (identities,) = clean_identities([Photo("a", image)], [faces], [sface], "cpu")
-    return KnownPhoto(Instance(instance_photo("a", clean, faces), ascent), identities)
+    photo = PhotoAtWork(Photo("a", image), faces)
+    photo.begin(11 / 255, 1 / 255, keyed_generator(0, "start"))
+    (photo.identities,) = clean_identities([photo.photo], [faces], [sface], "cpu")
+    return photo
 
 
-def cosine(photo: KnownPhoto, sface: IdentityEncoder) -> float:
-    face = photo.instance.photo.faces[0]
-    crop = warp(photo.instance.ascent.images, np.linalg.inv(crop_from_photo(face)), 112)
+def cosine(photo: PhotoAtWork, sface: IdentityEncoder) -> float:
+    face = photo.faces[0]
+    crop = warp(photo.ascent.images, np.linalg.inv(crop_from_photo(face)), 112)
     return float((sface.embed(crop) * photo.identities[0].own["sface"]).sum())
 
 
 def test_steps_make_the_face_less_like_itself_until_it_is_unlike_enough(
-    photo: KnownPhoto, sface: IdentityEncoder
+    photo: PhotoAtWork, sface: IdentityEncoder
 ) -> None:
     loss = PhotoLikeness([sface], Layer2Settings(), 0.2, seed=0, micro_batch=4, cost=Cost())
     before = cosine(photo, sface)
     for step in range(30):
         (gradient,) = loss.gradients([photo], step)
-        photo.instance.ascent.step(gradient, 1 / 255, 0.9, may_vanish=True)
+        photo.ascent.step(gradient, 1 / 255, 0.9, may_vanish=True)
     assert before > 0.9
     assert cosine(photo, sface) < 0.3
 
 
 def test_a_content_face_has_no_gradient_and_an_unlike_target_has_one(
-    photo: KnownPhoto, sface: IdentityEncoder
+    photo: PhotoAtWork, sface: IdentityEncoder
 ) -> None:
     content = PhotoLikeness([sface], STILL, 1.1, seed=0, micro_batch=4, cost=Cost())
     (gradient,) = content.gradients([photo], 0)
@@ -58,19 +57,19 @@ def test_a_content_face_has_no_gradient_and_an_unlike_target_has_one(
     asking = PhotoLikeness([sface], STILL, 0.0, seed=0, micro_batch=4, cost=Cost())
     (gradient,) = asking.gradients([photo], 0)
     assert float(gradient.abs().max()) > 0
-    left, top, right, bottom = (round(edge) for edge in photo.instance.photo.faces[0].box)
+    left, top, right, bottom = (round(edge) for edge in photo.faces[0].box)
     outside = gradient.clone()
     outside[..., max(0, top - 60) : bottom + 60, max(0, left - 60) : right + 60] = 0
     assert float(outside.abs().max()) == 0
 
 
 def test_the_gradient_agrees_with_a_step_along_it(
-    photo: KnownPhoto, sface: IdentityEncoder
+    photo: PhotoAtWork, sface: IdentityEncoder
 ) -> None:
     loss = PhotoLikeness([sface], STILL, -1.0, seed=0, micro_batch=4, cost=Cost())
     before = cosine(photo, sface)
     (gradient,) = loss.gradients([photo], 1)
-    ascent = photo.instance.ascent
+    ascent = photo.ascent
     ascent.perturbation = ascent.perturbation + 0.05 * gradient / gradient.norm()
     assert cosine(photo, sface) < before
     assert torch.isfinite(gradient).all()

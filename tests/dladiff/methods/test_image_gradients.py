@@ -11,10 +11,10 @@ from dladiff.diffusion.attention_maps import AttentionReader, attention_distance
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.denoising_loss import add_noise, denoising_loss
 from dladiff.diffusion.surrogates import open_surrogates
-from dladiff.instances import InstancePhoto
 from dladiff.methods.image_gradients import StepDraw, draw_step, perturbation_gradients
-from dladiff.methods.photo_latents import PhotoEncoder, ViewedInstance
+from dladiff.methods.photo_latents import PhotoEncoder, ViewedPhoto
 from dladiff.methods.surrogate_losses import SurrogateLosses
+from dladiff.photo_at_work import PhotoAtWork
 from dladiff.results import Cost
 from tests.layer1_scenes import in_float64
 
@@ -25,7 +25,7 @@ class Scene:
 
     diffusion: DiffusionModel
     losses: SurrogateLosses
-    instances: list[ViewedInstance]
+    instances: list[ViewedPhoto]
     settings: Layer1Settings
     cost: Cost
 
@@ -48,10 +48,12 @@ class Scene:
 
 @pytest.fixture(params=["diffusion", "velocity_diffusion"])
 def scene(
-    request: pytest.FixtureRequest, photos: list[InstancePhoto], settings: Layer1Settings
+    request: pytest.FixtureRequest, photos: list[PhotoAtWork], settings: Layer1Settings
 ) -> Iterator[Scene]:
     diffusion = in_float64(request.getfixturevalue(request.param))
-    doubles = [dataclasses.replace(photo, clean=photo.clean.double()) for photo in photos]
+    doubles = [
+        PhotoAtWork.of_images(photo.key, photo.clean.double(), photo.found) for photo in photos
+    ]
     cost = Cost()
     names = ("static", "dynamic")
     with open_surrogates(diffusion, settings.surrogate, names, seed=0) as surrogates:
@@ -102,7 +104,9 @@ def test_each_loss_reaches_the_pixels_and_agrees_with_finite_differences(
         direction = torch.randn(gradient.shape, generator=generator).double()
         step = 1e-6
         up, down = (
-            loss_at(scene, kind, index, draws[index], instance.perturbation + sign * direction)
+            loss_at(
+                scene, kind, index, draws[index], instance.photo.perturbation + sign * direction
+            )
             for sign in (step, -step)
         )
         assert gradient.abs().max() > 0

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from dladiff.config import preset_settings
-from dladiff.identities import FaceIdentity
 from dladiff.methods.others.person import BaselineSettings
+from dladiff.photo_at_work import PhotoAtWork
 from dladiff.protect import take_likeness_away
 from pipeline.catalog.folder import read_catalog
 from pipeline.config import OperationSettings
@@ -95,10 +95,10 @@ def test_our_recipe_is_aimed_at_another_stranger_for_each_person_within_our_budg
 ) -> None:
     targets: list[torch.Tensor] = []
 
-    def spy(subjects: object, identities: list[list[FaceIdentity]], *more: Any) -> None:
-        assert [[face.is_person for face in faces] for faces in identities] == [[True]]
-        targets.append(identities[0][0].target["sface"])
-        take_likeness_away(subjects, identities, *more)  # type: ignore[arg-type]
+    def spy(photos: list[PhotoAtWork], *more: Any) -> None:
+        assert [[face.is_person for face in photo.identities] for photo in photos] == [[True]]
+        targets.append(photos[0].identities[0].target["sface"])
+        take_likeness_away(photos, *more)
 
     monkeypatch.setattr("tools.evaluation.sampled_face.take_likeness_away", spy)
     output = tmp_path / "stranger"

@@ -13,12 +13,12 @@ from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.diffusion.denoising_loss import evaluation_pairs, mean_denoising_loss
 from dladiff.diffusion.surrogates import FullSurrogate
 from dladiff.encoders.identity_encoders import IdentityEncoder
-from dladiff.instances import instance_photo
 from dladiff.methods.others.by_name import BASELINES
 from dladiff.methods.others.encoders import Mist, grey_image, striped_image
 from dladiff.methods.others.facelock import FaceLock
 from dladiff.methods.others.person import BaselineSettings, Effort, Person, budget_of
 from dladiff.methods.others.surrogates import AdvDm, Fsmg, MetaCloak
+from dladiff.photo_at_work import PhotoAtWork
 from dladiff.quality import load_learned_perceptual_distance
 from tests.layer1_scenes import TinyEncoder, a_face, random_photo
 from tests.tiny_models import write_checkpoint
@@ -40,8 +40,8 @@ def person_of(
 ) -> Person:
     """A photo with a face, and one without."""
     photos = [
-        instance_photo("landscape", random_photo(1, 40, 57), [a_face(12.0, 8.0, 22.0)]),
-        instance_photo("portrait", random_photo(2, 61, 39), []),
+        PhotoAtWork.of_images("landscape", random_photo(1, 40, 57), [a_face(12.0, 8.0, 22.0)]),
+        PhotoAtWork.of_images("portrait", random_photo(2, 61, 39), []),
     ]
     return Person.begin(
         photos,
@@ -63,10 +63,10 @@ def few_training_steps() -> BaselineSettings:
 
 def assert_within_budget(person: Person) -> None:
     for instance in person.instances:
-        change = instance.perturbation.abs()
+        change = instance.photo.perturbation.abs()
         assert bool((change <= budget_of(instance.photo, person.settings) + 1e-6).all())
-        assert float(instance.ascent.images.min()) >= 0
-        assert float(instance.ascent.images.max()) <= 1
+        assert float(instance.photo.ascent.images.min()) >= 0
+        assert float(instance.photo.ascent.images.max()) <= 1
         assert float(change.max()) > 2 / 255
 
 
@@ -151,7 +151,7 @@ def test_facelock_hides_the_face_from_its_recogniser_in_what_the_autoencoder_sho
     for number, instance in enumerate(baseline.person.instances):
         with torch.no_grad():
             before = float(baseline.loss(number, instance.photo.clean, 1.0))
-            after = float(baseline.loss(number, instance.ascent.images, 1.0))
+            after = float(baseline.loss(number, instance.photo.ascent.images, 1.0))
         assert after > before
 
 
@@ -214,8 +214,8 @@ def test_sign_noise_uses_the_whole_budget_wherever_the_range_allows(
     assert_within_budget(person)
     for instance in person.instances:
         budget = budget_of(instance.photo, person.settings)
-        images = instance.ascent.images
-        used = torch.isclose(instance.perturbation.abs(), torch.as_tensor(budget), atol=1e-6)
+        images = instance.photo.ascent.images
+        used = torch.isclose(instance.photo.perturbation.abs(), torch.as_tensor(budget), atol=1e-6)
         at_end = torch.isclose(images, torch.zeros(())) | torch.isclose(images, torch.ones(()))
         assert bool((used | at_end).all())
 
@@ -229,7 +229,7 @@ def test_a_borrowed_change_lands_on_the_face_and_keeps_this_photos_budget(
     change[..., 8:16, 6:14] = 0.5
     perturb(BORROWED, person, [Donor(change, [face])])
     assert_within_budget(person)
-    moved = person.instances[0].perturbation.abs().sum(dim=1)[0]
+    moved = person.instances[0].photo.perturbation.abs().sum(dim=1)[0]
     rows, columns = torch.nonzero(moved, as_tuple=True)
     # The donor's face is 12 px at (4, 6), this one's 22 px at (12, 8).
     assert float(rows.float().mean()) == pytest.approx(8 + (12 - 6) * 22 / 12 - 0.5, abs=1.0)
@@ -241,4 +241,4 @@ def test_same_seed_same_change(diffusion: DiffusionModel) -> None:
     for person in (first, second):
         perturb("caat", person)
     for one, other in zip(first.instances, second.instances, strict=True):
-        torch.testing.assert_close(one.perturbation, other.perturbation, rtol=0, atol=0)
+        torch.testing.assert_close(one.photo.perturbation, other.photo.perturbation, rtol=0, atol=0)

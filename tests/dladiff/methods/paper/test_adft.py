@@ -12,18 +12,18 @@ from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.surrogates import Surrogate
 from dladiff.errors import GradientError
 from dladiff.image_values import Image, image_to_tensor, tensor_to_image
-from dladiff.instances import InstancePhoto, instance_photo
 from dladiff.methods.paper.adft import (
     AdftSchedule,
     FinetuningDefense,
     open_finetuning_defense,
 )
+from dladiff.photo_at_work import PhotoAtWork
 from tests.layer1_scenes import a_face, random_photo
 
 
 @pytest.fixture
 def defense(
-    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
 ) -> Iterator[FinetuningDefense]:
     with open_finetuning_defense(photos, [], diffusion, settings, seed=0) as opened:
         yield opened
@@ -36,13 +36,13 @@ def run(
     images = [random_photo(1, 40, 57), random_photo(2, 61, 39), random_photo(3, 48, 48)]
     faces = [[a_face(12.0, 8.0, 22.0)], [], [a_face(10.0, 12.0, 24.0)]]
     keys = ["landscape", "portrait", "square"]
-    photos = [instance_photo(k, x, f) for k, x, f in zip(keys, images, faces, strict=True)]
-    reference = instance_photo("reference", random_photo(4, 50, 50), [])
+    photos = [PhotoAtWork.of_images(k, x, f) for k, x, f in zip(keys, images, faces, strict=True)]
+    reference = PhotoAtWork.of_images("reference", random_photo(4, 50, 50), [])
     chosen = settings.model_copy(update=changes)
     with open_finetuning_defense(photos, [reference], diffusion, chosen, seed) as defense:
         defense.run()
         return [
-            tensor_to_image((x + instance.native_perturbation()).clamp(0, 1))
+            tensor_to_image((x + instance.photo.native_perturbation()).clamp(0, 1))
             for x, instance in zip(images, defense.instances, strict=True)
         ]
 
@@ -155,27 +155,27 @@ def test_the_perturbation_is_projected_around_the_original_photo(
     defense: FinetuningDefense,
 ) -> None:
     for instance in defense.instances:
-        instance.ascent.perturbation = torch.full_like(instance.perturbation, 0.5)
+        instance.photo.ascent.perturbation = torch.full_like(instance.photo.perturbation, 0.5)
     defense.ascend(defense.losses.denoising_gradient)
     for instance in defense.instances:
-        assert float(instance.perturbation.abs().max()) <= 7 / 255 + 1e-7
-        images = instance.photo.clean + instance.perturbation
+        assert float(instance.photo.perturbation.abs().max()) <= 7 / 255 + 1e-7
+        images = instance.photo.clean + instance.photo.perturbation
         assert float(images.min()) >= 0
         assert float(images.max()) <= 1
 
 
 def test_equal_surrogates_still_give_the_attention_loss_a_gradient(
-    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
 ) -> None:
     surrogate = settings.surrogate.model_copy(update={"step0_steps": 0})
     chosen = settings.model_copy(update={"surrogate": surrogate})
     with open_finetuning_defense(photos, [], diffusion, chosen, seed=0) as defense:
-        starts = [instance.perturbation.clone() for instance in defense.instances]
+        starts = [instance.photo.perturbation.clone() for instance in defense.instances]
         defense.ascend(defense.losses.attention_gradient)
         for start, instance in zip(starts, defense.instances, strict=True):
-            moved = (instance.perturbation - start).abs() > 0
+            moved = (instance.photo.perturbation - start).abs() > 0
             assert float(moved.float().mean()) > 0.5
-            instance.ascent.require_live("attention")
+            instance.photo.ascent.require_live("attention")
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
@@ -199,7 +199,7 @@ def test_ablations_keep_the_number_of_signed_steps() -> None:
 
 
 def test_without_adft_the_dynamic_surrogate_stays_the_checkpoint(
-    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
 ) -> None:
     changed = settings.model_copy(update={"dynamic_fine_tuning": False})
     with open_finetuning_defense(photos, [], diffusion, changed, seed=0) as defense:
@@ -209,7 +209,7 @@ def test_without_adft_the_dynamic_surrogate_stays_the_checkpoint(
 
 
 def test_the_dynamic_surrogate_returns_to_the_checkpoint_when_asked(
-    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
 ) -> None:
     changed = settings.model_copy(update={"dynamic_reset_epochs": 1, "surrogate_steps": 0})
     with open_finetuning_defense(photos, [], diffusion, changed, seed=0) as defense:
@@ -245,7 +245,7 @@ def test_options_stay_within_the_budget_and_change_the_photos(
 
 
 def test_progress_metrics_and_cost_are_reported(
-    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
 ) -> None:
     told: list[tuple[str, float]] = []
     with open_finetuning_defense(photos, [], diffusion, settings, seed=0) as defense:
@@ -261,7 +261,7 @@ def test_progress_metrics_and_cost_are_reported(
 
 
 def test_references_are_read_by_step_0_only(
-    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
 ) -> None:
     with open_finetuning_defense(photos[:1], photos[1:], diffusion, settings, seed=0) as defense:
         alone = [instance.clean_latents for instance in defense.instances]
@@ -275,7 +275,7 @@ def test_references_are_read_by_step_0_only(
 
 
 def test_surrogates_of_full_weights_work(
-    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
 ) -> None:
     full = SurrogateSettings(adaptation="full", step0_steps=4, learning_rate=1e-3)
     changed = settings.model_copy(update={"surrogate": full, "num_epochs": 1})

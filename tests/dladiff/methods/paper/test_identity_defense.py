@@ -12,21 +12,18 @@ from dladiff.config import Layer2Settings, TransformSettings
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.face_detection import FaceDetector
 from dladiff.faces import rescaled
-from dladiff.image_values import LEVEL, Image, image_to_tensor, tensor_to_image
-from dladiff.instances import Instance, InstancePhoto
+from dladiff.image_values import LEVEL, Image, tensor_to_image
 from dladiff.layer2.face_views import draw_view
-from dladiff.layer2.placement import add_to_photo
 from dladiff.methods.paper.canvas import crop_of, image_canvas
 from dladiff.methods.paper.identity_defense import (
-    FacesOfPhoto,
-    IdentityDefense,
     begin_attack,
     defend_identity,
     ensemble_gradients,
 )
-from dladiff.projected_gradient import GradientAscent, project
+from dladiff.photo_at_work import PhotoAtWork
+from dladiff.projected_gradient import project
 from dladiff.randomness import keyed_generator
-from dladiff.results import Face
+from dladiff.results import Face, Photo
 
 FEW = Layer2Settings(num_steps=4, step_size_levels=4.0)
 
@@ -44,20 +41,20 @@ def face(portrait: Image, detector: FaceDetector) -> Face:
 
 
 def _defend(
-    photos: Sequence[FacesOfPhoto],
+    photos: Sequence[PhotoAtWork],
     sface: IdentityEncoder,
     settings: Layer2Settings = FEW,
     micro_batch: int = 4,
-) -> IdentityDefense:
+) -> int:
     return defend_identity(photos, [sface], settings, seed=0, micro_batch=micro_batch)
 
 
-def _protected(photo: FacesOfPhoto, defense: IdentityDefense, index: int = 0) -> Image:
-    base = image_to_tensor(photo.clean)
-    if photo.instance is not None:
-        base = base + photo.instance.native_perturbation()
-    images = add_to_photo(base, defense.perturbations[index], 11 * LEVEL)
-    return tensor_to_image(images)
+def _photo(key: str, image: Image, faces: Sequence[Face]) -> PhotoAtWork:
+    return PhotoAtWork(Photo(key, image), list(faces))
+
+
+def _protected(photo: PhotoAtWork) -> Image:
+    return tensor_to_image(photo.with_added(photo.perturbed(), 11 * LEVEL))
 
 
 def _change(clean: Image, protected: Image) -> np.ndarray:
@@ -68,18 +65,18 @@ def _change(clean: Image, protected: Image) -> np.ndarray:
 def test_the_cosine_falls_within_the_budget_and_nothing_changes_outside_the_mask(
     portrait: Image, face: Face, sface: IdentityEncoder
 ) -> None:
-    photo = FacesOfPhoto("a", portrait, [face])
-    defense = _defend([photo], sface, FEW.model_copy(update={"num_steps": 12}))
-    change = _change(portrait, _protected(photo, defense))
-    extent = defense.faces[0][0].mask_extent
+    photo = _photo("a", portrait, [face])
+    _defend([photo], sface, FEW.model_copy(update={"num_steps": 12}))
+    change = _change(portrait, _protected(photo))
+    extent = photo.found[0].mask_extent
     assert extent is not None
     left, top, right, bottom = extent
     assert 8 <= change.max() <= 11
     change[top:bottom, left:right] = 0
     assert change.max() == 0
-    assert defense.stop_reasons == ["num_steps"]
+    assert photo.stop_reason == "num_steps"
     attack = begin_attack(photo, 0, [sface], FEW, 0, "cpu")
-    attack.ascent.perturbation = defense.perturbations[0][0].lattice
+    attack.ascent.perturbation = photo.added[0].lattice
     still = draw_view(_no_augmentation(), keyed_generator(0))
     crop = crop_of(still, attack.canvas, attack.ascent.perturbation, sface)
     cosine = float((sface.embed(crop) * attack.clean_embeds["sface"]).sum())
@@ -100,18 +97,18 @@ def test_the_same_seed_gives_the_same_bytes_in_any_company(
     box = (width - face.box[2], face.box[1], width - face.box[0], face.box[3])
     landmarks = face.landmarks[[1, 0, 2, 4, 3]].copy()
     landmarks[:, 0] = width - 1 - landmarks[:, 0]
-    ours = FacesOfPhoto("a", portrait, [face])
-    other = FacesOfPhoto("b", mirrored, [replace(face, box=box, landmarks=landmarks)])
-    alone = _defend([ours], sface, micro_batch=1)
-    last = _defend([other, ours], sface, micro_batch=1)
-    assert np.array_equal(_protected(ours, alone), _protected(ours, last, index=1))
+    ours, again = (_photo("a", portrait, [face]) for _ in range(2))
+    other = _photo("b", mirrored, [replace(face, box=box, landmarks=landmarks)])
+    _defend([ours], sface, micro_batch=1)
+    _defend([other, again], sface, micro_batch=1)
+    assert np.array_equal(_protected(ours), _protected(again))
 
 
 def test_gradients_do_not_depend_on_the_micro_batch(
     portrait: Image, face: Face, sface: IdentityEncoder
 ) -> None:
     settings = FEW.model_copy(update={"crops_per_step": 2})
-    photos = [FacesOfPhoto(key, portrait, [face]) for key in ("a", "b", "c")]
+    photos = [_photo(key, portrait, [face]) for key in ("a", "b", "c")]
     attacks = [begin_attack(photo, 0, [sface], settings, 0, "cpu") for photo in photos]
     together = ensemble_gradients(attacks, [sface], settings, 0, step=3)
     for attack, expected in zip(attacks, together, strict=True):
@@ -123,7 +120,7 @@ def test_gradients_do_not_depend_on_the_micro_batch(
 def test_the_gradient_reaches_the_pixels_through_every_kind_of_view(
     portrait: Image, face: Face, sface: IdentityEncoder
 ) -> None:
-    attack = begin_attack(FacesOfPhoto("a", portrait, [face]), 0, [sface], FEW, 0, "cpu")
+    attack = begin_attack(_photo("a", portrait, [face]), 0, [sface], FEW, 0, "cpu")
     for step in range(4):
         (gradient,) = ensemble_gradients([attack], [sface], FEW, 0, step)
         inside = gradient[(attack.canvas.mask > 0.5).expand_as(gradient)]
@@ -157,13 +154,13 @@ def test_overlapping_faces_share_one_budget(
         box=(face.box[0] + 20, face.box[1], face.box[2] + 20, face.box[3]),
         landmarks=face.landmarks + np.array([20, 0], np.float32),
     )
-    photo = FacesOfPhoto("a", portrait, [face, moved])
-    defense = _defend([photo], sface)
-    assert len(defense.perturbations[0]) == 2
-    change = _change(portrait, _protected(photo, defense))
+    photo = _photo("a", portrait, [face, moved])
+    _defend([photo], sface)
+    assert len(photo.added) == 2
+    change = _change(portrait, _protected(photo))
     assert change.max() <= 11
     outside = change.copy()
-    for found in defense.faces[0]:
+    for found in photo.found:
         assert found.mask_extent is not None
         left, top, right, bottom = found.mask_extent
         assert change[top:bottom, left:right].mean() > 3
@@ -175,16 +172,16 @@ def test_a_face_far_larger_than_the_grid_keeps_the_bound_and_moves(
     portrait: Image, face: Face, sface: IdentityEncoder
 ) -> None:
     large = cv2.resize(portrait, (224 * 4, 256 * 4), interpolation=cv2.INTER_CUBIC)
-    photo = FacesOfPhoto("large", large, [rescaled(face, 4.0)])
+    photo = _photo("large", large, [rescaled(face, 4.0)])
     settings = FEW.model_copy(update={"grid_max_cells": 96, "num_steps": 10})
-    defense = _defend([photo], sface, settings)
-    (carried,) = defense.perturbations[0]
+    _defend([photo], sface, settings)
+    (carried,) = photo.added
     assert max(carried.lattice.shape) < 200
     assert float(carried.on_photo().abs().max()) <= 11 * LEVEL + 1e-6
-    change = _change(large, _protected(photo, defense))
+    change = _change(large, _protected(photo))
     assert 6 <= change.max() <= 11
     attack = begin_attack(photo, 0, [sface], settings, 0, "cpu")
-    protected = image_canvas(_protected(photo, defense), None, photo.faces[0], settings, "cpu")
+    protected = image_canvas(_protected(photo), None, photo.found[0], settings, "cpu")
     still = draw_view(_no_augmentation(), _generator_without_prefilter())
     crop = crop_of(still, protected, torch.zeros_like(protected.base), sface)
     assert float((sface.embed(crop) * attack.clean_embeds["sface"]).sum()) < 0.5
@@ -203,13 +200,12 @@ def test_crop_mode_stops_at_its_cosine_and_changes_only_the_crop(
         flip=False,
         transforms=TransformSettings(enabled=False),
     )
-    photo = FacesOfPhoto("a", portrait, [face])
-    defense = _defend([photo], sface, settings)
-    assert defense.stop_reasons == ["stop_cosine"]
-    assert defense.encoder_passes < 40
-    change = _change(portrait, _protected(photo, defense))
+    photo = _photo("a", portrait, [face])
+    assert _defend([photo], sface, settings) < 40
+    assert photo.stop_reason == "stop_cosine"
+    change = _change(portrait, _protected(photo))
     assert 0 < change.max() <= 11
-    extent = defense.faces[0][0].mask_extent
+    extent = photo.found[0].mask_extent
     assert extent is not None
     left, top, right, bottom = extent
     change[top:bottom, left:right] = 0
@@ -221,16 +217,12 @@ def test_layer_2_builds_on_layer_1_within_both_budgets(
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     noise = (torch.rand(1, 3, *portrait.shape[:2], generator=generator) - 0.5) * 14 * LEVEL
-    clean = image_to_tensor(portrait)
-    grid = InstancePhoto("a", clean, [face], portrait.shape[:2])
-    delta_ft = project(noise, clean, 7 * LEVEL)
-    photo = FacesOfPhoto(
-        "a", portrait, [face], Instance(grid, GradientAscent(clean, 7 * LEVEL, delta_ft))
-    )
-    defense = _defend([photo], sface)
-    change = _change(portrait, _protected(photo, defense))
+    photo = _photo("a", portrait, [face])
+    photo.begin(7 * LEVEL, 0.0, generator).perturbation = project(noise, photo.clean, 7 * LEVEL)
+    _defend([photo], sface)
+    change = _change(portrait, _protected(photo))
     assert 8 < change.max() <= 18
-    left, top, right, bottom = defense.faces[0][0].mask_extent or (0, 0, 0, 0)
+    left, top, right, bottom = photo.found[0].mask_extent or (0, 0, 0, 0)
     change[top:bottom, left:right] = 0
     assert 0 < change.max() <= 7
 
@@ -243,19 +235,19 @@ def test_held_out_encoders_never_enter_the_loss(
             raise AssertionError("a held-out encoder was asked")
 
     spy = IdentityEncoder("spy", Forbidden(), held_out=True)
-    photo = FacesOfPhoto("a", portrait, [face])
-    with_spy = defend_identity([photo], [spy, sface], FEW, seed=0, micro_batch=4)
-    without = _defend([photo], sface)
-    assert np.array_equal(_protected(photo, with_spy), _protected(photo, without))
+    with_spy, without = (_photo("a", portrait, [face]) for _ in range(2))
+    defend_identity([with_spy], [spy, sface], FEW, seed=0, micro_batch=4)
+    _defend([without], sface)
+    assert np.array_equal(_protected(with_spy), _protected(without))
 
 
 def test_progress_rises_to_one_and_faceless_photos_are_left_alone(
     portrait: Image, face: Face, sface: IdentityEncoder
 ) -> None:
     seen: list[float] = []
-    photos = [FacesOfPhoto("none", portrait, []), FacesOfPhoto("a", portrait, [face])]
-    defense = defend_identity(photos, [sface], FEW, seed=0, micro_batch=4, on_progress=seen.append)
+    photos = [_photo("none", portrait, []), _photo("a", portrait, [face])]
+    defend_identity(photos, [sface], FEW, seed=0, micro_batch=4, on_progress=seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
-    assert defense.perturbations[0] == []
-    assert np.array_equal(_protected(photos[0], defense), portrait)
+    assert photos[0].added == []
+    assert np.array_equal(_protected(photos[0]), portrait)

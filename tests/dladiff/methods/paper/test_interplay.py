@@ -4,17 +4,17 @@ import torch
 
 from dladiff.config import Layer1Settings
 from dladiff.diffusion.checkpoint import DiffusionModel
-from dladiff.instances import InstancePhoto
 from dladiff.methods.paper.adft import FinetuningDefense, open_finetuning_defense
 from dladiff.methods.paper.interplay import reconcile
+from dladiff.photo_at_work import PhotoAtWork
 
 
 def perturbations(layer1: FinetuningDefense) -> list[torch.Tensor]:
-    return [instance.native_perturbation() for instance in layer1.instances]
+    return [instance.photo.native_perturbation() for instance in layer1.instances]
 
 
 def test_without_layer_2_nothing_changes(
-    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
 ) -> None:
     with open_finetuning_defense(photos, [], diffusion, settings, seed=0) as layer1:
         metrics = layer1.run()
@@ -26,14 +26,14 @@ def test_without_layer_2_nothing_changes(
 
 
 def test_a_layer_2_that_undoes_layer_1_is_answered_within_the_budget(
-    photos: list[InstancePhoto], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
 ) -> None:
     with open_finetuning_defense(photos, [], diffusion, settings, seed=0) as layer1:
         metrics = layer1.run()
         before = perturbations(layer1)
         undo = [-delta for delta in before]
         for instance, fixed in zip(layer1.instances, undo, strict=True):
-            instance.bear(fixed)
+            instance.photo.bear(fixed)
         unrepaired = layer1.measure(perturbed=True)
         losses = reconcile(layer1, metrics)
         after = perturbations(layer1)
