@@ -6,7 +6,7 @@ gradients; computes none itself.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from dladiff.config import LikenessSettings
 from dladiff.image_values import levels_to_unit
 from dladiff.layer2.photo_likeness import PhotoLikeness
 from dladiff.own_losses import LikenessGradients
-from dladiff.photo_at_work import PhotoAtWork
+from dladiff.photo_at_work import NativePhoto, PhotoAtWork
 from dladiff.visibility_control import VisibilityControl
 
 NUM_LOOKS = 10
@@ -63,75 +63,121 @@ class PhotoLosses:
     """By those that say whether the target is met."""
 
 
+Loss = Callable[
+    [Sequence[PhotoAtWork], int],
+    tuple[Sequence[NativePhoto], Float[Tensor, " photos"] | None],
+]
+"""Photos, and the number that keys its draws, to one gradient each; and, where it looks at what a
+model shows, the highest cosine seen of each photo."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of all photos: which loss rises, and how far it goes."""
+
+    loss: Loss
+    draw: int
+    """Keys the draws of the loss."""
+    size_levels: float
+    momentum: float
+    may_vanish: bool = False
+    """Whether a photo may ask for no more."""
+
+
+class LikenessSchedule:
+    """The steps of the loop in their order; fewer once the stop rule is met.
+
+    What the autoencoder shows and what the photo shows take turns. Finishing steps, on the photo
+    alone, come last: they only move faces that still ask for it.
+    """
+
+    def __init__(
+        self,
+        through_model: LikenessGradients,
+        on_photo: PhotoLosses | None,
+        settings: LikenessSettings,
+    ) -> None:
+        """Plans all steps.
+
+        Args:
+            through_model: L_id.
+            on_photo: Layer 2's loss; None where layer 2 is off: then every step is L_id's.
+            settings: Number, size and order of steps, and the stop rule.
+        """
+        self._through_model, self._on_photo, self._settings = through_model, on_photo, settings
+        self._rule, self._sizes = LikenessStop(settings.stop_cosine), all_step_sizes(settings)
+        self.num_taken = 0
+        """Steps that were handed out, without the finishing ones."""
+
+    def __len__(self) -> int:
+        """All steps as planned now."""
+        return len(self._sizes) + self._num_finishing
+
+    @property
+    def _num_finishing(self) -> int:
+        return 0 if self._on_photo is None else self._settings.finishing_steps
+
+    def __iter__(self) -> Iterator[Step]:
+        settings, on_photo = self._settings, self._on_photo
+        every = settings.photo_step_every
+        while (number := self.num_taken) < len(self._sizes):
+            self.num_taken += 1
+            size, momentum = self._sizes[number], settings.momentum
+            if on_photo is not None and number % every == every - 1:
+                # A face that is unlike enough has no gradient: its momentum goes on alone.
+                yield Step(_on_photo(on_photo.in_loop), number, size, momentum, may_vanish=True)
+            else:
+                yield Step(self._through_model.gradients, number, size, momentum)
+        if on_photo is None:
+            return
+        for number in range(self._num_finishing):
+            # Without momentum a face that asks for no more stays as it is.
+            size = settings.step_size_levels * (1 - number / self._num_finishing)
+            draw = settings.num_steps + number
+            yield Step(_on_photo(on_photo.finishing), draw, size, 0.0, may_vanish=True)
+
+    def hear(self, cosines: Float[Tensor, " photos"]) -> None:
+        """Takes what a model was seen to show; ends soon where that is little enough."""
+        self._rule.add(cosines)
+        if self._rule.is_met():
+            every = self._settings.photo_step_every
+            self._sizes = settled(self._sizes, self.num_taken, every)
+
+
+def _on_photo(likeness: PhotoLikeness) -> Loss:
+    return lambda photos, draw: (likeness.gradients(photos, draw), None)
+
+
 def defend_likeness(
     photos: Sequence[PhotoAtWork],
-    through_model: LikenessGradients,
-    on_photo: PhotoLosses | None,
-    settings: LikenessSettings,
+    schedule: LikenessSchedule,
+    visibility: VisibilityControl,
     on_progress: Callable[[float], None],
-) -> int:
-    """Takes all steps on all photos of a person, in place; fewer where the stop rule is met.
-
-    With a target of visibility what is seen of every face holds its steps back.
-    Finishing steps, on the photo alone, come last: they only move faces that still ask for it.
+) -> None:
+    """Takes all steps of a schedule on all photos of a person, in place.
 
     Args:
         photos: With faces, each at the start of its ascent.
-        through_model: L_id.
-        on_photo: Layer 2's loss; None where layer 2 is off: then every step is L_id's.
-        settings: Number, size and order of steps, and the stop rule.
+        schedule: Which loss rises when, and how far each step goes.
+        visibility: What is seen of every face holds its steps back.
         on_progress: Called after each step with the fraction done.
-
-    Returns:
-        The number of steps taken, without the finishing ones.
 
     Raises:
         GradientError: If the gradient of a photo was zero or not finite.
     """
-    rule, step_sizes = LikenessStop(settings.stop_cosine), all_step_sizes(settings)
-    visibility = VisibilityControl(photos, settings.visibility_jod)
-    num_finishing = 0 if on_photo is None else settings.finishing_steps
-    step = 0
-    while step < len(step_sizes):
-        visibility.before_step(step)
-        step_size = levels_to_unit(step_sizes[step])
-        is_photo_step = step % settings.photo_step_every == settings.photo_step_every - 1
-        if on_photo is not None and is_photo_step:
-            # A face that is unlike enough has no gradient: its momentum goes on alone.
-            _step_on_photo(photos, on_photo.in_loop, step, step_size, settings.momentum)
-        else:
-            gradients, cosines = through_model.gradients(photos, step)
-            for photo, gradient in zip(photos, gradients, strict=True):
-                photo.ascent.step(gradient, step_size, settings.momentum)
-            rule.add(cosines)
-            if rule.is_met():
-                step_sizes = settled(step_sizes, step + 1, settings.photo_step_every)
-        step += 1
-        visibility.after_step(step)
-        on_progress(step / (len(step_sizes) + num_finishing))
-    if on_photo is not None:
-        for number in range(num_finishing):
-            visibility.before_step(step + number)
-            # Without momentum a face that asks for no more stays as it is.
-            step_size = levels_to_unit(settings.step_size_levels * (1 - number / num_finishing))
-            _step_on_photo(photos, on_photo.finishing, settings.num_steps + number, step_size, 0.0)
-            visibility.after_step(step + number + 1)
-            on_progress((step + number + 1) / (step + num_finishing))
+    for number, step in enumerate(schedule):
+        visibility.before_step(number)
+        gradients, shown = step.loss(photos, step.draw)
+        size = levels_to_unit(step.size_levels)
+        for photo, gradient in zip(photos, gradients, strict=True):
+            photo.ascent.step(gradient, size, step.momentum, step.may_vanish)
+        if shown is not None:
+            schedule.hear(shown)
+        visibility.after_step(number + 1)
+        on_progress((number + 1) / len(schedule))
     visibility.finish()
     for photo in photos:
         photo.ascent.require_live(f"likeness, photo {photo.key}")
-    return step
-
-
-def _step_on_photo(
-    photos: Sequence[PhotoAtWork],
-    on_photo: PhotoLikeness,
-    step: int,
-    step_size: float,
-    momentum: float,
-) -> None:
-    for photo, gradient in zip(photos, on_photo.gradients(photos, step), strict=True):
-        photo.ascent.step(gradient, step_size, momentum, may_vanish=True)
 
 
 def all_step_sizes(settings: LikenessSettings) -> list[float]:

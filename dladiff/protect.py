@@ -13,7 +13,7 @@ from dladiff.identities import clean_identities
 from dladiff.image_values import levels_to_unit, tensor_to_image
 from dladiff.layer1.likeness import AutoencoderLikeness
 from dladiff.layer2.photo_likeness import PhotoLikeness
-from dladiff.likeness_defense import PhotoLosses, defend_likeness
+from dladiff.likeness_defense import LikenessSchedule, PhotoLosses, defend_likeness
 from dladiff.measurement import largest_change, measure_photo
 from dladiff.methods.paper.two_layers import Layer1Outcome, protect_in_two_layers
 from dladiff.models import ProtectionModels
@@ -24,6 +24,7 @@ from dladiff.randomness import keyed_generator
 from dladiff.results import Cost, OnProgress, Photo, PhotoResult, SetResult, Status
 from dladiff.settings_in_use import refuse_unread
 from dladiff.stopwatch import timed
+from dladiff.visibility_control import VisibilityControl
 
 
 def protect_photo_set(
@@ -150,13 +151,18 @@ def take_likeness_away(
         )
         for encoders in (models.likeness_encoders, models.white_boxes)
     )
-    num_steps = defend_likeness(
-        photos,
+    schedule = LikenessSchedule(
         WithOwnLosses(through_model, models.losses) if models.losses else through_model,
         PhotoLosses(in_loop, finishing) if layer2.enabled else None,
         likeness,
+    )
+    defend_likeness(
+        photos,
+        schedule,
+        VisibilityControl(photos, likeness.visibility_jod),
         lambda fraction: report("likeness", fraction),
     )
+    num_steps = schedule.num_taken
     for photo in photos:
         photo.stop_reason = "num_steps" if num_steps == likeness.num_steps else "stop_cosine"
 

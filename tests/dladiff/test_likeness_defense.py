@@ -1,6 +1,7 @@
 """Both aims in one loop, on the embedded autoencoder and a real face."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,15 +9,29 @@ import PIL.Image
 import pytest
 import torch
 
-from dladiff.config import LikenessSettings, MethodSettings, SurrogateSettings, preset_settings
+from dladiff.config import (
+    Layer2Settings,
+    LikenessSettings,
+    MethodSettings,
+    SurrogateSettings,
+    preset_settings,
+)
 from dladiff.diffusion.checkpoint import load_autoencoder
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image
-from dladiff.likeness_defense import LikenessStop, all_step_sizes, settled
+from dladiff.layer2.photo_likeness import PhotoLikeness
+from dladiff.likeness_defense import (
+    LikenessSchedule,
+    LikenessStop,
+    PhotoLosses,
+    all_step_sizes,
+    settled,
+)
 from dladiff.models import ProtectionModels
+from dladiff.photo_at_work import NativePhoto, PhotoAtWork
 from dladiff.protect import protect_photo_set
-from dladiff.results import Photo, SetResult
+from dladiff.results import Cost, Photo, SetResult
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +214,42 @@ def test_a_photo_that_will_be_a_jpeg_is_protected_as_one(
         likeness.append(result.model_likeness[0].after)
     unaware, aware = likeness
     assert aware < unaware - 0.02
+
+
+class NothingShown:
+    """L_id that nobody asks."""
+
+    def gradients(
+        self, photos: Sequence[PhotoAtWork], step: int
+    ) -> tuple[list[NativePhoto], torch.Tensor]:
+        raise AssertionError("a schedule takes no steps itself")
+
+
+def schedule_of(settings: LikenessSettings) -> LikenessSchedule:
+    on_photo = PhotoLikeness([], Layer2Settings(), 0.0, seed=0, micro_batch=1, cost=Cost())
+    return LikenessSchedule(NothingShown(), PhotoLosses(on_photo, on_photo), settings)
+
+
+def test_losses_take_turns_and_finishing_steps_come_last_without_momentum() -> None:
+    schedule = schedule_of(LikenessSettings(num_steps=6, photo_step_every=3, finishing_steps=2))
+    steps = list(schedule)
+    assert [step.may_vanish for step in steps] == [False, False, True] * 2 + [True] * 2
+    assert [step.momentum > 0 for step in steps] == [True] * 6 + [False] * 2
+    assert [step.draw for step in steps] == list(range(8))
+    assert (schedule.num_taken, len(schedule)) == (6, 8)
+    sizes = [step.size_levels for step in steps]
+    assert sizes[:6] == sorted(sizes[:6], reverse=True)
+    assert sizes[6:] == [0.5, 0.25]
+
+
+def test_what_is_heard_cuts_the_schedule_short_and_finishing_steps_still_come() -> None:
+    settings = LikenessSettings(num_steps=90, finishing_steps=4, stop_cosine=0.1)
+    schedule = schedule_of(settings)
+    draws = []
+    for step in schedule:
+        draws.append(step.draw)
+        if not step.may_vanish:
+            schedule.hear(torch.tensor([0.05]))
+    # Ten looks among fourteen steps, then at least ten more to settle, up to a look at the photo.
+    assert schedule.num_taken == 24
+    assert draws == [*range(24), *range(90, 94)]
