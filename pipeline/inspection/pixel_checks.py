@@ -105,14 +105,10 @@ def visibility_findings(original: Image, protected: Image, row: ManifestRow) -> 
     recorded = row.face_visibility_jod
     if recorded is None or not row.faces or original.shape != protected.shape:
         return []
-    from dladiff.results import Face
     from dladiff.visible_difference import worst_face_jod
+    from pipeline.worker.result_rows import face_of
 
-    places = [(face.box, np.reshape(face.landmarks, (5, 2))) for face in row.faces]
-    faces = [
-        Face((box[0], box[1], box[2], box[3]), landmarks.astype(np.float32), 1.0)
-        for box, landmarks in places
-    ]
+    faces = [face_of(face) for face in row.faces]
     with _ONE_AT_A_TIME:
         jod = worst_face_jod(original, protected, faces, "cpu")
     if jod is None or jod >= recorded - _JOD_TOLERANCE:

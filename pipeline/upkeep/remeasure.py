@@ -6,14 +6,13 @@ Knows the method's measurement. Imports torch and the models only where they are
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
-import numpy as np
-
 from dladiff.config import MethodSettings
-from dladiff.results import Face, IdentityCosine
+from dladiff.results import IdentityCosine
 from dladiff.weight_files import user_cache
 from pipeline.images.coding import Coding
 from pipeline.images.files import Image
-from pipeline.manifest_row import CosineColumn, FaceColumn, ManifestRow
+from pipeline.manifest_row import CosineColumn, ManifestRow
+from pipeline.worker.result_rows import face_of
 
 Measure = Callable[[ManifestRow, Image, Image, Coding], ManifestRow]
 """The row of a photo with figures of: its clean pixels, those of its file, how that is coded."""
@@ -34,7 +33,7 @@ def load_measure(method: MethodSettings) -> Measure:
     models = load_models(method, "cpu", user_cache())
 
     def measure(row: ManifestRow, clean: Image, shown: Image, coding: Coding) -> ManifestRow:
-        faces = [_face(face) for face in row.faces or ()]
+        faces = [face_of(face) for face in row.faces or ()]
         found = measure_photo(clean, shown, faces, models, method.layer2.target_cosine)
         return replace(
             row,
@@ -44,6 +43,8 @@ def load_measure(method: MethodSettings) -> Measure:
             psnr_db=found.psnr_db,
             ssim=found.ssim,
             lpips=found.lpips,
+            face_visibility_jod=found.face_visibility_jod,
+            face_visibility_jod_1x=found.face_visibility_jod_1x,
             identity_cosines=_columns(found.identity_cosines),
             model_likeness=_columns(found.model_likeness),
         )
@@ -53,14 +54,3 @@ def load_measure(method: MethodSettings) -> Measure:
 
 def _columns(cosines: list[IdentityCosine]) -> list[CosineColumn]:
     return [CosineColumn(**asdict(cosine)) for cosine in cosines]
-
-
-def _face(face: FaceColumn) -> Face:
-    left, top, right, bottom = face.box
-    extent = face.mask_extent
-    return Face(
-        box=(left, top, right, bottom),
-        landmarks=np.reshape(np.array(face.landmarks, np.float32), (5, 2)),
-        score=face.score,
-        mask_extent=(extent[0], extent[1], extent[2], extent[3]) if extent else None,
-    )

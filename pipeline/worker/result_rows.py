@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, replace
 
+import numpy as np
+
 from dladiff.config import MethodSettings
 from dladiff.results import Face, PhotoResult, SetResult
 from pipeline.images.files import DecodedPhoto
@@ -40,7 +42,7 @@ def result_row(
         height=decoded.image.shape[0],
         source_notes=[*decoded.notes, *(coding_notes if result.image is not None else ())],
         num_faces=len(result.faces),
-        faces=[_face(face) for face in result.faces],
+        faces=[face_column(face) for face in result.faces],
         faces_left_out=left_out,
         max_change_levels=result.max_change_levels,
         coded_change_levels=result.coded_change_levels,
@@ -83,10 +85,23 @@ def _with_losses(row: ManifestRow, of_set: SetResult) -> ManifestRow:
     )
 
 
-def _face(face: Face) -> FaceColumn:
+def face_column(face: Face) -> FaceColumn:
+    """A face as the manifest has it."""
     return FaceColumn(
         box=[float(value) for value in face.box],
         landmarks=[float(value) for value in face.landmarks.reshape(-1)],
         score=float(face.score),
         mask_extent=list(face.mask_extent) if face.mask_extent else None,
+    )
+
+
+def face_of(column: FaceColumn) -> Face:
+    """A face of the manifest as the method has it."""
+    left, top, right, bottom = column.box
+    extent = column.mask_extent
+    return Face(
+        box=(left, top, right, bottom),
+        landmarks=np.reshape(np.array(column.landmarks, np.float32), (5, 2)),
+        score=column.score,
+        mask_extent=(extent[0], extent[1], extent[2], extent[3]) if extent else None,
     )

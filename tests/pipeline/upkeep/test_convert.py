@@ -94,6 +94,9 @@ def test_the_real_models_measure_the_new_file(tmp_path: Path) -> None:
         shown = decode_coded(album.store.read(album.store.key_of(row.output_uri or "")))
         error = np.mean((clean.image.astype(float) - shown) ** 2)
         assert row.psnr_db == pytest.approx(10 * np.log10(255**2 / error), rel=1e-4)
+        assert row.face_visibility_jod is not None
+        assert row.face_visibility_jod_1x is not None
+        assert row.face_visibility_jod < row.face_visibility_jod_1x < 10
         assert {each.encoder for each in row.identity_cosines or ()} == {
             each.name for each in CONFIG.method.reported_encoders
         }
