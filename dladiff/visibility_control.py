@@ -40,26 +40,39 @@ _LARGEST_FACTOR = 1.5
 
 
 @dataclass(eq=False)
-class _Face:
-    """One face, the part of its photo that is nearest to it, and the weight of what is seen."""
+class _Held:
+    """One photo whose faces are held, and the weight of what is seen of each."""
 
-    face: Face
-    cell: Float[Tensor, "1 1 height width"]
-    weight: Float[Tensor, ""]
+    ascent: GradientAscent
+    faces: Sequence[Face]
+    nearest: Int[Tensor, "height width"]
+    """Number of the face to whose part of the photo a pixel belongs."""
+    weights: Float[Tensor, " faces"]
 
-    def jod(self, ascent: GradientAscent) -> Float[Tensor, ""]:
-        """Of the photo as it would be saved now."""
-        rounded = (ascent.images * 255).round() / 255
-        return face_visibility_jod(ascent.clean, rounded, self.face)
+    def jods(self) -> Float[Tensor, " faces"]:
+        """Of the faces on the photo as it would be saved now."""
+        clean, rounded = self.ascent.clean, (self.ascent.images * 255).round() / 255
+        return torch.stack([face_visibility_jod(clean, rounded, face) for face in self.faces])
 
-    def restraint(self, ascent: GradientAscent) -> Perturbation:
-        """The direction in which this face shows more, in mean steps, times its weight."""
-        gradient = face_visibility_gradient(ascent.clean, ascent.perturbation, self.face)
-        share = ascent.budget_share()
-        is_seen = (gradient.abs().amax(dim=1, keepdim=True) > 0) * share
-        mean = (gradient.abs() * share).sum() / (3 * is_seen.sum()).clamp_min(1e-30)
-        ordinary = (gradient / mean.clamp_min(1e-30)).clamp(-_LARGEST_STEP, _LARGEST_STEP)
-        return self.weight * self.cell * ordinary
+    def restraint(self) -> Perturbation:
+        """The direction in which faces show more, each in mean steps times its weight.
+
+        One face at a time: those of a group do not fit into memory together.
+        """
+        clean, change = self.ascent.clean, self.ascent.perturbation
+        share, total = self.ascent.budget_share(), torch.zeros_like(change)
+        for number, face in enumerate(self.faces):
+            gradient = face_visibility_gradient(clean, change, face)
+            is_seen = (gradient.abs().amax(dim=1, keepdim=True) > 0) * share
+            mean = (gradient.abs() * share).sum() / (3 * is_seen.sum()).clamp_min(1e-30)
+            ordinary = (gradient / mean.clamp_min(1e-30)).clamp(-_LARGEST_STEP, _LARGEST_STEP)
+            total += self.weights[number] * (self.nearest == number) * ordinary
+        return total
+
+    def scale(self, factors: Float[Tensor, " faces"]) -> None:
+        """Multiplies the change of each face, within the budget."""
+        scaled = self.ascent.perturbation * factors[self.nearest]
+        self.ascent.perturbation = project(scaled, self.ascent.clean, self.ascent.epsilon)
 
 
 class VisibilityControl:
@@ -73,34 +86,32 @@ class VisibilityControl:
             target_jod: What each face keeps, at twice its size; None: nothing is done.
         """
         self.target_jod = target_jod or 0.0
-        held = [] if target_jod is None else photos
-        self._photos = [(photo.ascent, _faces_of(photo)) for photo in held]
-        for ascent, _ in self._photos:
-            ascent.restraint = torch.zeros_like(ascent.perturbation)
+        self._held = [] if target_jod is None else [_held(photo) for photo in photos]
+        for held in self._held:
+            held.ascent.restraint = torch.zeros_like(held.ascent.perturbation)
 
     def before_step(self, step: int) -> None:
         """Looks where the change of each face is seen."""
         if step < _FIRST_STEP or step % STEPS_BETWEEN_GRADIENTS:
             return
-        for ascent, faces in self._photos:
-            ascent.restraint = torch.stack([face.restraint(ascent) for face in faces]).sum(dim=0)
+        for held in self._held:
+            held.ascent.restraint = held.restraint()
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Now and then measures each face, and corrects the weight of what is seen."""
         if step <= _FIRST_STEP or step % STEPS_BETWEEN_LOOKS:
             return
-        for ascent, faces in self._photos:
-            for face in faces:
-                factor = (_GAIN * (self.target_jod - face.jod(ascent))).exp()
-                face.weight = (face.weight * factor).clamp(_SMALLEST, _LARGEST)
+        for held in self._held:
+            factors = (_GAIN * (self.target_jod - held.jods())).exp()
+            held.weights = (held.weights * factors).clamp(_SMALLEST, _LARGEST)
 
     @torch.no_grad()
     def finish(self) -> None:
         """Scales the change of faces that show more than is wanted, or much less."""
-        for ascent, faces in self._photos:
+        for held in self._held:
             for _ in range(_MOST_SCALINGS):
-                jods = torch.stack([face.jod(ascent) for face in faces])
+                jods = held.jods()
                 shows_more, shows_less = jods < self.target_jod, jods > self.target_jod + _SURPLUS
                 if not bool((shows_more | shows_less).any()):
                     break
@@ -108,20 +119,14 @@ class VisibilityControl:
                 ratios = ((10 - self.target_jod) / (10 - jods).clamp_min(1e-3)) ** (2 / 3)
                 factors = torch.where(shows_more, ratios.clamp(max=0.99), 1.0)
                 factors = torch.where(shows_less, ratios.clamp(max=_LARGEST_FACTOR), factors)
-                cells = torch.stack([face.cell for face in faces])
-                scale = (cells * factors.view(-1, 1, 1, 1, 1)).sum(dim=0)
-                scaled = ascent.perturbation * scale
-                ascent.perturbation = project(scaled, ascent.clean, ascent.epsilon)
+                held.scale(factors)
 
 
-def _faces_of(photo: PhotoAtWork) -> list[_Face]:
-    clean, faces = photo.clean, photo.faces
-    nearest = _nearest_face(photo.size, faces)
-    start = torch.tensor(_START, device=clean.device)
-    return [
-        _Face(face, (nearest == number).to(clean)[None, None], start)
-        for number, face in enumerate(faces)
-    ]
+def _held(photo: PhotoAtWork) -> _Held:
+    device = photo.clean.device
+    nearest = _nearest_face(photo.size, photo.faces).to(device)
+    weights = torch.full((len(photo.faces),), _START, device=device)
+    return _Held(photo.ascent, photo.faces, nearest, weights)
 
 
 def _nearest_face(size: tuple[int, int], faces: Sequence[Face]) -> Int[Tensor, "height width"]:

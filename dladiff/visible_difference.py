@@ -52,8 +52,8 @@ def face_visibility_jod(
     Returns:
         Just-objectionable differences, at most 10, on the device; differentiable.
     """
-    shown = [_shown(_square(images, face), magnification) for images in (clean, other)]
-    return _jod(shown[0], shown[1], _cvvdp(clean.device))
+    part = (..., *square_around(face, *clean.shape[-2:]))
+    return _jod_of_squares(clean[part], other[part], magnification)
 
 
 def face_visibility_gradient(clean: Images, perturbation: Perturbation, face: Face) -> Perturbation:
@@ -63,7 +63,8 @@ def face_visibility_gradient(clean: Images, perturbation: Perturbation, face: Fa
     it, and nearly the same JOD.
     """
     leaf = perturbation.detach().requires_grad_(True)
-    shown = [_at_most(_square(images, face)) for images in (clean, clean + leaf)]
+    part = (..., *square_around(face, *clean.shape[-2:]))
+    shown = [_at_most(images[part]) for images in (clean, clean + leaf)]
     jod = _jod(shown[0], shown[1], _cvvdp(clean.device, MAGNIFICATION))
     return torch.autograd.grad(-jod, leaf)[0]
 
@@ -91,17 +92,25 @@ def worst_face_jod(
     magnification: float = MAGNIFICATION,
 ) -> float | None:
     """``face_visibility_jod`` of the face that shows most; None without a face."""
-    pair = image_to_tensor(clean, device), image_to_tensor(other, device)
-    jods = [float(face_visibility_jod(*pair, face, magnification)) for face in faces]
+    jods = []
+    for face in faces:
+        part = square_around(face, *clean.shape[:2])
+        pair = [image_to_tensor(image[part], device) for image in (clean, other)]
+        jods.append(float(_jod_of_squares(pair[0], pair[1], magnification)))
     return min(jods, default=None)
 
 
-def _square(images: Images, face: Face) -> Square:
-    height, width = images.shape[-2:]
+def square_around(face: Face, height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of the square that is looked at, as far as a photo of this size reaches."""
     left, top, right, bottom = face_square(face, SQUARE_SCALE)
     rows = slice(max(0, math.floor(top)), min(height, math.ceil(bottom)))
     columns = slice(max(0, math.floor(left)), min(width, math.ceil(right)))
-    return images[..., rows, columns]
+    return rows, columns
+
+
+def _jod_of_squares(clean: Square, other: Square, magnification: float) -> Float[Tensor, ""]:
+    shown = [_shown(square, magnification) for square in (clean, other)]
+    return _jod(shown[0], shown[1], _cvvdp(clean.device))
 
 
 def _shown(square: Square, magnification: float) -> Square:

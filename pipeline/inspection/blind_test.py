@@ -14,9 +14,10 @@ from pathlib import Path
 import PIL.Image
 from jinja2 import Environment, StrictUndefined
 
-from dladiff.visible_difference import MAGNIFICATION, SQUARE_SCALE
+from dladiff.visible_difference import MAGNIFICATION, square_around
 from pipeline.images.files import Image
 from pipeline.manifest_row import FaceColumn
+from pipeline.worker.result_rows import face_of
 
 _TEMPLATE = Path(__file__).with_name("blind_test.html.j2")
 
@@ -31,12 +32,8 @@ class FacePair:
     @classmethod
     def of(cls, original: Image, protected: Image, face: FaceColumn) -> "FacePair":
         """The square around a face on which its visibility is measured."""
-        left, top, right, bottom = face.box
-        half = max(right - left, bottom - top) * SQUARE_SCALE / 2
-        x, y = (left + right) / 2, (top + bottom) / 2
-        rows = slice(max(0, round(y - half)), round(y + half))
-        columns = slice(max(0, round(x - half)), round(x + half))
-        return cls(original[rows, columns], protected[rows, columns])
+        part = square_around(face_of(face), *original.shape[:2])
+        return cls(original[part], protected[part])
 
 
 def blind_page(pairs: Sequence[FacePair]) -> str:
