@@ -17,9 +17,7 @@ from tests.tiny_models import write_xl_checkpoint
 def with_encoder(**settings: object) -> MethodSettings:
     encoder = EncoderSettings.model_validate({"name": "own", **settings})
     method = load_config("zero-shot").method
-    return method.model_copy(
-        update={"layer2": method.layer2.model_copy(update={"encoders": (encoder,)})}
-    )
+    return method.model_copy(update={"recognisers": (encoder,)})
 
 
 def layer_1(**surrogate: object) -> MethodSettings:
