@@ -21,7 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, help="folder of photos; default: a NASA photo")
     parser.add_argument("--to", type=Path, default=Path("demo-out"), help="where to write")
-    parser.add_argument("--preset", default="discreet", help="settings to start from")
+    parser.add_argument("--preset", default="balanced", help="settings to start from")
     arguments = parser.parse_args()
     began = time.monotonic()
     album, output = _places(arguments.photos, arguments.to)
