@@ -139,7 +139,8 @@ class AutoencoderSettings(Settings):
     """One more autoencoder that shall not show the face: other model families have others."""
 
     checkpoint: str
-    """A local folder in diffusers format with ``vae/``, or a hub id (needs ``revision``)."""
+    """A folder in diffusers format, or a hub id (needs ``revision``): a checkpoint's, whose ``vae``
+    is read, or an autoencoder's own. Which to name against which model: docs/models.md."""
     revision: str | None = None
     """Commit hash of a hub checkpoint, so that the bytes stay the same."""
     resolution: Annotated[int, Field(ge=32)] | None = None

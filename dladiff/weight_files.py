@@ -5,6 +5,7 @@ the same ones into the method digest. A new kind of encoder gets its branch in `
 """
 
 import importlib.util
+import json
 import os
 from pathlib import Path
 
@@ -41,6 +42,14 @@ XL_IS_NO_SURROGATE = (
     "layer1.autoencoders, whose autoencoder is all that is needed where faces are found, and leave "
     "layer1.surrogate.checkpoint as it is"
 )
+
+AUTOENCODER_CLASSES = (
+    "AutoencoderKL",
+    "AutoencoderTiny",
+    "AutoencoderKLFlux2",
+    "AutoencoderKLQwenImage",
+)
+"""Of diffusers, that ``diffusion.latent_spaces`` can read."""
 
 _NON_COMMERCIAL = "licensed by insightface for non-commercial research only"
 _WEIGHT_SUFFIXES = (".safetensors", ".onnx", ".bin", ".npz")
@@ -132,6 +141,7 @@ def checkpoint_folder(settings: SurrogateSettings) -> Path | None:
                 f"{name}: no model_index.json; a folder in diffusers format holds it beside "
                 "unet, vae, text_encoder, tokenizer and scheduler"
             )
+        _require_supported(folder)
         return folder
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(
@@ -152,16 +162,54 @@ def is_xl(folder: Path) -> bool:
 
 
 def autoencoder_folder(settings: AutoencoderSettings) -> Path | None:
-    """The folder whose ``vae/`` is one more autoencoder; None: a hub id, pinned by its revision."""
+    """One more autoencoder's folder; None: a hub id, pinned by its revision.
+
+    Either a checkpoint's, with ``vae/``, or that of an autoencoder alone; ``autoencoder_part`` says
+    where its files are.
+    """
     folder = Path(settings.checkpoint)
-    if (folder / "vae" / "config.json").is_file():
+    if (autoencoder_part(folder) / "config.json").is_file():
+        _require_supported(folder)
         return folder
-    if folder.is_dir() or settings.checkpoint.count("/") != 1 or settings.revision is None:
+    if folder.is_dir() or settings.checkpoint.count("/") != 1:
         raise ModelError(
-            f"layer1.autoencoders: {settings.checkpoint} is no folder with vae/config.json: give "
-            "one in diffusers format, or a hub id with its revision"
+            f"layer1.autoencoders: {settings.checkpoint} is no folder with vae/config.json, and "
+            "has no config.json of an autoencoder's own: give one in diffusers format, or a hub "
+            "id with its revision"
+        )
+    if settings.revision is None:
+        raise ModelError(
+            f"layer1.autoencoders: {settings.checkpoint}: set its revision to a commit hash of the "
+            "hub, so that the weights stay the same; or give a local folder"
         )
     return None
+
+
+def autoencoder_part(folder: Path) -> Path:
+    """Where an autoencoder's files lie: below ``vae/`` of a checkpoint, else in the folder."""
+    return folder / "vae" if (folder / "vae").is_dir() else folder
+
+
+def unsupported_autoencoder(class_name: str | None) -> str:
+    """What is wrong with an autoencoder of that class, and what would do."""
+    return (
+        f"an autoencoder of class {class_name} is not supported; supported are "
+        f"{', '.join(AUTOENCODER_CLASSES)} (docs/models.md says which models have them)"
+    )
+
+
+def _require_supported(folder: Path) -> None:
+    """Refuses an autoencoder by its class before any weight is read."""
+    path = autoencoder_part(folder) / "config.json"
+    if not path.is_file():
+        return
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise ModelError(f"{path}: not JSON: {error}") from error
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    if name not in AUTOENCODER_CLASSES:
+        raise ModelError(f"{folder}: {unsupported_autoencoder(name)}")
 
 
 def files_below(folder: Path) -> dict[str, Path]:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dladiff.diffusion.latent_spaces import LatentSpace, latent_space
 from dladiff.image_values import Images, to_pixel_values
 
 Latents = Float[Tensor, "batch channels latent_height latent_width"]
@@ -30,8 +31,8 @@ class Autoencoder:
     """A frozen E and D; sides of images are ``resolution``, in multiples of the scale factor."""
 
     vae: Any = field(repr=False)
-    """``AutoencoderKL`` or ``AutoencoderTiny``; diffusers takes seconds to import, and runs without
-    layer 1 never need it."""
+    """Of a class in ``latent_spaces``; diffusers takes seconds to import, and runs without layer 1
+    never need it."""
     resolution: int
     face_template: FaceTemplate | None = None
     """Only of checkpoints made for aligned faces: where the landmarks lie in their crops."""
@@ -50,7 +51,12 @@ class Autoencoder:
     @property
     def vae_scale_factor(self) -> int:
         """Pixels of an image per cell of its latents, along a side."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        return self.space.scale_factor(self.vae)
+
+    @property
+    def space(self) -> LatentSpace:
+        """How its class of autoencoder is read."""
+        return latent_space(self.vae)
 
     def autocast(self) -> AbstractContextManager[None]:
         """bfloat16 autocast on CUDA if asked for; on the CPU it is several times slower."""
@@ -64,17 +70,12 @@ class Autoencoder:
         Sampling would only add noise to the gradient of the pixels.
         """
         with self.autocast():
-            encoded = self.vae.encode(to_pixel_values(images))
-        # AutoencoderTiny has no posterior; its output is the latent itself.
-        mean = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
-        shift = self.vae.config.get("shift_factor") or 0.0
-        latents: Tensor = (mean.to(images.dtype) - shift) * self.vae.config.scaling_factor
-        return latents
+            latents = self.space.encode(self.vae, to_pixel_values(images))
+        return latents.to(images.dtype)
 
     def decode(self, latents: Latents) -> Images:
         """Decodes scaled latents to images in [0, 1]."""
-        shift = self.vae.config.get("shift_factor") or 0.0
         with self.autocast():
-            decoded = self.vae.decode(latents / self.vae.config.scaling_factor + shift).sample
+            decoded = self.space.decode(self.vae, latents)
         images: Tensor = (decoded.to(latents.dtype) / 2 + 0.5).clamp(0, 1)
         return images

@@ -4,6 +4,7 @@ Knows how a Stable-Diffusion-shaped checkpoint is loaded and used. Knows nothing
 adapters or photos; ``surrogates`` turns it into the surrogates of layer 1.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from dladiff.config import AutoencoderSettings, SurrogateSettings
 from dladiff.diffusion.autoencoder import Autoencoder, FaceTemplate, Latents
+from dladiff.diffusion.latent_spaces import latent_space
 from dladiff.diffusion.parts import load_part, load_vae, read_json
 from dladiff.errors import ModelError
 from dladiff.weight_files import XL_IS_NO_SURROGATE, autoencoder_folder, checkpoint_folder
@@ -150,7 +152,7 @@ def load_diffusion_model(
         raise ModelError(f"{source}: prediction type {kind!r} is neither epsilon nor v_prediction")
     for module in (unet, vae, text_encoder):
         module.eval().requires_grad_(False).to(device)
-    native = unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
+    native = unet.config.sample_size * latent_space(vae).scale_factor(vae)
     return DiffusionModel(
         unet=unet,
         vae=vae,
@@ -159,7 +161,7 @@ def load_diffusion_model(
         noise_scheduler=noise_scheduler,
         prompt_embeds=embed_prompt(settings.prompt, tokenizer, text_encoder),
         alphas_cumprod=noise_scheduler.alphas_cumprod.to(device),
-        resolution=settings.resolution or native,
+        resolution=_whole_cells(source, vae, settings.resolution or native),
         face_template=_read_face_template(source),
         learning_rates=read_json(Path(source) / "learning_rates.json"),
         precision=precision,
@@ -205,21 +207,40 @@ def load_autoencoder(
     vae = load_vae(source, revision).eval().requires_grad_(False).to(device)
     return Autoencoder(
         vae=vae,
-        resolution=settings.resolution or _native_resolution(source, vae, revision),
+        resolution=_whole_cells(
+            source, vae, settings.resolution or _native_resolution(source, vae, revision)
+        ),
         face_template=_read_face_template(source),
         precision=precision,
     )
 
 
 def _native_resolution(source: str, vae: Any, revision: str | None) -> int:
-    """As the checkpoint's UNet works, which is what its autoencoder is fed with."""
-    try:
+    """As the checkpoint's UNet works, which is what its autoencoder is fed with; else its own."""
+    space, side = latent_space(vae), None
+    with suppress(OSError, ValueError, KeyError, TypeError):
         unet = UNet2DConditionModel.load_config(source, subfolder="unet", revision=revision)
-        factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
-        return int(unet["sample_size"]) * factor
-    except (OSError, ValueError, KeyError, TypeError):
-        side: int = vae.config.sample_size
-        return side
+        # An autoencoder's own folder has none; diffusers reads its config.json in place of one.
+        if unet["_class_name"] == "UNet2DConditionModel":
+            side = int(unet["sample_size"]) * space.scale_factor(vae)
+    side = side or vae.config.get("sample_size") or space.resolution
+    if side is None:
+        raise ModelError(
+            f"{source}: no configuration says at which size this autoencoder works: set its "
+            "resolution (512 for Stable Diffusion 1's, 1024 for XL's and later ones)"
+        )
+    return int(side)
+
+
+def _whole_cells(source: str, vae: Any, resolution: int) -> int:
+    """The resolution, if it is a whole number of latents' cells."""
+    factor = latent_space(vae).scale_factor(vae)
+    if resolution % factor:
+        raise ModelError(
+            f"{source}: resolution {resolution} is no multiple of {factor}, the pixels of a "
+            "cell of this autoencoder's latents"
+        )
+    return resolution
 
 
 def _read_face_template(source: str) -> FaceTemplate | None:

@@ -10,23 +10,50 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler
+from diffusers import DDPMScheduler
 from safetensors import SafetensorError
 from transformers import CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from dladiff.errors import ModelError
+from dladiff.weight_files import AUTOENCODER_CLASSES, autoencoder_part, unsupported_autoencoder
 
 
 def load_vae(source: str, revision: str | None) -> Any:
-    """The autoencoder, ``AutoencoderKL`` or ``AutoencoderTiny`` as its configuration says.
+    """The autoencoder, of the class that its configuration says.
+
+    Args:
+        source: Folder in diffusers format, or a hub id: a checkpoint's, whose autoencoder lies in
+            ``vae``, or an autoencoder's own.
+        revision: Commit of a hub id.
 
     Raises:
-        ModelError: As ``load_part``.
+        ModelError: If its class is not supported, before its weights are read; else as
+            ``load_part``.
     """
-    vae_class = AutoencoderTiny if _is_tiny_vae(source, revision) else AutoencoderKL
-    return load_part(vae_class, source, "vae", revision)
+    source, subfolder, config = _autoencoder_config(source, revision)
+    name = config.get("_class_name")
+    if name not in AUTOENCODER_CLASSES:
+        raise ModelError(f"{source}: {unsupported_autoencoder(name)}")
+    return load_part(getattr(diffusers, name), source, subfolder, revision)
+
+
+def _autoencoder_config(source: str, revision: str | None) -> tuple[str, str, dict[str, Any]]:
+    """Where the autoencoder is, in which subfolder, and its configuration."""
+    folder, subfolders, errors = Path(source), ("vae", ""), list[Exception]()
+    if folder.is_dir():
+        # Diffusers would rather read a config.json of the folder itself.
+        source, subfolders = str(autoencoder_part(folder)), ("",)
+    for subfolder in subfolders:
+        try:
+            options = {"subfolder": subfolder or None, "revision": revision}
+            config: dict[str, Any] = diffusers.AutoencoderKL.load_config(source, **options)
+            return source, subfolder, config
+        except (OSError, ValueError) as error:
+            errors.append(error)
+    raise ModelError(f"{source}: its vae has no readable configuration: {errors[0]}")
 
 
 def load_part(part: Any, source: str, subfolder: str, revision: str | None) -> Any:
@@ -35,7 +62,7 @@ def load_part(part: Any, source: str, subfolder: str, revision: str | None) -> A
     Args:
         part: Class of diffusers or transformers.
         source: Folder in diffusers format, or a hub id.
-        subfolder: The part's own.
+        subfolder: The part's own; empty: none.
         revision: Commit of a hub id.
 
     Raises:
@@ -43,9 +70,10 @@ def load_part(part: Any, source: str, subfolder: str, revision: str | None) -> A
     """
     is_model = part not in (CLIPTokenizer, DDPMScheduler)
     options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32} if is_model else {}
-    what = f"{source}: its {subfolder} cannot be loaded as {part.__name__}"
+    what = f"{source}: its {subfolder or 'vae'} cannot be loaded as {part.__name__}"
     with refusing(what), _without_progress_bars():
-        return part.from_pretrained(source, subfolder=subfolder, revision=revision, **options)
+        options |= {"subfolder": subfolder or None, "revision": revision}
+        return part.from_pretrained(source, **options)
 
 
 @contextmanager
@@ -71,14 +99,6 @@ def _without_progress_bars() -> Iterator[None]:
     finally:
         if was_enabled:
             transformers_logging.enable_progress_bar()
-
-
-def _is_tiny_vae(source: str, revision: str | None) -> bool:
-    try:
-        config = AutoencoderKL.load_config(source, subfolder="vae", revision=revision)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{source}: its vae has no readable configuration: {error}") from error
-    return bool(config.get("_class_name") == "AutoencoderTiny")
 
 
 def read_json(path: Path) -> dict[str, Any]:

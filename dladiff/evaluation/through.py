@@ -28,6 +28,7 @@ from dladiff.evaluation.judges import embed_face
 from dladiff.evaluation.settings import HandlingName
 from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image, Images, image_to_tensor, tensor_to_image
+from dladiff.weight_files import autoencoder_part
 
 Embedding = Float[np.ndarray, " dim"]
 
@@ -64,10 +65,10 @@ def load_round_trip(folder: Path, device: torch.device | str) -> RoundTrip:
     if all((folder / name).is_file() for name in FILES):
         distilled = load_distilled_autoencoder(folder, device)
         return RoundTrip(distilled.forward, SCALE_FACTOR, device)
-    if not (folder / "vae" / "config.json").is_file():
+    if not (autoencoder_part(folder) / "config.json").is_file():
         raise ModelError(
             f"{folder}: no autoencoder: expected {' and '.join(FILES)} (TAEF2), or a folder in "
-            "diffusers format with vae/config.json"
+            "diffusers format: a checkpoint's with vae/config.json, or an autoencoder's own"
         )
     from dladiff.diffusion.checkpoint import load_autoencoder
 

@@ -23,6 +23,7 @@ from dladiff.weight_files import (
     XL_IS_NO_SURROGATE,
     YUNET,
     autoencoder_folder,
+    autoencoder_part,
     checkpoint_folder,
     detector_files,
     encoder_files,
@@ -115,7 +116,7 @@ def _weights_sha256(method: MethodSettings) -> dict[str, str]:
             if folder is None:
                 digests[f"{name}/{autoencoder.checkpoint}"] = f"revision:{autoencoder.revision}"
             else:
-                digests |= _named(name, files_below(folder / "vae"))
+                digests |= _named(name, files_below(autoencoder_part(folder)))
     return digests
 
 
