@@ -42,7 +42,8 @@ def load_vae(source: str, revision: str | None) -> Any:
 
 def _autoencoder_config(source: str, revision: str | None) -> tuple[str, str, dict[str, Any]]:
     """Where the autoencoder is, in which subfolder, and its configuration."""
-    folder, subfolders, errors = Path(source), ("vae", ""), list[Exception]()
+    folder, errors = Path(source), list[Exception]()
+    subfolders: tuple[str, ...] = ("vae", "")
     if folder.is_dir():
         # Diffusers would rather read a config.json of the folder itself.
         source, subfolders = str(autoencoder_part(folder)), ("",)
