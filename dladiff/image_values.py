@@ -29,7 +29,7 @@ def levels_to_unit(levels: float) -> float:
 def image_to_tensor(image: Image, device: torch.device | str = "cpu") -> Images:
     """Converts one uint8 HWC photo to a batch of one in [0, 1], float32."""
     tensor = torch.from_numpy(np.array(image)).to(device)
-    return tensor.permute(2, 0, 1).unsqueeze(0).to(torch.float32) / 255.0
+    return tensor.permute(2, 0, 1).unsqueeze(0).to(torch.float32).div_(255.0)
 
 
 def tensor_to_image(images: Images) -> Image:
@@ -43,7 +43,7 @@ def tensor_to_image(images: Images) -> Image:
     """
     if images.shape[0] != 1:
         raise ValueError(f"expected a batch of one image, got {images.shape[0]}")
-    rounded = (images.detach()[0].clamp(0, 1) * 255.0).round().to(torch.uint8)
+    rounded = images.detach()[0].clamp(0, 1).mul_(255.0).round_().to(torch.uint8)
     return np.ascontiguousarray(rounded.permute(1, 2, 0).cpu().numpy())
 
 

@@ -4,6 +4,7 @@ Knows pairs of images. Knows nothing of what was done to them or why.
 """
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,17 @@ from dladiff.weight_files import LPIPS
 _LPIPS_SIDE = 1024
 """Larger photos are compared at this long side; the measure was fitted to small patches."""
 _SSIM_WINDOW = 11
+_BAND_ROWS = 512
 _NUM_LAYERS = 5
 
 
 def psnr_db(clean: Image, protected: Image) -> float:
     """Peak signal-to-noise ratio over all values in dB; infinite for equal photos."""
-    difference = clean.astype(np.float32) - protected.astype(np.float32)
-    mean_square = float(np.mean(np.square(difference), dtype=np.float64))
+    squares = 0.0
+    for rows in _bands(clean.shape[0]):
+        difference = clean[rows].astype(np.float32) - protected[rows].astype(np.float32)
+        squares += float(np.sum(np.square(difference), dtype=np.float64))
+    mean_square = squares / clean.size
     return math.inf if mean_square == 0 else 10 * math.log10(255.0**2 / mean_square)
 
 
@@ -46,17 +51,34 @@ def ssim(clean: Image, protected: Image) -> float:
         slice(max(0, rows[0] - margin), rows[-1] + 1 + margin),
         slice(max(0, columns[0] - margin), columns[-1] + 1 + margin),
     )
-    # In single precision: a dozen arrays of a 12-megapixel photo's size live at a time.
-    pair = clean[part].astype(np.float32), protected[part].astype(np.float32)
-    shorter = min(pair[0].shape[:2])
-    if shorter < _SSIM_WINDOW:
-        raise ValueError(f"expected photos of at least {_SSIM_WINDOW} px, got {shorter}")
+    pair = clean[part], protected[part]
+    height, width = pair[0].shape[:2]
+    if min(height, width) < _SSIM_WINDOW:
+        raise ValueError(f"expected photos of at least {_SSIM_WINDOW} px, got {min(height, width)}")
+    missing = sum(_dissimilarity(*pair, rows) for rows in _bands(height))
+    return 1.0 - missing / clean.size
+
+
+def _dissimilarity(clean: Image, protected: Image, rows: slice) -> float:
+    """Sum of 1 - SSIM over these rows, computed with the window's margin around them."""
+    top, bottom = max(0, rows.start - _SSIM_WINDOW), rows.stop + _SSIM_WINDOW
+    pair = [image[top:bottom].astype(np.float32) for image in (clean, protected)]
     _, similarity = structural_similarity(
         *pair, channel_axis=2, data_range=255, gaussian_weights=True, sigma=1.5,
         use_sample_covariance=False, full=True,
     )  # fmt: skip
-    share = similarity.shape[0] * similarity.shape[1] / (clean.shape[0] * clean.shape[1])
-    return float(1.0 - (1.0 - similarity.mean()) * share)
+    inner = similarity[rows.start - top : rows.stop - top]
+    return float(np.sum(1.0 - inner, dtype=np.float64))
+
+
+def _bands(height: int) -> Iterator[slice]:
+    """Rows a few at a time: a dozen arrays of a large photo's size do not fit into memory."""
+    for top in range(0, height, _BAND_ROWS):
+        # The last band takes what would be too low for a window.
+        is_last = top + _BAND_ROWS + _SSIM_WINDOW > height
+        yield slice(top, height if is_last else top + _BAND_ROWS)
+        if is_last:
+            return
 
 
 class LearnedPerceptualDistance(nn.Module):
@@ -105,11 +127,12 @@ class LearnedPerceptualDistance(nn.Module):
     def between(self, clean: Image, protected: Image) -> float:
         """The distance of two photos, at most 1,024 px on their long side."""
         device = self.mean.device
-        pair = [image_to_tensor(image, device) for image in (clean, protected)]
-        scale = _LPIPS_SIDE / max(clean.shape[:2])
-        if scale < 1:
-            size = [max(1, round(n * scale)) for n in clean.shape[:2]]
-            pair = [functional.interpolate(image, size, mode="area") for image in pair]
+        scale = min(1.0, _LPIPS_SIDE / max(clean.shape[:2]))
+        size = [max(1, round(n * scale)) for n in clean.shape[:2]]
+        pair = []
+        for image in (clean, protected):  # one large tensor at a time
+            images = image_to_tensor(image, device)
+            pair.append(functional.interpolate(images, size, mode="area") if scale < 1 else images)
         return float(self(*pair))
 
 

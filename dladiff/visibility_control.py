@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dladiff.image_values import Perturbation
+from dladiff.image_values import Images, Perturbation
 from dladiff.photo_at_work import PhotoAtWork
 from dladiff.projected_gradient import GradientAscent, project
 from dladiff.results import Face
@@ -43,16 +43,23 @@ _LARGEST_FACTOR = 1.5
 class _Held:
     """One photo whose faces are held, and the weight of what is seen of each."""
 
-    ascent: GradientAscent
-    faces: Sequence[Face]
+    photo: PhotoAtWork
+    seen_clean: Images
+    """The clean photo as its file would hold it: what coding alone costs is no change of ours."""
     nearest: Int[Tensor, "height width"]
     """Number of the face to whose part of the photo a pixel belongs."""
     weights: Float[Tensor, " faces"]
 
+    @property
+    def ascent(self) -> GradientAscent:
+        """Of the photo."""
+        return self.photo.ascent
+
     def jods(self) -> Float[Tensor, " faces"]:
-        """Of the faces on the photo as it would be saved now."""
-        clean, rounded = self.ascent.clean, (self.ascent.images * 255).round() / 255
-        return torch.stack([face_visibility_jod(clean, rounded, face) for face in self.faces])
+        """Of the faces on the photo as its file would show it now."""
+        seen = self.photo.as_served((self.ascent.images * 255).round() / 255)
+        faces = self.photo.faces
+        return torch.stack([face_visibility_jod(self.seen_clean, seen, face) for face in faces])
 
     def restraint(self) -> Perturbation:
         """The direction in which faces show more, each in mean steps times its weight.
@@ -61,7 +68,7 @@ class _Held:
         """
         clean, change = self.ascent.clean, self.ascent.perturbation
         share, total = self.ascent.budget_share(), torch.zeros_like(change)
-        for number, face in enumerate(self.faces):
+        for number, face in enumerate(self.photo.faces):
             gradient = face_visibility_gradient(clean, change, face)
             is_seen = (gradient.abs().amax(dim=1, keepdim=True) > 0) * share
             mean = (gradient.abs() * share).sum() / (3 * is_seen.sum()).clamp_min(1e-30)
@@ -126,7 +133,7 @@ def _held(photo: PhotoAtWork) -> _Held:
     device = photo.clean.device
     nearest = _nearest_face(photo.size, photo.faces).to(device)
     weights = torch.full((len(photo.faces),), _START, device=device)
-    return _Held(photo.ascent, photo.faces, nearest, weights)
+    return _Held(photo, photo.as_served(photo.ascent.clean), nearest, weights)
 
 
 def _nearest_face(size: tuple[int, int], faces: Sequence[Face]) -> Int[Tensor, "height width"]:

@@ -199,17 +199,29 @@ def test_faces_keep_the_looks_that_are_asked_for(
         assert hidden.model_likeness[0].after > shown.model_likeness[0].after
 
 
+def jpeg_read_back(image: Image) -> Image:
+    """What a JPEG file of quality 60 shows of it."""
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(image).save(buffer, "JPEG", quality=60)
+    return np.array(PIL.Image.open(buffer))
+
+
+def test_faces_keep_their_looks_in_the_file_that_is_saved(
+    photos: list[Photo], models: ProtectionModels, config: MethodSettings
+) -> None:
+    saved = jpeg_read_back(photos[0].image)
+    photo = replace(photos[0], image=saved, read_back=jpeg_read_back, jpeg_quality=60)
+    held = config.changed("layer1.likeness.visibility_jod=9.3")
+    (result,) = protect_photo_set([photo], [], models, held).photos
+    assert result.face_visibility_jod == pytest.approx(9.35, abs=0.07)
+
+
 def test_a_photo_that_will_be_a_jpeg_is_protected_as_one(
     photos: list[Photo], models: ProtectionModels, config: MethodSettings
 ) -> None:
-    def read_back(image: Image) -> Image:
-        buffer = io.BytesIO()
-        PIL.Image.fromarray(image).save(buffer, "JPEG", quality=60)
-        return np.array(PIL.Image.open(buffer))
-
     likeness = []
     for quality in (None, 60):
-        photo = replace(photos[0], read_back=read_back, jpeg_quality=quality)
+        photo = replace(photos[0], read_back=jpeg_read_back, jpeg_quality=quality)
         (result,) = protect_photo_set([photo], [], models, config).photos
         likeness.append(result.model_likeness[0].after)
     unaware, aware = likeness

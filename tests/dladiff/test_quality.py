@@ -65,6 +65,19 @@ def test_ssim_of_the_changed_part_is_that_of_the_whole_photo(pair: tuple[Image, 
     assert ssim(pair[0], pair[0]) == 1.0
 
 
+def test_tall_photos_are_measured_in_bands_of_rows_without_a_seam(
+    astronaut: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = np.ascontiguousarray(astronaut[:, 150:260])
+    noise = np.random.default_rng(0).integers(-9, 10, clean.shape)
+    noisy = (clean.astype(np.int16) + noise).clip(0, 255).astype(np.uint8)
+    whole = psnr_db(clean, noisy), ssim(clean, noisy)
+    # 512 rows: five bands, the last of which takes the two rows left.
+    monkeypatch.setattr(quality, "_BAND_ROWS", 102)
+    in_bands = psnr_db(clean, noisy), ssim(clean, noisy)
+    assert in_bands == pytest.approx(whole, abs=1e-6)
+
+
 def test_a_change_at_the_border_is_measured_too(pair: tuple[Image, Image]) -> None:
     clean, _ = pair
     changed = clean.copy()
