@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dladiff.errors import GradientError
 from dladiff.image_values import Images, Perturbation
-from dladiff.visibility import fade_visible_bands
+from dladiff.visibility import band_allowances, fade_visible_bands, weigh_bands
 
 Budget = float | Float[Tensor, "1 1 height width"]
 """epsilon on the [0, 1] scale, one for all values or one for each pixel."""
@@ -54,8 +54,12 @@ _FIRST_STEPS = 6
 """Steps whose mean magnitude says what a step of ordinary size is."""
 _LARGEST = 3.0
 """Of a value's step, in ordinary ones: few pixels would take all else."""
-_DECAY = 0.3
+_DECAY = 0.1
 """Strength of the decay after each step in proportion [X, measured]."""
+_EXPONENT = 0.7
+"""Of the allowances of bands; 1 is the whole Newton step, which tints [X, measured]."""
+_NEWEST_SHARE = 0.36
+"""Of the newest allowances in their running mean."""
 
 
 def dead_gradient(gradient: Perturbation, may_vanish: bool = False) -> Float[Tensor, " batch"]:
@@ -110,6 +114,8 @@ class GradientAscent:
     """None: signed steps. Else steps in proportion to the gradient less this, in ordinary steps:
     the direction in which what is seen grows; each is followed by a decay of the bands that are
     seen best (``visibility``)."""
+    allowances: Float[Tensor, "bands 1 3 1 1"] | None = None
+    """Weights of a step's bands, once it is known what is seen."""
     first_magnitudes: list[Float[Tensor, ""]] = field(default_factory=list)
     """Mean magnitudes of the momentum at the first steps in proportion."""
 
@@ -183,10 +189,27 @@ class GradientAscent:
         wanted = (direction / magnitude.clamp_min(1e-30)).clamp(-_LARGEST, _LARGEST)
         # A face that asks for no more, and has no momentum, keeps what it has.
         asks = direction.abs().amax() > 0
-        step = asks * step_size * share * (wanted - restraint)
-        moved = project(self.perturbation + step, self.clean, self.epsilon)
+        step = share * (wanted - restraint)
+        if self.allowances is not None:
+            is_seen = restraint.abs().amax(dim=1, keepdim=True) > 0
+            step = weigh_bands(step, self.allowances, is_seen)
+        moved = project(self.perturbation + asks * step_size * step, self.clean, self.epsilon)
         faded = project(fade_visible_bands(moved, share, _DECAY), self.clean, self.epsilon)
         self.perturbation = torch.where(asks, faded, moved)
+
+    def restrain(self, restraint: Perturbation) -> None:
+        """Holds the next steps back by what is seen, and lets them go where less is seen [X].
+
+        Bands of the step are weighted by what costs the eye equally, which makes it nearly a Newton
+        step of the Lagrangian: plain ones settle in fine bands long before coarse ones do.
+
+        Args:
+            restraint: Where and how what is seen grows, in mean steps; 0 where nobody looks.
+        """
+        self.restraint = restraint
+        found = band_allowances(self.perturbation, restraint) ** _EXPONENT
+        former = found if self.allowances is None else self.allowances
+        self.allowances = former.lerp(found, _NEWEST_SHARE)
 
     def budget_share(self) -> Float[Tensor, "1 1 height width"]:
         """Of the largest budget that any pixel has, in [0, 1]."""

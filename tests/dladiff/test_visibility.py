@@ -5,7 +5,7 @@ import torch
 
 from dladiff.image_values import Images
 from dladiff.projected_gradient import GradientAscent
-from dladiff.visibility import fade_visible_bands
+from dladiff.visibility import band_allowances, fade_visible_bands, weigh_bands
 
 
 def grating(period_px: float, side: int = 64) -> Images:
@@ -42,6 +42,29 @@ def test_no_strength_changes_nothing() -> None:
     whole = torch.ones(1, 1, 24, 40)
     faded = fade_visible_bands(change, whole, 0.0)
     torch.testing.assert_close(faded, change, atol=1e-5, rtol=0)
+
+
+def test_bands_that_show_less_may_change_more() -> None:
+    fine, coarse = grating(2.5), grating(32)
+    equal = band_allowances(fine + coarse, fine + coarse)
+    torch.testing.assert_close(equal, torch.ones_like(equal))
+    allowances = band_allowances(fine + coarse, fine + 10 * coarse)
+    assert allowances.log().sum().item() == pytest.approx(0, abs=1e-3)
+    weighted = weigh_bands(fine + coarse, allowances, torch.ones(1, 1, 64, 64, dtype=torch.bool))
+    of_fine, of_coarse = (float((weighted * one).sum() / one.norm()) for one in (fine, coarse))
+    assert of_fine > 4 * of_coarse > 0
+    before, after = (float(step.abs().sum()) for step in (fine + coarse, weighted))
+    assert after == pytest.approx(before, rel=1e-4)
+
+
+def test_steps_where_nobody_looks_stay_as_they_are() -> None:
+    step = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    restraint = step.clone()
+    restraint[..., 16:] = 0
+    is_seen = restraint.abs().amax(dim=1, keepdim=True) > 0
+    weighted = weigh_bands(step, band_allowances(step * 0.1 + restraint, restraint), is_seen)
+    assert torch.equal(weighted[..., 16:], step[..., 16:])
+    assert not torch.allclose(weighted[..., :16], step[..., :16])
 
 
 def ascent_in_proportion(epsilon: float) -> GradientAscent:
