@@ -113,6 +113,7 @@ class PhotoAtWork:
     def begin(self, budget: Budget, start: float, generator: torch.Generator) -> GradientAscent:
         """Begins the perturbation at noise of at most ``start`` ([0, 1])."""
         self._ascent = GradientAscent.begin(self.clean, budget, start, generator)
+        self._ascent.perturbation = self.in_its_channels(self._ascent.perturbation)
         return self._ascent
 
     @property
@@ -132,12 +133,17 @@ class PhotoAtWork:
     def as_served(self, part: NativePhoto) -> NativePhoto:
         """Part of the changed photo, from a corner of whole blocks, as its file will hold it.
 
-        A grid coarser than the photo's own does not have the file's blocks: there it stays.
+        A grid coarser than the photo's own does not have the file's blocks: there it is not coded.
         """
+        part = self.in_its_channels(part)
         quality = self.photo.jpeg_quality
         if quality is None or _grid_scale(self.native_size) < 1:
             return part
         return jpeg(part, quality)
+
+    def in_its_channels(self, values: NativePhoto) -> NativePhoto:
+        """Three equal channels for a grey photo, whose file has one: what differs would be lost."""
+        return values.mean(dim=1, keepdim=True).expand_as(values) if self.photo.is_grey else values
 
     def perturbed(self) -> NativePhoto:
         """The photo at its own size with its perturbation, but without what is ``added``."""

@@ -37,6 +37,8 @@ class Photo:
     jpeg_quality: int | None = None
     """Of the JPEG that loses about as much as that file, on libjpeg's scale: the likeness loop
     works on photos as they will be served. None: nothing is lost."""
+    is_grey: bool = False
+    """Whether that file holds one channel."""
 
 
 @dataclass(frozen=True)

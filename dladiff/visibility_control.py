@@ -102,7 +102,7 @@ class VisibilityControl:
         if step < _FIRST_STEP or step % STEPS_BETWEEN_GRADIENTS:
             return
         for held in self._held:
-            held.ascent.restrain(held.restraint())
+            held.ascent.restrain(held.photo.in_its_channels(held.restraint()))
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:

@@ -95,7 +95,12 @@ def protect_group(
     given = _method_photos([*to_do, *group.references])
     photos, references = given[:num_photos], given[num_photos:]
     photos = [
-        replace(photo, read_back=one.coding.read_back, jpeg_quality=one.coding.about_jpeg_quality)
+        replace(
+            photo,
+            read_back=one.coding.read_back,
+            jpeg_quality=one.coding.about_jpeg_quality,
+            is_grey=one.coding.grey,
+        )
         if one.coding.changes_pixels
         else photo
         for photo, one in zip(photos, prepared, strict=True)

@@ -228,6 +228,26 @@ def test_a_photo_that_will_be_a_jpeg_is_protected_as_one(
     assert aware < unaware - 0.02
 
 
+def test_a_grey_photo_is_protected_in_its_one_channel(
+    photos: list[Photo], models: ProtectionModels, config: MethodSettings
+) -> None:
+    def read_back(image: Image) -> Image:
+        return np.array(PIL.Image.fromarray(image).convert("L").convert("RGB"))
+
+    changes = ("layer1.likeness.visibility_jod=9.0", "layer1.likeness.step_size_levels=0.7")
+    held = config.changed(*changes)
+    likeness = []
+    for is_grey in (False, True):
+        grey = read_back(photos[0].image)
+        photo = replace(photos[0], image=grey, read_back=read_back, is_grey=is_grey)
+        (result,) = protect_photo_set([photo], [], models, held).photos
+        likeness.append(result.model_likeness[0].after)
+        assert result.face_visibility_jod is not None
+        assert result.face_visibility_jod >= 8.98
+    unaware, aware = likeness
+    assert aware < unaware - 0.02
+
+
 class NothingShown:
     """L_id that nobody asks."""
 
