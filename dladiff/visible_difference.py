@@ -33,7 +33,8 @@ SQUARE_SCALE = 1.3
 MAGNIFICATION = 2.0
 """People look at faces enlarged; changes that vanish at 1 are seen at 2."""
 _LARGEST_SIDE_PX = 1024
-"""A face that is larger fills a screen as it is: it is shown at this size, or at its own."""
+"""A face that is larger is shown at this size, which fills a screen: the measure of one of 2,600
+pixels takes 3.4 GB and 16 CPU seconds, and our change is no finer than its grid."""
 _SMALLEST_SIDE_PX = 32
 """Below, the measure's pyramid has no level."""
 
@@ -114,12 +115,11 @@ def _jod_of_squares(clean: Square, other: Square, magnification: float) -> Float
 
 
 def _shown(square: Square, magnification: float) -> Square:
-    side = max(square.shape[-2:])
-    scale = min(magnification, max(1.0, _LARGEST_SIDE_PX / side))
+    scale = min(magnification, _LARGEST_SIDE_PX / max(square.shape[-2:]))
     scale = max(scale, _SMALLEST_SIDE_PX / min(square.shape[-2:]))
-    if scale == 1.0:
-        return square
     size = [round(length * scale) for length in square.shape[-2:]]
+    if scale <= 1:
+        return resize_antialiased(square, *size)
     enlarged = functional.interpolate(square, size=size, mode="bicubic", align_corners=False)
     return enlarged.clamp(0, 1)
 

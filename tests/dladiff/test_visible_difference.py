@@ -1,5 +1,7 @@
 """How much a face's change is seen, on a real face and on fixed patterns."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -79,3 +81,13 @@ def test_the_measure_has_a_gradient(astronaut: Image, face: Face) -> None:
     assert change.grad is not None
     assert torch.isfinite(change.grad).all()
     assert float(change.grad.abs().max()) > 0
+
+
+def test_a_face_larger_than_a_screen_is_seen_as_it_fills_one(astronaut: Image, face: Face) -> None:
+    whole = Face((0.0, 0.0, 480.0, 480.0), face.landmarks, 1.0)
+    changed = with_grating(astronaut, 16, 12, [0, 1, 2])
+    seen = worst_face_jod(astronaut, changed, [whole], "cpu")
+    large = [np.repeat(np.repeat(image, 4, axis=0), 4, axis=1) for image in (astronaut, changed)]
+    box = (0.0, 0.0, 1920.0, 1920.0)
+    of_large = worst_face_jod(large[0], large[1], [replace(whole, box=box)], "cpu")
+    assert of_large == pytest.approx(seen, abs=0.1)
