@@ -34,6 +34,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+PixelRange = Literal["measured", "-1..1", "0..255", "0..1"]
+
+
 class EncoderSettings(Settings):
     """One identity encoder of a loss, or one that only measures."""
 
@@ -49,6 +52,11 @@ class EncoderSettings(Settings):
     """``lead``: in every loss, and asked whether a photo has reached its target. ``beside``: in the
     likeness loop alone, for small networks, which see a face otherwise than large ones do [X,
     measured] but score strangers .2. ``judge``: only measures; never in a loss or a stop rule."""
+    pixels: PixelRange = "measured"
+    """``arcface_onnx`` only: the values that the graph takes. ``measured``: those in which it tells
+    a dozen faces apart best, found out anew each time it is loaded."""
+    channels: Literal["rgb", "bgr"] = "rgb"
+    """``arcface_onnx`` only: the order of the colours that the graph takes."""
     clip_output: Literal["pooled", "penultimate"] = "penultimate"
     """CLIP only: pooled image embedding, or ``hidden_states[-2]`` as IP-Adapter-Plus reads it."""
 
@@ -68,6 +76,12 @@ class EncoderSettings(Settings):
     def _path_where_needed(self) -> "EncoderSettings":
         if self.kind in ("arcface_onnx", "clip") and not self.path:
             raise ValueError(f"encoder {self.name!r} of kind {self.kind!r} needs a path")
+        is_said = (self.pixels, self.channels) != ("measured", "rgb")
+        if is_said and self.kind != "arcface_onnx":
+            raise ValueError(
+                f"encoder {self.name!r}: pixels and channels are of kind 'arcface_onnx' alone, "
+                f"{self.kind!r} knows its own"
+            )
         return self
 
 

@@ -1,52 +1,170 @@
-"""ArcFace-type ONNX files as frozen torch modules, checked against onnxruntime.
+"""ONNX files of recognisers as frozen torch modules, checked against onnxruntime.
 
-Knows graphs and weights: pixel ranges, quantised blocks, conversion. Knows nothing of faces.
+Knows graphs as exporters write them: sides, order of axes, batches, opsets. Knows nothing of faces.
 """
 
-import hashlib
-import os
-import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnx import numpy_helper
+from jaxtyping import Float
+from onnx import numpy_helper, version_converter
 from onnx2torch import convert
 from onnx2torch.node_converters.activations import OnnxPReLU
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from dladiff.config import PixelRange
+from dladiff.encoders.pixel_ranges import FACTOR_AND_OFFSET, KnownRange, in_range, measured_range
 from dladiff.errors import ModelError
+from dladiff.faces import ARCFACE_SIDE
+from dladiff.image_values import Images
 
-_SIDE = 112
 _MIN_COSINE_TO_RUNTIME = 0.9999
-_CONVERTER_OPSET = 16
+CONVERTER_OPSET = 16
 """The newest opset that the converter knows throughout."""
 
 
-def arcface_network(model: onnx.ModelProto, name: str) -> nn.Module:
-    """Converts an ArcFace-type graph (RGB, 112 px) to a torch module that takes [0, 1].
+@dataclass(frozen=True)
+class GraphInput:
+    """How a graph wants its crops."""
 
-    Checked against onnxruntime on a batch of two, since a converter may be silently wrong.
+    name: str
+    side: int
+    """Of the square crop, in pixels."""
+    is_channels_last: bool
+    """(batch, y, x, channel), as TensorFlow has it."""
+    is_bgr: bool
+
+    def arranged(self, values: Images) -> Tensor:
+        """Crops (batch, RGB, y, x) in the graph's order of channels and axes."""
+        values = values.flip(1) if self.is_bgr else values
+        return values.permute(0, 2, 3, 1) if self.is_channels_last else values
+
+
+def arcface_network(
+    model: onnx.ModelProto,
+    name: str,
+    pixels: PixelRange = "measured",
+    channels: Literal["rgb", "bgr"] = "rgb",
+) -> tuple[nn.Module, int]:
+    """Converts a recogniser's graph to a torch module that takes RGB in [0, 1].
+
+    Graphs whose batch is fixed at one are given batches by their Reshape nodes, or one crop
+    after the other. Each is checked against onnxruntime on a batch of two, since a converter may
+    be silently wrong.
+
+    Args:
+        model: Graph of one image to one embedding, its first output.
+        name: Of the encoder, for errors.
+        pixels: Values that the graph takes.
+        channels: Order of the colours that it takes.
+
+    Returns:
+        The module, and the side of the crops that it reads.
 
     Raises:
-        ModelError: If it cannot be converted, or an embedding differs.
+        ModelError: If it cannot be converted, or an embedding differs, or it tells faces apart in
+            no known range of values.
     """
-    if model.opset_import[0].version > _CONVERTER_OPSET:
-        model.opset_import[0].version = _CONVERTER_OPSET
-    try:
-        converted: nn.Module = convert(model)
-    except (NotImplementedError, ValueError, KeyError, RuntimeError) as error:
+    wanted = _input_of(model, name, channels == "bgr")
+    del model.graph.output[1:]
+    reference = _reference(model, wanted, name)
+    if pixels == "measured":
+        pixels = measured_range(reference, wanted.side)
+        if pixels == "measured":
+            raise ModelError(
+                f"encoder {name!r}: the graph tells faces apart in none of the ranges "
+                f"{', '.join(FACTOR_AND_OFFSET)}: is it a face recogniser? If so, say in its entry "
+                "what it takes (pixels)"
+            )
+    trouble = ""
+    for graph, is_one_by_one in _with_batches(_plain(_older(model))):
+        try:
+            converted: nn.Module = convert(graph)
+        except (NotImplementedError, ValueError, KeyError, RuntimeError, AssertionError) as error:
+            raise ModelError(
+                f"encoder {name!r}: the ONNX graph cannot be converted: {error}"
+            ) from error
+        network = _AsGraphReads(quickened(converted), wanted, pixels, is_one_by_one)
+        network = network.eval().requires_grad_(False)
+        trouble = _disagreement(network, reference, wanted.side, pixels)
+        if not trouble:
+            return network, wanted.side
+    raise ModelError(f"encoder {name!r}: {trouble}")
+
+
+def _input_of(model: onnx.ModelProto, name: str, is_bgr: bool) -> GraphInput:
+    """Reads the graph's one input; a free side is that of ArcFace's crops."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [item for item in model.graph.input if item.name not in constants]
+    sizes = _sizes(inputs[0]) if len(inputs) == 1 else []
+    is_channels_last = len(sizes) == 4 and sizes[3] == 3 and sizes[1] != 3
+    height_and_width = sizes[1:3] if is_channels_last else sizes[2:4]
+    sides = {size or ARCFACE_SIDE for size in height_and_width}
+    if len(sizes) != 4 or len(sides) != 1:
+        found = ", ".join(f"{item.name} {_sizes(item)}" for item in inputs)
         raise ModelError(
-            f"encoder {name!r}: the ONNX graph cannot be converted: {error}"
-        ) from error
-    scales_itself = graph_scales_itself(model)
-    network = _OwnRange(quickened(converted), scales_itself).eval().requires_grad_(False)
-    _require_agreement(network, model, scales_itself, name)
-    return network
+            f"encoder {name!r}: expected a graph of one input, square images; found {found}"
+        )
+    return GraphInput(inputs[0].name, sides.pop(), is_channels_last, is_bgr)
+
+
+def _sizes(item: onnx.ValueInfoProto) -> list[int]:
+    """Of each axis; 0: free."""
+    return [size.dim_value for size in item.type.tensor_type.shape.dim]
+
+
+def _older(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph in an opset that the converter knows throughout."""
+    if model.opset_import[0].version <= CONVERTER_OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, CONVERTER_OPSET)
+    except Exception:  # its C++ raises types of its own; most graphs mean the same as they are
+        model.opset_import[0].version = CONVERTER_OPSET
+        return model
+
+
+def _plain(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph as the converter expects it: constants among the weights, and no empty names
+    for what is left out at a node's end, as torch writes after a unit-length head."""
+    graph = model.graph
+    for node in graph.node:
+        while node.input and not node.input[-1]:
+            node.input.pop()
+    constants = [node for node in graph.node if node.op_type == "Constant"]
+    for node in constants:
+        value = onnx.helper.get_attribute_value(node.attribute[0])
+        if not isinstance(value, onnx.TensorProto):
+            kind = np.int64 if node.attribute[0].name.startswith("value_int") else np.float32
+            value = numpy_helper.from_array(np.array(value, kind))
+        value.name = node.output[0]
+        graph.initializer.append(value)
+        graph.node.remove(node)
+    return model
+
+
+def _with_batches(model: onnx.ModelProto) -> Iterator[tuple[onnx.ModelProto, bool]]:
+    """The graph as it is; with Reshapes that keep the batch; for one crop after the other."""
+    yield model, False
+    freed = onnx.ModelProto()
+    freed.CopyFrom(model)
+    constants = {tensor.name: tensor for tensor in freed.graph.initializer}
+    for node in freed.graph.node:
+        if node.op_type == "Reshape" and node.input[0] not in constants:
+            shape = constants.get(node.input[1])
+            if shape is not None and (sizes := numpy_helper.to_array(shape).copy())[:1] == 1:
+                sizes[0] = 0  # as many as come in
+                shape.CopyFrom(numpy_helper.from_array(sizes, shape.name))
+    yield freed, False
+    yield model, True
 
 
 class _FrozenPReLU(nn.Module):
@@ -81,64 +199,74 @@ def quickened(network: nn.Module) -> nn.Module:
     return network
 
 
-def graph_scales_itself(model: onnx.ModelProto) -> bool:
-    """Whether the graph takes 0..255: insightface's rule, a Sub and a Mul among the first nodes.
-
-    Other graphs take ``(v - 127.5) / 127.5``. The nodes' types are read rather than their
-    names, which exporters change.
-    """
-    first = {node.op_type for node in model.graph.node[:8]}
-    before_convolution = set()
-    for node in model.graph.node:
-        if node.op_type == "Conv":
-            break
-        before_convolution.add(node.op_type)
-    return {"Sub", "Mul"} <= first & before_convolution or {"Sub", "Div"} <= before_convolution
-
-
-def _require_agreement(
-    network: nn.Module, model: onnx.ModelProto, scales_itself: bool, name: str
-) -> None:
-    """Compares with onnxruntime on two smooth random images."""
-    coarse = torch.rand(2, 3, 14, 14, generator=torch.Generator().manual_seed(0))
-    images = functional.interpolate(coarse, size=(_SIDE, _SIDE), mode="bilinear")
+def _reference(
+    model: onnx.ModelProto, wanted: GraphInput, name: str
+) -> Callable[[Images], Float[Tensor, "batch dim"]]:
+    """The graph in onnxruntime, one crop at a time, from values of its range to embeddings."""
     onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+
+    def embed(values: Images) -> Float[Tensor, "batch dim"]:
+        arranged = wanted.arranged(values).numpy()
+        rows = [
+            session.run(None, {wanted.name: np.ascontiguousarray(one[None])})[0] for one in arranged
+        ]
+        return torch.from_numpy(np.stack([row.reshape(-1) for row in rows]))
+
     try:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        pixels = images * 255.0 if scales_itself else images * 2.0 - 1.0
-        feed = session.get_inputs()[0].name
-        rows = [session.run(None, {feed: image[None].numpy()})[0] for image in pixels]
-        with torch.no_grad():
-            ours = network(images).flatten(1)
-    except Exception as error:  # onnxruntime and converted graphs raise types of their own
+        embed(torch.zeros(1, 3, wanted.side, wanted.side))
+    except Exception as error:  # onnxruntime raises types of its own
         raise ModelError(f"encoder {name!r}: the ONNX graph does not run: {error}") from error
-    theirs = torch.from_numpy(np.concatenate(rows)).flatten(1)
+    return embed
+
+
+def _disagreement(
+    network: nn.Module,
+    reference: Callable[[Images], Float[Tensor, "batch dim"]],
+    side: int,
+    pixels: KnownRange,
+) -> str:
+    """Compares with onnxruntime on two smooth random images; empty where they agree."""
+    coarse = torch.rand(2, 3, 14, 14, generator=torch.Generator().manual_seed(0))
+    images = functional.interpolate(coarse, size=(side, side), mode="bilinear")
+    theirs = reference(in_range(images, pixels))
+    try:
+        with torch.no_grad():
+            ours = network(images)
+    except Exception as error:  # converted graphs raise types of their own
+        return f"the converted ONNX graph does not run: {error}"
     if ours.shape != theirs.shape:
-        raise ModelError(f"encoder {name!r}: embeddings {ours.shape}, reference {theirs.shape}")
+        return f"embeddings {list(ours.shape)}, reference {list(theirs.shape)}"
     cosine = float(functional.cosine_similarity(ours, theirs).min())
     if not cosine > _MIN_COSINE_TO_RUNTIME:
-        raise ModelError(
-            f"encoder {name!r}: cosine {cosine:.5f} to onnxruntime, expected over "
-            f"{_MIN_COSINE_TO_RUNTIME}; the converted graph is wrong"
+        return (
+            f"cosine {cosine:.5f} to onnxruntime, expected over {_MIN_COSINE_TO_RUNTIME}; the "
+            "converted graph is wrong"
         )
+    return ""
 
 
-class _OwnRange(nn.Module):
-    """Maps [0, 1] to the pixel range of a graph: 0..255, or [-1, 1] as insightface does."""
+class _AsGraphReads(nn.Module):
+    """Gives a graph RGB crops in [0, 1] in its own range, order and batches."""
 
-    def __init__(self, network: nn.Module, scales_itself: bool) -> None:
+    def __init__(
+        self, network: nn.Module, wanted: GraphInput, pixels: KnownRange, is_one_by_one: bool
+    ) -> None:
         super().__init__()
-        self.network = network
-        self.factor, self.offset = (255.0, 0.0) if scales_itself else (2.0, -1.0)
+        self.network, self.wanted = network, wanted
+        self.pixels, self.is_one_by_one = pixels, is_one_by_one
 
     def forward(self, images: Tensor) -> Tensor:
-        embeddings: Tensor = self.network(images * self.factor + self.offset)
-        return embeddings
+        values = self.wanted.arranged(in_range(images, self.pixels))
+        if self.is_one_by_one:
+            return torch.cat([self.network(one[None]).reshape(1, -1) for one in values])
+        embeddings: Tensor = self.network(values)
+        return embeddings.flatten(1)
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
@@ -153,79 +281,3 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         return onnx.load(path)
     except Exception as error:  # protobuf raises types of its own
         raise ModelError(f"{path} is not a readable ONNX file: {error}") from error
-
-
-def read_folded(source: Path, cache_dir: Path | None) -> onnx.ModelProto:
-    """A block-quantised file with float weights instead, from the cache if it has them.
-
-    Args:
-        source: The quantised file; its digest names the cached one.
-        cache_dir: None: not cached.
-    """
-    if cache_dir is None:
-        return fold_block_quantised(read_onnx(source))
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    cached = cache_dir / f"{source.stem}-float-{digest[:16]}.onnx"
-    if not cached.is_file():
-        _write_whole(cached, fold_block_quantised(read_onnx(source)).SerializeToString())
-    return read_onnx(cached)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that is there whole or not at all, whoever else writes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    os.replace(temporary, path)
-
-
-def fold_block_quantised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Replaces block-quantised weights by the float weights they stand for.
-
-    The file as shipped declares its weights as graph inputs and keeps them as int8 blocks
-    (DequantizeLinear of opset 21), which runtimes and converters refuse. Dropout goes too.
-    """
-    graph = model.graph
-    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    nodes: list[onnx.NodeProto] = []
-    aliases: dict[str, str] = {}
-    for node in graph.node:
-        options = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
-        if node.op_type == "DequantizeLinear":
-            quantised, scales, zeros = (values[name] for name in node.input)
-            axis, block_size = options["axis"], options["block_size"]
-            values[node.output[0]] = _dequantised(quantised, scales, zeros, axis, block_size)
-        elif node.op_type == "Reshape" and node.input[0] in values:
-            shape = values[node.input[1]].astype(int)
-            values[node.output[0]] = values[node.input[0]].reshape(shape)
-        elif node.op_type == "Constant":
-            values[node.output[0]] = numpy_helper.to_array(options["value"])
-        elif node.op_type == "Dropout":
-            aliases[node.output[0]] = node.input[0]
-        else:
-            node.input[:] = [aliases.get(name, name) for name in node.input]
-            nodes.append(node)
-    used = {name for node in nodes for name in node.input}
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(
-        numpy_helper.from_array(np.ascontiguousarray(value), name)
-        for name, value in values.items()
-        if name in used
-    )
-    inputs = [item for item in graph.input if item.name in used - values.keys()]
-    del graph.input[:]
-    graph.input.extend(inputs)
-    model.opset_import[0].version = _CONVERTER_OPSET
-    return model
-
-
-def _dequantised(
-    quantised: np.ndarray, scales: np.ndarray, zeros: np.ndarray, axis: int, block_size: int
-) -> np.ndarray:
-    length = quantised.shape[axis]
-    scale = np.repeat(scales, block_size, axis=axis).take(range(length), axis=axis)
-    zero = np.repeat(zeros, block_size, axis=axis).take(range(length), axis=axis)
-    weights: np.ndarray = (quantised.astype(np.float32) - zero.astype(np.float32)) * scale
-    return weights.astype(np.float32)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dladiff.config import EncoderSettings
-from dladiff.encoders.arcface_onnx import arcface_network, read_folded, read_onnx
+from dladiff.encoders.arcface_onnx import arcface_network, read_onnx
+from dladiff.encoders.quantised_onnx import read_folded
 from dladiff.errors import ModelError
 from dladiff.faces import ARCFACE_SIDE, ARCFACE_TEMPLATE
 from dladiff.image_values import Images
@@ -71,23 +72,25 @@ def load_identity_encoder(
             side=DLIB_SIDE,
             template=DLIB_TEMPLATE,
         )
-    scale = 1
+    side = ARCFACE_SIDE
     if settings.kind == "sface":
-        network = arcface_network(read_folded(first, cache_dir), settings.name)
+        network, _ = arcface_network(read_folded(first, cache_dir), settings.name, "0..255")
     elif settings.kind == "arcface_onnx":
-        network = arcface_network(read_onnx(first), settings.name)
+        network, side = arcface_network(
+            read_onnx(first), settings.name, settings.pixels, settings.channels
+        )
     elif settings.kind == "student":
         network = _student(settings.name, first.parent)
     else:
         network = _ClipVision(settings)
-        scale = 2
+        side = 2 * ARCFACE_SIDE
     return IdentityEncoder(
         name=settings.name,
         network=network.eval().requires_grad_(False).to(device),
         held_out=settings.held_out,
         weight=settings.weight,
-        side=ARCFACE_SIDE * scale,
-        template=ARCFACE_TEMPLATE * scale,
+        side=side,
+        template=ARCFACE_TEMPLATE * (side / ARCFACE_SIDE),
     )
 
 

@@ -201,12 +201,25 @@ def parse_judges(texts: Iterable[str]) -> tuple[tuple[EncoderSettings, ...], dic
 def parse_judge(text: str) -> EncoderSettings:
     """A judge as a person names it: ``name=model.onnx``, an ArcFace-type file of theirs.
 
+    ``name=model.onnx,pixels=0..255,channels=bgr`` says what the file takes, see
+    ``EncoderSettings``.
+
     Raises:
         ConfigurationError: If it is neither that nor the name of a judge of the package.
     """
     name, separator, path = text.partition("=")
     if separator and name and path:
-        return EncoderSettings(name=name, kind="arcface_onnx", path=path, role="judge")
+        path, *said = path.split(",")
+        entry = dict(one.partition("=")[::2] for one in said)
+        given = {"name": name, "kind": "arcface_onnx", "path": path, "role": "judge"}
+        try:
+            return EncoderSettings.model_validate(entry | given)
+        except ValidationError as error:
+            ways = "pixels=0..255, 0..1 or -1..1, and channels=rgb or bgr"
+            raise ConfigurationError(
+                f"--judge {text!r}: {error.errors()[0]['msg']}; expected name=model.onnx, then "
+                f"{ways}"
+            ) from error
     known = {judge.name: judge for judge in default_judges()}
     if text in known:
         return known[text]

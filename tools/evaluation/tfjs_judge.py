@@ -177,7 +177,6 @@ class Judge(nn.Module):
             crops = functional.interpolate(crops, scale_factor=scale, mode="bilinear")
         if self.recipe.is_bgr:
             crops = crops[:, [2, 1, 0]]
-        # One product and one sum: a subtraction here would look as if the graph took 0..255.
         embeddings: Tensor = self.graph(crops * 127.5 + self.offset)
         return embeddings
 

@@ -11,9 +11,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from transformers import CLIPVisionModelWithProjection
 
-from dladiff.config import EncoderSettings
-from dladiff.encoders.arcface_onnx import fold_block_quantised, graph_scales_itself
+from dladiff.config import EncoderSettings, PixelRange
 from dladiff.encoders.identity_encoders import IdentityEncoder, load_identity_encoder
+from dladiff.encoders.quantised_onnx import fold_block_quantised
 from dladiff.errors import ModelError
 from dladiff.face_detection import FaceDetector
 from dladiff.faces import crop_from_photo, warp
@@ -66,8 +66,8 @@ def _tiny_arcface(path: Path, scales_itself: bool, op_type: str = "PRelu") -> Pa
     return path
 
 
-def _load(path: Path) -> IdentityEncoder:
-    settings = EncoderSettings(name="tiny", kind="arcface_onnx", path=str(path))
+def _load(path: Path, pixels: PixelRange = "measured") -> IdentityEncoder:
+    settings = EncoderSettings(name="tiny", kind="arcface_onnx", path=str(path), pixels=pixels)
     return load_identity_encoder(settings, "cpu")
 
 
@@ -80,13 +80,12 @@ def _by_onnxruntime(path: Path, pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scales_itself", [True, False])
-def test_the_pixel_range_follows_insightfaces_rule(tmp_path: Path, scales_itself: bool) -> None:
+def test_a_graph_gets_the_range_that_is_said(tmp_path: Path, scales_itself: bool) -> None:
     path = _tiny_arcface(tmp_path / "tiny.onnx", scales_itself)
-    assert graph_scales_itself(onnx.load(path)) == scales_itself
     crops = _crops(3)
     levels = crops.numpy() * 255
     pixels = levels if scales_itself else (levels - 127.5) / 127.5
-    ours = _load(path).embed(crops).numpy()
+    ours = _load(path, "0..255" if scales_itself else "-1..1").embed(crops).numpy()
     np.testing.assert_allclose(ours, _by_onnxruntime(path, pixels), atol=1e-4)
 
 
@@ -138,7 +137,7 @@ def test_a_crop_embeds_the_same_alone_and_in_a_batch(sface: IdentityEncoder) -> 
 
 
 def test_the_gradient_agrees_with_finite_differences(tmp_path: Path) -> None:
-    encoder = _load(_tiny_arcface(tmp_path / "tiny.onnx", scales_itself=False))
+    encoder = _load(_tiny_arcface(tmp_path / "tiny.onnx", scales_itself=False), "-1..1")
     crops, direction = _crops(1).double(), torch.randn(1, 3, 112, 112, dtype=torch.float64)
     encoder.network.double()
     crops.requires_grad_(True)
@@ -185,7 +184,7 @@ def test_a_missing_file_and_an_unknown_operator_are_refused(tmp_path: Path) -> N
     with pytest.raises(ModelError, match="no ONNX file"):
         _load(tmp_path / "absent.onnx")
     with pytest.raises(ModelError, match="cannot be converted"):
-        _load(_tiny_arcface(tmp_path / "odd.onnx", False, op_type="Mish"))
+        _load(_tiny_arcface(tmp_path / "odd.onnx", False, op_type="Hardmax"), "-1..1")
 
 
 def test_an_unknown_student_is_refused_with_the_installed_names() -> None:

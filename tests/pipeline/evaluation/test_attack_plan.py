@@ -159,6 +159,10 @@ def test_a_person_may_say_which_family_a_judge_is_of() -> None:
 def test_judges_are_named_by_file_or_from_the_package() -> None:
     own = parse_judge("mine=/models/mine.onnx")
     assert (own.name, own.kind, own.path) == ("mine", "arcface_onnx", "/models/mine.onnx")
+    said = parse_judge("mine=/models/mine.onnx,pixels=0..1,channels=bgr")
+    assert (said.path, said.pixels, said.channels) == ("/models/mine.onnx", "0..1", "bgr")
+    with pytest.raises(ConfigurationError, match=r"expected name=model.onnx, then pixels=0..255"):
+        parse_judge("mine=/models/mine.onnx,pixels=0..100")
     assert parse_judge("sface").kind == "sface"
     with pytest.raises(ConfigurationError, match=r"name=model\.onnx or one of sface"):
         parse_judge("nobody")

@@ -84,7 +84,8 @@ def test_the_exported_file_is_a_judge_that_reads_crops_as_the_graph_wants_them(
     model: Path, weights: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     export(RECIPE, model, tmp_path / "judge.onnx")
-    settings = EncoderSettings(name="own", kind="arcface_onnx", path=str(tmp_path / "judge.onnx"))
+    path = str(tmp_path / "judge.onnx")
+    settings = EncoderSettings(name="own", kind="arcface_onnx", path=path, pixels="-1..1")
     crops = torch.rand(3, 3, 112, 112, generator=torch.Generator().manual_seed(2))
     levels = crops.flip(1) * 255 - torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)
     expected = functional.normalize(meant(weights, levels), dim=1)
