@@ -14,13 +14,12 @@ import onnxruntime
 import torch
 from jaxtyping import Float
 from onnx import numpy_helper, version_converter
-from onnx2torch import convert
-from onnx2torch.node_converters.activations import OnnxPReLU
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dladiff.config import PixelRange
+from dladiff.encoders.onnx_converter import OnnxPReLU, convert
 from dladiff.encoders.pixel_ranges import FACTOR_AND_OFFSET, KnownRange, in_range, measured_range
 from dladiff.errors import ModelError
 from dladiff.faces import ARCFACE_SIDE

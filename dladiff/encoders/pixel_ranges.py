@@ -5,7 +5,7 @@ faces are the first of ``skimage.data.lfw_subset``: grey, 25 px, enlarged.
 """
 
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -74,4 +74,4 @@ def _faces(side: int) -> Images:
 
     small = torch.from_numpy(lfw_subset()[:_NUM_FACES]).float()[:, None].repeat(1, 3, 1, 1)
     faces = functional.interpolate(small, size=(side, side), mode="bicubic", antialias=True)
-    return cast(Tensor, faces.clamp(0, 1))
+    return faces.clamp(0, 1)

@@ -166,11 +166,11 @@ def test_a_graph_that_tells_no_faces_apart_is_refused_with_the_remedy(tmp_path: 
 
 def test_a_graph_of_no_image_is_refused_with_what_it_takes(tmp_path: Path) -> None:
     node = helper.make_node("Identity", ["audio"], ["embedding"])
-    tensors = [
+    audio, embedding = (
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 400])]
         for name in ("audio", "embedding")
-    ]
-    graph = helper.make_graph([node], "voice", *tensors)
+    )
+    graph = helper.make_graph([node], "voice", audio, embedding)
     opsets = [helper.make_opsetid("", 13)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "v.onnx")
     with pytest.raises(ModelError, match=r"one input, square images; found audio \[1, 400\]"):
