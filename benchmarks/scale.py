@@ -1,41 +1,54 @@
 """Time and peak memory of what grows with the number of photos: listing, planning, folding.
 
 ``python -m benchmarks.scale`` measures, each in a process of its own and on a local store:
-``catalog``: photos named by a Parquet file, looked up and planned for an empty OUTPUT, and the plan
-written; ``manifest``: the same photos planned when the manifest holds a row of each; ``increment``:
-a thousand new photos against that manifest; ``fold``: commits that no manifest has yet. With
-``--shard 1/16`` the first two are of one shard of the people.
+``catalog``: photos named by an inventory (a Parquet file), planned for an empty OUTPUT, the plan
+written and its first window read, as a run does before workers start; ``manifest``: the same photos
+when the manifest holds a row of each; ``increment``: a thousand new photos against that manifest;
+``fold``: commits that no manifest has yet. With ``--shard 1/16`` the first two are of one shard of
+the people. The photos exist in the inventory only.
 """
 
 import argparse
 import hashlib
 import json
-import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.catalog.folder import read_catalog
+from pipeline.catalog.output_keys import output_key
 from pipeline.clock import utc_now
 from pipeline.config import RunConfig, load_config
-from pipeline.manifest_row import ManifestRow
+from pipeline.manifest_row import MANIFEST_SCHEMA, CosineColumn, ManifestRow
 from pipeline.output.fold import Fold
 from pipeline.output.ledger import Ledger
-from pipeline.output.manifest_parts import create_part
+from pipeline.output.manifest_parts import part_key
 from pipeline.output.runs import write_plan
 from pipeline.planning.against_output import plan_against_output
 from pipeline.planning.decisions import DecisionRules
 from pipeline.records import CommitRecord, StagedRow
 from pipeline.storage.store import Store
 
-LINKS_PER_FILE = 10_000
+PLACE = "s3://photos/people"
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+INVENTORY = pa.schema(
+    [
+        ("identity", pa.string()),
+        ("uri", pa.string()),
+        ("size", pa.int64()),
+        ("e_tag", pa.string()),
+        ("last_modified_date", pa.timestamp("ms", "UTC")),
+    ]
+)
+WINDOW_SETS = 10_000
 ROWS_PER_PART = 20_000
 NEW_PHOTOS = 1000
 RULES = DecisionRules("a method", on_method_change="keep")
@@ -63,30 +76,37 @@ def main() -> None:
         for name in arguments.measurements:
             command = [sys.executable, "-m", "benchmarks.scale", name, "--in-this-process"]
             command += [f"--folder={folder}", f"--commits={arguments.commits}"]
+            command += [f"--photos-per-identity={arguments.photos_per_identity}"]
             command += [f"--shard={arguments.shard}"] if arguments.shard else []
             subprocess.run(command, check=True)
 
 
 def write_input(folder: Path, num_photos: int, per_identity: int) -> None:
-    """As many names as photos, hard links to few small files, and a catalog of them."""
-    identities, uris = list[str](), list[str]()
-    for number in range(num_photos):
-        identity = f"person-{number // per_identity:07d}"
-        name = f"{identity}/2026/IMG_{number:08d}.jpg"
-        path = folder / name
-        if number % per_identity == 0:
-            path.parent.mkdir(parents=True)
-        source = folder / f"source-{number // LINKS_PER_FILE}"
-        if number % LINKS_PER_FILE == 0:
-            source.write_bytes(bytes(1000))
-        os.link(source, path)
-        identities.append(identity)
-        uris.append(name)
-    pq.write_table(pa.table({"identity": identities, "uri": uris}), folder / "photos.parquet")
+    """An inventory of as many photos, as a bucket's store would write it."""
+    folder.mkdir(parents=True)
+    with pq.ParquetWriter(folder / "photos.parquet", INVENTORY) as writer:
+        for start in range(0, num_photos, ROWS_PER_PART):
+            numbers = range(start, min(start + ROWS_PER_PART, num_photos))
+            writer.write_table(inventory(numbers, per_identity))
+
+
+def inventory(numbers: Iterable[int], per_identity: int, name: str = "IMG") -> pa.Table:
+    """Rows of photos that are nowhere; each tenth person sends photos of any age."""
+    rows = [
+        {
+            "identity": (identity := f"person-{number // per_identity:07d}"),
+            "uri": f"{PLACE}/{identity}/2026/{name}_{number:08d}.jpg",
+            "size": 1_000_000 + number * 7919 % 9_000_000,
+            "e_tag": f"{number * 0x9E3779B97F4A7C15 % 2**128:032x}",
+            "last_modified_date": EPOCH + timedelta(seconds=number * 31 % 30_000_000),
+        }
+        for number in numbers
+    ]
+    return pa.Table.from_pylist(rows, INVENTORY)
 
 
 def measure_catalog(folder: Path, arguments: argparse.Namespace) -> None:
-    """Lists, plans for an OUTPUT that holds nothing, and writes the plan."""
+    """Lists, plans for an OUTPUT that holds nothing, writes the plan, and begins it."""
     config, store = of_shard(arguments), Store(str(folder / "empty-out"))
     began = time.monotonic()
     catalog = read_catalog(str(folder / "in" / "photos.parquet"), config.operation, store.uri)
@@ -94,6 +114,7 @@ def measure_catalog(folder: Path, arguments: argparse.Namespace) -> None:
     plan = plan_against_output(catalog, store, config, RULES)
     planned = time.monotonic()
     write_plan(store, "run", plan.photo_sets)
+    window, _ = plan.photo_sets.window(WINDOW_SETS)
     say(
         "catalog",
         photos=plan.counts.found,
@@ -102,6 +123,7 @@ def measure_catalog(folder: Path, arguments: argparse.Namespace) -> None:
         listing_s=listed - began,
         planning_s=planned - listed,
         writing_s=time.monotonic() - planned,
+        in_first_window=len(window),
     )
 
 
@@ -124,28 +146,24 @@ def measure_manifest(folder: Path, arguments: argparse.Namespace) -> None:
 
 def measure_increment(folder: Path, arguments: argparse.Namespace) -> None:
     """Plans a thousand new photos of as many people whom the manifest knows."""
-    config, store = load_config(operation={"increment": True}), Store(str(folder / "out"))
+    operation = {"increment": True, "allow_prefixes": [PLACE]}
+    config, store = load_config(operation=operation), Store(str(folder / "out"))
     require_manifest(folder)
-    known = pq.read_table(folder / "in" / "photos.parquet")["identity"].unique().to_pylist()
-    step = max(1, len(known) // NEW_PHOTOS)
-    people = known[::step][:NEW_PHOTOS]
-    uris = [f"{identity}/new.jpg" for identity in people]
-    for uri in uris:
-        (folder / "in" / uri).write_bytes(bytes(1000))
+    num_photos = pq.ParquetFile(folder / "in" / "photos.parquet").metadata.num_rows
+    step = max(1, num_photos // NEW_PHOTOS)
+    numbers = range(0, num_photos, step)[:NEW_PHOTOS]
     news = folder / "in" / "news.parquet"
-    pq.write_table(pa.table({"identity": people, "uri": uris}), news)
+    pq.write_table(inventory(numbers, arguments.photos_per_identity, "NEW"), news)
     began = time.monotonic()
     catalog = read_catalog(str(news), config.operation, store.uri)
     plan = plan_against_output(catalog, store, config, RULES)
     write_plan(store, "run", plan.photo_sets)
     seconds = time.monotonic() - began
     say("increment", photos=plan.counts.found, to_do=plan.counts.to_do, seconds=seconds)
-    for uri in uris:
-        (folder / "in" / uri).unlink()
 
 
 def of_shard(arguments: argparse.Namespace) -> RunConfig:
-    return load_config(operation={"shard": arguments.shard} if arguments.shard else {})
+    return load_config(operation={"shard": arguments.shard, "allow_prefixes": [PLACE]})
 
 
 def require_manifest(folder: Path) -> None:
@@ -156,27 +174,48 @@ def require_manifest(folder: Path) -> None:
 
 
 def write_manifest(folder: Path, arguments: argparse.Namespace) -> None:
-    """A manifest as a run leaves it that protected every photo of the catalog."""
-    config, store = load_config(), Store(str(folder / "out"))
-    catalog = read_catalog(str(folder / "in" / "photos.parquet"), config.operation, store.uri)
-    now = utc_now()
-    for number, start in enumerate(range(0, len(catalog.photos), ROWS_PER_PART)):
-        rows = [
-            ManifestRow(
-                identity=photo.identity,
-                source_uri=photo.uri,
-                source_version=photo.version,
-                source_sha256=hashlib.sha256(photo.uri.encode()).hexdigest(),
-                output_uri=store.uri_of(photo.output_key),
-                output_sha256=hashlib.sha256(photo.output_key.encode()).hexdigest(),
-                status="protected",
-                method_digest=RULES.method_digest,
-                run_id="run",
-                committed_at=now,
-            )
-            for photo in catalog.photos[start : start + ROWS_PER_PART]
-        ]
-        create_part(store, "run", number, rows, ())
+    """A manifest as a run leaves it that protected every photo of the inventory."""
+    store = Store(str(folder / "out"))
+    file = pq.ParquetFile(folder / "in" / "photos.parquet")
+    for number, batch in enumerate(file.iter_batches(ROWS_PER_PART)):
+        found = batch.to_pylist()
+        keys = [output_key(row["identity"], row["uri"].split("/", 5)[5]) for row in found]
+        table = pa.Table.from_pylist([known_row().to_columns()] * len(found), MANIFEST_SCHEMA)
+        for name, values in {
+            "identity": [row["identity"] for row in found],
+            "source_uri": [row["uri"] for row in found],
+            "source_version": [row["e_tag"] for row in found],
+            "source_bytes": [row["size"] for row in found],
+            "source_sha256": [hashlib.sha256(row["uri"].encode()).hexdigest() for row in found],
+            "output_uri": [store.uri_of(key) for key in keys],
+            "output_sha256": [hashlib.sha256(key.encode()).hexdigest() for key in keys],
+        }.items():
+            index = table.schema.get_field_index(name)
+            field = table.schema.field(index)
+            table = table.set_column(index, field, pa.array(values, field.type))
+        path = folder / "out" / part_key("run", number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path, compression="zstd")
+
+
+def known_row() -> ManifestRow:
+    """What the rows of the manifest share."""
+    return ManifestRow(
+        identity="",
+        source_uri="",
+        source_version="",
+        status="protected",
+        method_digest=RULES.method_digest,
+        width=4000,
+        height=3000,
+        num_faces=1,
+        psnr_db=41.0,
+        ssim=0.98,
+        face_visibility_jod=9.4,
+        identity_cosines=[CosineColumn("sface", False, 1.0, 0.1, 0.12)],
+        run_id="run",
+        committed_at=utc_now(),
+    )
 
 
 def measure_fold(folder: Path, arguments: argparse.Namespace) -> None:
@@ -219,7 +258,11 @@ def commits(count: int) -> Iterator[CommitRecord]:
 def say(name: str, **measured: float) -> None:
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     rounded = {key: round(value, 2) for key, value in measured.items()}
-    print(json.dumps({"measured": name, **rounded, "peak_gib": round(peak_gib, 2)}), flush=True)
+    cpu = round(time.process_time(), 1)  # what a busy machine does not stretch
+    print(
+        json.dumps({"measured": name, **rounded, "cpu_s": cpu, "peak_gib": round(peak_gib, 2)}),
+        flush=True,
+    )
 
 
 MEASUREMENTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {

@@ -6,7 +6,8 @@ Holds the lock of OUTPUT by contract. Knows no Ray.
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from pipeline.config import OperationSettings
 from pipeline.manifest_row import ManifestRow
@@ -21,6 +22,7 @@ from pipeline.options import (
 from pipeline.output.canary import CanaryFailed
 from pipeline.output.fold import PUBLISHERS, Fold, write_part
 from pipeline.output.ledger import Ledger
+from pipeline.planning.planned_sets import PlannedSets
 from pipeline.reach import Reach
 from pipeline.reasons import Reason, ReasonCode
 from pipeline.records import CommitName, CommitRecord, PhotoSet, num_photos_of, photo_row
@@ -36,6 +38,8 @@ logger = logging.getLogger("dladiff.driver")
 _RECENT_SETS = 100
 _MAX_DEFERRED_OF_RECENT = 20
 """More deferrals than this among the last sets: the run stops instead of burning the queue."""
+_MAX_DEFERRED_ROWS = 100_000
+"""Photos that get a row though nothing was decided; the run's summary counts them all."""
 _MAX_PUBLISHING = 4 * PUBLISHERS
 """Sets on their way to be served: bounds what a killed driver leaves to the next one."""
 
@@ -58,7 +62,7 @@ class Driver:
         operation: OperationSettings,
         reporter: Reporter,
         tally: Tally,
-        photo_sets: Sequence[PhotoSet],
+        photo_sets: PlannedSets,
         fold: Fold,
         max_worker_hours: float | None = None,
     ) -> None:
@@ -76,21 +80,37 @@ class Driver:
         """Sets on their way to be served, or waiting for the gate."""
         self._waiting: list[CommitRecord] = []
         """Of this run, whose images wait for the gate until they are released."""
-        self._undecided = {photo_set.key: photo_set for photo_set in photo_sets}
+        self._sets, self._num_undecided = photo_sets, len(photo_sets)
         self._causes: dict[str, str] = {}
         self._recent: deque[bool] = deque(maxlen=_RECENT_SETS)
         self._max_worker_hours, self._worker_s, self._limit_reached = max_worker_hours, 0.0, False
         self._started = self._folded = time.monotonic()
 
     @property
-    def undecided(self) -> list[PhotoSet]:
-        """Sets that are neither committed nor quarantined yet, in the plan's order."""
-        return list(self._undecided.values())
+    def num_undecided(self) -> int:
+        """Sets that are neither committed nor quarantined yet."""
+        return self._num_undecided
 
     @property
-    def uploads_left(self) -> list[float]:
-        """When photos were uploaded that are not decided or wait for the gate, where known."""
-        return uploads_of([*self._undecided.values(), *self._taken.values()])
+    def undecided(self) -> Iterator[PhotoSet]:
+        """These sets in the plan's order, read as somebody goes through them."""
+        return self._sets.undecided()
+
+    def windows(self, size: int) -> Iterator[list[PhotoSet]]:
+        """The undecided sets in the plan's order, some at a time; once through the plan."""
+        after = 0
+        while self._num_undecided:
+            photo_sets, after = self._sets.window(size, after)
+            if not photo_sets:
+                return
+            yield photo_sets
+
+    @property
+    def oldest_upload_left(self) -> float | None:
+        """When the oldest photo was uploaded that is not decided or waits for the gate, Unix time;
+        None: there is none, or its store does not say."""
+        uploads = [*uploads_of(self._taken.values()), self._sets.oldest_undecided_upload()]
+        return min((upload for upload in uploads if upload is not None), default=None)
 
     @property
     def is_waiting(self) -> bool:
@@ -117,10 +137,11 @@ class Driver:
             self._stop_if_hopeless()
             self._stop_at_limit()
             return
-        if outcome.set_key not in self._undecided:  # Ray ran the task again: published before
+        photo_set = self._sets.find(outcome.set_key)
+        if photo_set is None:  # Ray ran the task again: published before
             return
         self._reporter.worked(outcome.stage_seconds)
-        self._take_commit(outcome.set_key)
+        self._take_commit(photo_set)
         self._hear_of_published(at_most=_MAX_PUBLISHING)
         self.judge_if_due()
         if time.monotonic() - self._folded > self._operation.fold_every_s:
@@ -174,18 +195,24 @@ class Driver:
         self._fold.close()
 
     def record_undecided(self) -> None:
-        """Writes ``deferred`` rows, so that a person finds the cause of what is left."""
-        rows = [
+        """Writes ``deferred`` rows, so that a person finds the cause of what is left.
+
+        All sets that were put off get theirs; of those that were not reached, the first ones: a
+        plan of millions that is stopped must end within seconds.
+        """
+        rows = (
             photo_row(photo, "deferred", photo_set, self._reason_of(photo_set))
             for photo_set in self._put_off()
             for photo in photo_set.photos
-        ]
-        write_part(self._store, self._run_id, rows)
+        )
+        write_part(self._store, self._run_id, [*islice(rows, _MAX_DEFERRED_ROWS)])
 
     def outcome(self, options: RunOptions, message: str | None = None) -> RunOutcome:
         """How the run ends, as exit code and numbers."""
         self.wait_for_published()
-        num_put_off = num_photos_of(self._put_off())
+        _, num_left = self._sets.num_undecided()
+        on_purpose = self._limit_reached or self._canary_failed
+        num_put_off = num_photos_of(self._caused()) if on_purpose else num_left
         tally = self._tally
         waiting = Counter[str]()
         for record in self._waiting:
@@ -193,7 +220,7 @@ class Driver:
         published = tally.statuses - waiting
         counts = dict(published) | ({"deferred": num_put_off} if num_put_off else {})
         shortfalls = self._shortfalls()
-        num_later = num_photos_of(self._undecided.values()) - num_put_off
+        num_later = num_left - num_put_off
         seconds = time.monotonic() - self._started
         return RunOutcome(
             run_id=self._run_id,
@@ -215,11 +242,17 @@ class Driver:
             passed_over_types=tally.plan.passed_over_types if tally.plan else {},
         )
 
-    def _put_off(self) -> list[PhotoSet]:
+    def _put_off(self) -> Iterator[PhotoSet]:
         """Undecided sets that the environment is to blame for: not those beyond a limit."""
-        left = self.undecided
-        on_purpose = self._limit_reached or self._canary_failed
-        return [each for each in left if each.key in self._causes] if on_purpose else left
+        caused = self._caused()
+        yield from caused
+        if not (self._limit_reached or self._canary_failed):
+            yield from (each for each in self._sets.undecided() if each.key not in self._causes)
+
+    def _caused(self) -> list[PhotoSet]:
+        """Undecided sets that were put off, each with a cause."""
+        found = map(self._sets.find, self._causes)
+        return [photo_set for photo_set in found if photo_set is not None]
 
     def _shortfalls(self) -> tuple[str, ...]:
         """What a person asked for and the decided photos did not reach."""
@@ -248,10 +281,11 @@ class Driver:
     def _reason_of(self, photo_set: PhotoSet) -> Reason:
         return Reason(self._causes.get(photo_set.key, ReasonCode.NOT_REACHED))
 
-    def _take_commit(self, set_key: str) -> None:
+    def _take_commit(self, photo_set: PhotoSet) -> None:
         """Publishes a set that its worker has committed, or lets it wait for the gate."""
-        photo_set = self._undecided.pop(set_key)
-        self._causes.pop(set_key, None)
+        self._sets.decide(photo_set.key)
+        self._num_undecided -= 1
+        self._causes.pop(photo_set.key, None)
         name = photo_set.key, photo_set.generation
         self._taken[name] = photo_set
         waiting = self._fold.take(name)
@@ -272,10 +306,10 @@ class Driver:
 
     def _take_unheard(self) -> None:
         """Takes what workers committed before they were stopped, but could no longer tell."""
-        for set_key, generation in self._ledger.commit_names() if self._undecided else ():
-            photo_set = self._undecided.get(set_key)
+        for set_key, generation in self._ledger.commit_names() if self._num_undecided else ():
+            photo_set = self._sets.find(set_key)
             if photo_set is not None and photo_set.generation == generation:
-                self._take_commit(set_key)
+                self._take_commit(photo_set)
 
     def _judge(self) -> None:
         """Judges what waits; if it is good, it is published now."""
@@ -299,7 +333,7 @@ class Driver:
     def _stop_at_limit(self) -> None:
         """Sets in flight are given up: their work is small beside that of the queue."""
         hours = self._max_worker_hours
-        if hours is not None and self._worker_s >= hours * 3600 and self._undecided:
+        if hours is not None and self._worker_s >= hours * 3600 and self._num_undecided:
             self._limit_reached = True
             raise LimitReached(f"--max-worker-hours {hours:g} is spent")
 

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Literal, Self
 
 from pipeline.manifest_row import RECORD_VERSION, ManifestRow, RowStatus
@@ -50,6 +51,14 @@ class SourcePhoto:
     twins: tuple[Twin, ...] = ()
     """Photos of the same size that this method has protected, one for each content."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In half the time of a dataclass's own way: plans of millions are pickled."""
+        return SourcePhoto, _PHOTO_VALUES(self)
+
+
+_PHOTO_NAMES = tuple(each.name for each in dataclasses.fields(SourcePhoto))
+_PHOTO_VALUES = attrgetter(*_PHOTO_NAMES)
+
 
 @dataclass(frozen=True)
 class PhotoSet:
@@ -65,7 +74,11 @@ class PhotoSet:
     """Raised by ``--retry-failed`` and ``--retry-quarantined``; the highest is the truth."""
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        values = vars(self) | {
+            "photos": [*map(_photo_fields, self.photos)],
+            "references": [*map(_photo_fields, self.references)],
+        }
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -73,6 +86,11 @@ class PhotoSet:
         for name in ("photos", "references"):
             values[name] = tuple(_source_photo(photo) for photo in values[name])
         return cls(**values)
+
+
+def _photo_fields(photo: SourcePhoto) -> dict[str, Any]:
+    fields = dict(zip(_PHOTO_NAMES, _PHOTO_VALUES(photo), strict=True))
+    return fields | {"twins": [dataclasses.asdict(twin) for twin in photo.twins]}
 
 
 def _source_photo(values: dict[str, Any]) -> SourcePhoto:

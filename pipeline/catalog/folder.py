@@ -12,7 +12,7 @@ from pipeline.catalog.looking import photos_among
 from pipeline.catalog.names import Choice, extension, hidden_part, is_hidden
 from pipeline.catalog.output_keys import output_key
 from pipeline.catalog.people import Takes, shard_takes
-from pipeline.catalog.photos import Catalog, CatalogReport, count_photos, side_by_side
+from pipeline.catalog.photos import Catalog, CatalogReport, PhotoCount, Photos, side_by_side
 from pipeline.config import OperationSettings
 from pipeline.errors import ConfigurationError, EnvironmentTrouble
 from pipeline.records import MISSING_VERSION, SourcePhoto
@@ -125,8 +125,15 @@ def _list_folder(
 ) -> Catalog:
     _require_folder(store)
     report, skipped = CatalogReport(), Skipped(tolerates_denied=True)
-    photos, others, hidden = list[ObjectInfo](), list[ObjectInfo](), set[str]()
+    photos, others, hidden = Photos(), list[ObjectInfo](), set[str]()
+    count = PhotoCount(report)
     num_of_others = 0
+
+    def take(info: ObjectInfo) -> None:
+        photo = _photo(store, info)
+        photos.add(photo)
+        count(photo)
+
     for info in store.list("", skipped, is_hidden):
         if takes is not None and not takes(_identity(store, info.key)):
             num_of_others += 1
@@ -135,13 +142,14 @@ def _list_folder(
         elif not choice.takes(info.key):
             report.ignored["left_out"] += 1
         elif extension(info.key) in PHOTO_EXTENSIONS:
-            photos.append(info)
+            take(info)
         elif not info.size:
             report.ignored["empty"] += 1
         else:
             others.append(info)
     looked_at = photos_among(store, others, known, report)
-    photos += looked_at
+    for info in looked_at:
+        take(info)
     _count_others(report, others, looked_at)
     denied = frozenset(key for key in skipped.denied if choice.takes(f"{key}/"))
     report.denied = [store.uri_of(key) for key in sorted(denied)]
@@ -151,23 +159,21 @@ def _list_folder(
     if found_none and not store.uri.startswith("file:"):
         # A bucket knows no empty folders: most likely the prefix is misspelt.
         raise ConfigurationError(f"INPUT {store.uri} holds no objects: {_near(store.uri)}")
-    found = [_photo(store, info) for info in photos]
-    identities = {photo.identity for photo in found}
     report.identities_without_photos = [
         name
         for name in store.folders("")
-        if name not in identities | denied
+        if name not in count.identities
+        and name not in denied
         and choice.takes(f"{name}/")
         and not is_hidden(name)
         and (takes is None or takes(name))
     ]
-    count_photos(report, found)
 
     def is_out_of_sight(uri: str) -> bool:
         key = store.key_of(uri)
         return not choice.takes(key) or not denied.isdisjoint(_with_folders(key))
 
-    return Catalog(found, report, roots=(store.uri,), is_out_of_sight=is_out_of_sight)
+    return Catalog(photos, report, roots=(store.uri,), is_out_of_sight=is_out_of_sight)
 
 
 def _count_others(

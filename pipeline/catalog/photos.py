@@ -1,14 +1,18 @@
 """What INPUT holds: the photos, where they may lie, and what was passed over."""
 
 import re
+from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
+import numpy as np
+
 from pipeline.records import SourcePhoto
+from pipeline.storage.spool import PeopleSpool, part_of
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -51,12 +55,64 @@ class CatalogReport:
         return self.ignored.total()
 
 
+class Photos(Collection[SourcePhoto]):
+    """All photos of INPUT by parts of the people; many of them lie on disk, not in memory."""
+
+    def __init__(self, photos: Iterable[SourcePhoto] = ()) -> None:
+        self._spool = PeopleSpool[SourcePhoto]()
+        # Sixteen bytes a photo: which part a URI belongs to, by its hash in this process.
+        self._hashes, self._parts = array("q"), array("H")
+        self._sorted: tuple[np.ndarray, np.ndarray] | None = None
+        for photo in photos:
+            self.add(photo)
+
+    def add(self, photo: SourcePhoto) -> None:
+        """Takes one more photo; its URI is a new one."""
+        part = part_of(photo.identity)
+        self._spool.add(part, photo)
+        self._hashes.append(hash(photo.uri))
+        self._parts.append(part)
+        self._sorted = None
+
+    def part(self, number: int) -> list[SourcePhoto]:
+        """The photos of one part of the people (``spool.part_of``)."""
+        return self._spool.part(number)
+
+    def parts_of(self, uris: Sequence[str]) -> list[int]:
+        """The part of each URI's photo; -1: there is no such photo."""
+        hashes, parts = self._by_hash()
+        if not len(hashes):
+            return [-1] * len(uris)
+        wanted = np.fromiter(map(hash, uris), np.int64, len(uris))
+        places = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
+        found: list[int] = np.where(hashes[places] == wanted, parts[places], -1).tolist()
+        return found
+
+    def __len__(self) -> int:
+        return len(self._spool)
+
+    def __iter__(self) -> Iterator[SourcePhoto]:
+        return iter(self._spool)
+
+    def __contains__(self, photo: object) -> bool:
+        return isinstance(photo, SourcePhoto) and photo in self.part(part_of(photo.identity))
+
+    def _by_hash(self) -> tuple[np.ndarray, np.ndarray]:
+        if self._sorted is None:
+            hashes = np.frombuffer(self._hashes, np.int64)
+            order = np.argsort(hashes)
+            parts = np.frombuffer(self._parts, np.uint16).astype(np.int16)
+            self._sorted = hashes[order], parts[order]
+        return self._sorted
+
+
 @dataclass
 class Catalog:
     """All photos of INPUT, in no particular order."""
 
-    photos: list[SourcePhoto]
-    """With the output keys they would like to have (``output_keys.assign_output_keys``)."""
+    photos: Collection[SourcePhoto]
+    """With the output keys they would like to have (``output_keys.assign_output_keys``); as
+    ``Photos`` where somebody read INPUT."""
     report: CatalogReport
     roots: tuple[str, ...]
     """Folder URIs below which every photo lies: INPUT, and the allowed prefixes."""
@@ -69,11 +125,18 @@ class Catalog:
     folder may not be read, or a person left it out."""
 
 
-def count_photos(report: CatalogReport, photos: list[SourcePhoto]) -> None:
-    """Fills in the numbers of a report."""
-    report.num_photos = len(photos)
-    report.num_bytes = sum(photo.size_bytes for photo in photos)
-    report.num_identities = len({photo.identity for photo in photos})
+class PhotoCount:
+    """Counts the photos of a listing for its report, while they come."""
+
+    def __init__(self, report: CatalogReport) -> None:
+        self._report = report
+        self.identities = set[str]()
+
+    def __call__(self, photo: SourcePhoto) -> None:
+        self._report.num_photos += 1
+        self._report.num_bytes += photo.size_bytes
+        self.identities.add(photo.identity)
+        self._report.num_identities = len(self.identities)
 
 
 def side_by_side(function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:

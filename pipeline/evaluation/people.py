@@ -125,7 +125,7 @@ def _person(
     return Person(identity, conditions, reference, own)
 
 
-def protected_uris(photos: Sequence[SourcePhoto], tree_uri: str) -> dict[str, str]:
+def protected_uris(photos: Collection[SourcePhoto], tree_uri: str) -> dict[str, str]:
     """URI of the protected photo by URI of the clean one, as far as there are any."""
     store = _open_tree(tree_uri, "protected")
     if is_output(tree_uri):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigurationError
 from pipeline.planning.plan import Plan
-from pipeline.records import PhotoSet, num_photos_of
+from pipeline.records import PhotoSet
 from pipeline.worker.code_digest import code_digest
 from pipeline.worker.protect_photos import PhotoSetWorker
 from pipeline.worker.protector import Protector, load_protector
@@ -49,7 +49,7 @@ def calibrate(
         ConfigurationError: No photo of the sample could be worked on.
         ModelError: Weights are missing or damaged.
     """
-    sample = list(sample_sets(plan.photo_sets, num_photos))
+    sample = list(sample_sets(plan.photo_sets, plan.totals.num_photos, num_photos))
     if not sample:
         return None
     with tempfile.TemporaryDirectory(prefix="dladiff-calibrate-") as folder:
@@ -79,10 +79,15 @@ def calibrate(
     return Calibration(seconds / done, done, device)
 
 
-def sample_sets(photo_sets: Sequence[PhotoSet], num_photos: int) -> Iterator[PhotoSet]:
-    """Sets at equal distances in the plan, the last one cut so that there are ``num_photos``."""
-    left = min(num_photos, num_photos_of(photo_sets))
-    mean = num_photos_of(photo_sets) / max(1, len(photo_sets))
+def sample_sets(
+    photo_sets: Sequence[PhotoSet], num_planned: int, num_photos: int
+) -> Iterator[PhotoSet]:
+    """Sets at equal distances in the plan, the last one cut so that there are ``num_photos``.
+
+    Args:
+        num_planned: Photos in all of these sets.
+    """
+    left, mean = min(num_photos, num_planned), num_planned / max(1, len(photo_sets))
     wanted = max(1, min(len(photo_sets), round(num_photos / max(1.0, mean))))
     first = [len(photo_sets) * place // wanted for place in range(wanted)]
     others = [place for place in range(len(photo_sets)) if place not in set(first)]

@@ -68,7 +68,7 @@ def _planned_photos(store: Store) -> dict[str, list[tuple[str, PhotoSet]]]:
         if is_finished(store, run_id):
             continue
         try:
-            texts = read_plan(store, run_id)["photo_set"].to_pylist()
+            texts = read_plan(store, run_id, ("photo_set",))["photo_set"].to_pylist()
         except FileNotFoundError:
             continue  # stopped before it had planned
         for photo_set in map(PhotoSet.from_json, texts):

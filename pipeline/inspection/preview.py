@@ -106,7 +106,7 @@ def preview_run(
     )
     if seconds_per_photo is not None:
         expected = estimate(plan, config, seconds_per_photo, "as given")
-    elif num_calibration_photos and plan.photo_sets:
+    elif num_calibration_photos and len(plan.photo_sets):
         expected = _calibrated(plan, config, catalog.roots, num_calibration_photos)
     elif is_new:
         expected = estimate(plan, config)
@@ -119,7 +119,7 @@ def preview_run(
     written = None if is_new else _mean_image_bytes(store)
     written = None if written is None else round(written * summary.num_photos)
     if written is None and kept == "same":
-        written = sum(photo.size_bytes for each in plan.photo_sets for photo in each.photos)
+        written = plan.totals.photo_bytes
     requests = count_requests(plan)
     money = None
     if prices is not None and expected.worker_hours is not None:

@@ -3,8 +3,10 @@
 Reads only. Rows get there by ``fold``; how they become files stands in ``manifest_parts``.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from sys import intern
 from typing import Any
 
@@ -18,6 +20,8 @@ from pipeline.storage.store import Store
 
 _BATCH_ROWS = 1000
 """Rows that are Python objects at a time."""
+_STATE_ROWS = 20_000
+"""The same of a few columns."""
 
 
 _STATE_COLUMNS = [
@@ -49,6 +53,13 @@ class SourceState:
     num_bytes: int | None = None
     """Size of the original; None: not known."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In half the time of a dataclass's own way: plans of millions are pickled."""
+        return SourceState, _STATE_VALUES(self)
+
+
+_STATE_VALUES = attrgetter(*(each.name for each in dataclasses.fields(SourceState)))
+
 
 def read_manifest(store: Store, columns: Sequence[str] | None = None) -> pa.Table:
     """All rows of all runs, oldest decision first, with ``output_uri`` below this store's root.
@@ -78,17 +89,39 @@ def newest_state(
         takes: Says of an identity whether its photos are wanted; None: all of them. Memory and
             time are then those of the people wanted, beside one look at each part.
     """
-    states: dict[str, SourceState] = {}
+    return newest_of(decisions(store, takes))
+
+
+def decisions(
+    store: Store, takes: Callable[[str], bool] | None = None
+) -> Iterator[tuple[str, SourceState]]:
+    """Every decision in the manifest with its ``source_uri``, a part at a time.
+
+    Args:
+        takes: As for ``newest_state``.
+    """
     schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in _STATE_COLUMNS])
     root = store.uri.rstrip("/") + "/"
     for key in part_keys(store):
-        for row in read_part(store, key, schema, takes).to_pylist():
-            known = states.get(row["source_uri"])
-            is_older = known is not None and row["committed_at"] < known.committed_at
-            if row["source_bytes"] is None and known is not None:  # as older rows of gone photos
-                row["source_bytes"] = known.num_bytes
-            if row["status"] != "deferred" and not is_older:
-                states[row["source_uri"]] = _state(row, root)
+        table = read_part(store, key, schema, takes)
+        table = table.filter(pc.not_equal(table["status"], "deferred"))
+        for batch in table.to_batches(_STATE_ROWS):
+            # By columns: dictionaries of each row would take twice the time.
+            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield values[1], _state(values, root)
+
+
+def newest_of(decisions: Iterable[tuple[str, SourceState]]) -> dict[str, SourceState]:
+    """The newest of some decisions by ``source_uri``; of equally old ones the last."""
+    states: dict[str, SourceState] = {}
+    for uri, state in decisions:
+        known = states.get(uri)
+        if known is not None:
+            if state.committed_at < known.committed_at:
+                continue
+            if state.num_bytes is None:  # as older rows of gone photos
+                state = dataclasses.replace(state, num_bytes=known.num_bytes)
+        states[uri] = state
     return states
 
 
@@ -108,21 +141,23 @@ def decided_sources(store: Store, takes: Callable[[str], bool] | None = None) ->
     return frozenset(decided)
 
 
-def _state(row: dict[str, Any], images_root: str) -> SourceState:
-    uri = row["output_uri"]
+def _state(values: Sequence[Any], images_root: str) -> SourceState:
+    """Of a row's values in the order of ``_STATE_COLUMNS``."""
+    (identity, _, version, num_bytes, sha256, uri, output_sha256) = values[:7]
+    (status, reason, target_met, method_digest, run_id, committed_at) = values[7:]
     return SourceState(
-        identity=intern(row["identity"]),
-        version=row["source_version"],
-        sha256=row["source_sha256"],
-        method_digest=_intern(row["method_digest"]),
-        status=intern(row["status"]),
-        reason=_intern(row["reason"]),
+        identity=intern(identity),
+        version=version,
+        sha256=sha256,
+        method_digest=_intern(method_digest),
+        status=intern(status),
+        reason=_intern(reason),
         output_key=uri[len(images_root) :] if uri and uri.startswith(images_root) else None,
-        output_sha256=row["output_sha256"],
-        run_id=intern(row["run_id"]),
-        num_bytes=row["source_bytes"],
-        committed_at=row["committed_at"],
-        target_met=row["target_met"],
+        output_sha256=output_sha256,
+        run_id=intern(run_id),
+        committed_at=committed_at,
+        target_met=target_met,
+        num_bytes=num_bytes,
     )
 
 

@@ -8,7 +8,6 @@ import pyarrow.compute as pc
 from pipeline.config import RunConfig
 from pipeline.manifest_row import PROTECTED_STATUSES
 from pipeline.planning.plan import Plan
-from pipeline.records import num_photos_of
 
 MEASURED_COLUMNS = ("status", "method_digest", "seconds", "run_id", "committed_at")
 """Columns of the manifest that ``measured_seconds_per_photo`` reads."""
@@ -62,7 +61,8 @@ def estimate(
         basis = f"default of the preset {config.method.preset}, measured on one CPU core"
     if seconds is None:
         basis = "not known before a first run: --calibrate 16 measures it on this machine"
-    return Estimate(num_photos_of(plan.photo_sets), plan.num_bytes, seconds, basis)
+    totals = plan.totals
+    return Estimate(totals.num_photos, totals.num_bytes, seconds, basis)
 
 
 def measured_seconds_per_photo(manifest: pa.Table, method_digest: str) -> float | None:

@@ -5,7 +5,7 @@ Depends on nothing but the photos themselves, so every listing order gives the s
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ from pipeline.records import PhotoSet, SourcePhoto
 
 
 def form_sets(
-    to_do: Sequence[SourcePhoto],
+    to_do: Iterable[SourcePhoto],
     originals: Mapping[str, Sequence[SourcePhoto]],
     method_digest: str,
     *,

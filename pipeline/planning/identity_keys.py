@@ -4,18 +4,17 @@ Knows ``identity_keys.json`` in OUTPUT, which says that folders are hidden and b
 check value. The key itself comes from the environment and is kept nowhere.
 """
 
-import dataclasses
 import hashlib
 import hmac
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 
-from pipeline.catalog.photos import Catalog
+from pipeline.catalog.output_keys import encode_segment
 from pipeline.config import OperationSettings
 from pipeline.errors import ConfigurationError
 from pipeline.output.manifest_parts import part_keys
-from pipeline.records import SourcePhoto
 from pipeline.storage.store import Store
 
 KEY_VARIABLE = "DLADIFF_IDENTITY_KEY"
@@ -25,18 +24,19 @@ _MIN_KEY_BYTES = 16
 _FILE = "identity_keys.json"
 _HEX = 32
 """Of the 64 hex digits: 128 bits tell all people apart."""
+_CACHED = 1 << 14
+"""Names whose folder is remembered: a listing has a person's photos together."""
 
 
-def hide_identities(
-    catalog: Catalog,
+def folder_rule(
     operation: OperationSettings,
     store: Store,
     environment: Mapping[str, str] = os.environ,
-) -> Catalog:
-    """The catalog with the output keys that this OUTPUT wants; writes nothing.
+) -> Callable[[str], str]:
+    """Says in which folder of ``images/`` this OUTPUT keeps a person's photos; writes nothing.
 
-    Only the identity's folder is replaced, by HMAC-SHA256 of the identity: file names below it
-    stay, and so do keys that a person gave in a catalog file.
+    Hidden, it is an HMAC-SHA256 of the identity: file names below it stay, and so do keys that a
+    person gave in a catalog file.
 
     Raises:
         ConfigurationError: OUTPUT was begun otherwise or with another key, or there is no key.
@@ -44,17 +44,9 @@ def hide_identities(
     key = _key(operation, environment)
     _require_same_choice(store, key)
     if key is None:
-        return catalog
-    folders: dict[str, str] = {}
-
-    def hidden(photo: SourcePhoto) -> SourcePhoto:
-        if photo.uri in catalog.given_keys:
-            return photo
-        folder = folders.setdefault(photo.identity, _digest(key, photo.identity)[:_HEX])
-        path = photo.output_key.split("/", 2)[2]
-        return dataclasses.replace(photo, output_key=f"images/{folder}/{path}")
-
-    return dataclasses.replace(catalog, photos=[hidden(photo) for photo in catalog.photos])
+        return lru_cache(_CACHED)(encode_segment)
+    secret = key
+    return lru_cache(_CACHED)(lambda identity: _digest(secret, identity)[:_HEX])
 
 
 def record_identity_keys(

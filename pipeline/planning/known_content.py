@@ -5,8 +5,10 @@ says whether the content is really the same.
 """
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
 
 from pipeline.catalog.output_keys import ending_of
 from pipeline.catalog.photos import Catalog, side_by_side
@@ -15,6 +17,7 @@ from pipeline.errors import ConfigurationError, EnvironmentTrouble
 from pipeline.output.manifest import SourceState
 from pipeline.planning.decisions import DecisionRules
 from pipeline.records import MISSING_VERSION, SourcePhoto, Twin
+from pipeline.storage.spool import temporary_database
 from pipeline.storage.store import Store
 from pipeline.storage.uris import folder_and_name, root_of, split_uri
 
@@ -22,39 +25,55 @@ _MAX_TWINS = 16
 """Contents of the same size that a photo is compared with."""
 
 
-def with_twins(
-    photos: Iterable[SourcePhoto],
-    states: Mapping[str, SourceState],
-    rules: DecisionRules,
-) -> list[SourcePhoto]:
-    """Photos to do, each with what OUTPUT holds of other photos of its size in its format.
+class TwinsBySize:
+    """What OUTPUT holds of other photos of the size of those to do, in their format.
 
     None of those that are done in this run too: their files may change meanwhile. And none where a
     person asked for the photo to be done again.
-
-    Args:
-        states: Newest decisions by source URI.
-        rules: Say what counts as protected by the method of this run.
     """
-    to_do = [*photos]
-    sizes, busy = {photo.size_bytes for photo in to_do}, {photo.uri for photo in to_do}
-    twins: defaultdict[int | None, list[Twin]] = defaultdict(list)
-    for uri, state in states.items():
-        if state.num_bytes in sizes and uri not in busy and (twin := _twin(uri, state, rules)):
-            twins[state.num_bytes].append(twin)
-    return [
-        photo if photo.uri in rules.reprotect else _with_twins(photo, twins[photo.size_bytes])
-        for photo in to_do
-    ]
 
+    def __init__(self, sizes: Sequence[int]) -> None:
+        """
+        Args:
+            sizes: Of the photos to do, in bytes.
+        """
+        self._sizes = np.unique(np.asarray(sizes, np.int64))
+        self._database: sqlite3.Connection | None = None
 
-def num_moved(
-    gone: Iterable[str], photos: Iterable[SourcePhoto], states: Mapping[str, SourceState]
-) -> int:
-    """Of photos that are gone, how many seem to lie elsewhere in INPUT: in size and time, or by
-    a bucket's own hash."""
-    versions = {photo.version for photo in photos if photo.uri not in states} - {MISSING_VERSION}
-    return sum(states[uri].version in versions for uri in gone)
+    def add(
+        self, states: Mapping[str, SourceState], busy: Collection[str], rules: DecisionRules
+    ) -> None:
+        """Takes decisions of which some may be on photos of these sizes.
+
+        Args:
+            busy: URIs of photos to do.
+            rules: Say what counts as protected by the method of this run.
+        """
+        if not states or not len(self._sizes):
+            return
+        decided = [-1 if one.num_bytes is None else one.num_bytes for one in states.values()]
+        fitting = np.isin(np.array(decided, np.int64), self._sizes)
+        rows = []
+        for (uri, state), fits in zip(states.items(), fitting, strict=True):
+            if fits and uri not in busy and (twin := _twin(uri, state, rules)):
+                rows.append((state.num_bytes, *dataclasses.astuple(twin)))
+        if not rows:
+            return
+        if self._database is None:
+            self._database = temporary_database()
+            self._database.execute("CREATE TABLE twins (size INTEGER, uri, sha256, key, output)")
+            self._database.execute("CREATE INDEX by_size ON twins (size)")
+        self._database.execute("BEGIN")
+        self._database.executemany("INSERT INTO twins VALUES (?, ?, ?, ?, ?)", rows)
+        self._database.execute("COMMIT")
+
+    def of(self, photo: SourcePhoto, rules: DecisionRules) -> SourcePhoto:
+        """The photo with its twins."""
+        if self._database is None or photo.uri in rules.reprotect:
+            return photo
+        query = "SELECT uri, sha256, key, output FROM twins WHERE size = ?"
+        rows = self._database.execute(query, (photo.size_bytes,)).fetchall()
+        return _with_twins(photo, [Twin(*row) for row in rows])
 
 
 def handed_on(

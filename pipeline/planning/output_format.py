@@ -10,7 +10,7 @@ from typing import cast, get_args
 from pipeline.config import OutputFormat, OutputSettings, RunConfig
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.output.manifest_parts import part_keys
-from pipeline.output.runs import list_runs
+from pipeline.output.runs import is_begun
 from pipeline.storage.store import Store
 
 _FILE = "output_format.json"
@@ -53,7 +53,7 @@ def format_of(store: Store) -> OutputFormat | None:
     """
     if not store.root_exists():
         return None
-    if next(part_keys(store), None) is None and not list_runs(store):
+    if next(part_keys(store), None) is None and not is_begun(store):
         return None
     try:
         content = json.loads(store.read(_FILE))

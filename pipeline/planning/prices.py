@@ -87,9 +87,8 @@ def read_prices(path: str | Path) -> Prices:
 
 def count_requests(plan: Plan) -> Requests:
     """Requests to INPUT and OUTPUT that a run of this plan makes, if nothing goes wrong."""
-    num_sets = len(plan.photo_sets)
-    num_photos = sum(len(each.photos) for each in plan.photo_sets)
-    num_read = num_photos + sum(len(each.references) for each in plan.photo_sets)
+    num_sets, totals = len(plan.photo_sets), plan.totals
+    num_photos, num_read = totals.num_photos, totals.num_photos + totals.num_references
     num_pages = -(-(plan.counts.found + plan.counts.ignored) // _KEYS_PER_PAGE)
     num_looks = plan.catalog_report.num_looked_at  # at first bytes, each a ranged GET
     return Requests(

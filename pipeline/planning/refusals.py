@@ -1,14 +1,13 @@
 """When a plan is not made: what a person has to decide first, with the reason and the remedy."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.catalog.photos import Catalog
 from pipeline.config import OperationSettings, RunConfig, difference
 from pipeline.errors import ConfigurationError
 from pipeline.reasons import passed_over_text
-from pipeline.storage.uris import root_of
 
 
 def refuse_vanished_input(
@@ -26,7 +25,7 @@ def refuse_vanished_input(
     """
     if not num_gone or num_gone <= operation.max_gone * num_known:
         return
-    if num_gone <= operation.max_gone_photos and catalog.photos:
+    if num_gone <= operation.max_gone_photos and len(catalog.photos):
         return
     raise ConfigurationError(
         f"of {num_known:,} photos that OUTPUT remembers of INPUT {catalog.roots[0]}, {num_gone:,} "
@@ -35,16 +34,16 @@ def refuse_vanished_input(
     )
 
 
-def refuse_no_photo(catalog: Catalog, known: Iterable[str]) -> None:
+def refuse_no_photo(catalog: Catalog, knows_input: bool) -> None:
     """A wrong folder must not look like one in which all is done.
 
     Args:
-        known: URIs that OUTPUT has a decision on; with one of INPUT it is the right folder.
+        knows_input: Whether OUTPUT has a decision on a photo of INPUT: then it is the right folder.
 
     Raises:
         ConfigurationError: INPUT holds no photo, and never held one that OUTPUT knows.
     """
-    if catalog.photos or any(root_of(uri, catalog.roots) for uri in known):
+    if len(catalog.photos) or knows_input:
         return
     if catalog.from_file:
         raise ConfigurationError("the catalog names no photo: it has no rows")

@@ -12,6 +12,7 @@ from pipeline.errors import ConfigurationError
 SCHEMES = ("file", "s3", "gs", "abfs")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f]")
 _HALF_SCHEME = re.compile(rf"({'|'.join(SCHEMES)}):(?!//)", re.IGNORECASE)
 
 
@@ -31,7 +32,7 @@ def normalise_uri(text: str) -> str:
         ConfigurationError: For another scheme, chained file systems, credentials in the URI, a
             missing bucket, or ``..`` in a bucket's prefix.
     """
-    if not text or any(ord(character) < 32 for character in text):
+    if not text or _CONTROL.search(text):
         raise ConfigurationError(f"expected a path or URI, got {text!r}")
     if "::" in text:
         raise ConfigurationError(f"{text!r} chains file systems with '::', which is not allowed")
@@ -70,7 +71,9 @@ def lies_below(uri: str, root: str) -> bool:
 
     Both are normalised URIs.
     """
-    first, second = _resolved(uri), _resolved(root)
+    first, second = uri, root
+    if uri.startswith("file:") and root.startswith("file:"):  # links are a matter of local folders
+        first, second = _resolved(uri), _resolved(root)
     return first == second or first.startswith(second.rstrip("/") + "/")
 
 
@@ -94,8 +97,7 @@ def _bucket_uri(scheme: str, rest: str, text: str) -> str:
 
 
 def _resolved(uri: str) -> str:
-    scheme, _, path = split_uri(uri)
-    return "file://" + os.path.realpath(path) if scheme == "file" else uri
+    return "file://" + os.path.realpath(split_uri(uri)[2])
 
 
 def folder_and_name(uri: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from pipeline.output.fold import Fold
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.lock import LockLostError, OutputLock
 from pipeline.output.manifest import read_manifest
+from pipeline.planning.planned_sets import PlannedSets
 from pipeline.reach import Reach
 from pipeline.reasons import Reason
 from pipeline.records import CommitRecord, PhotoSet, StagedRow, photo_row
@@ -76,7 +77,7 @@ def driver_of(
     tally = Tally()
     reporters = Reporters(tally, reporter or Reporter())
     fold = Fold(store, RUN, lock.regain)
-    return Driver(store, RUN, settings, reporters, tally, sets, fold, max_worker_hours)
+    return Driver(store, RUN, settings, reporters, tally, PlannedSets(sets), fold, max_worker_hours)
 
 
 def committed(store: Store, work: PhotoSet, status: str = "protected") -> SetOutcome:
@@ -104,6 +105,11 @@ def deferred(work: PhotoSet, cause: str = "store_throttled") -> SetOutcome:
     return SetOutcome(work.key, 0, "deferred", {"deferred": 2}, cause)
 
 
+def left(driver: Driver) -> list[PhotoSet]:
+    found = [photo_set for window in driver.windows(2) for photo_set in window]
+    return sorted(found, key=lambda one: one.photos[0].uri)
+
+
 def statuses(store: Store) -> dict[str, str]:
     rows = read_manifest(store).to_pylist()
     return {row["source_uri"].removeprefix("file:///in/"): row["status"] for row in rows}
@@ -118,7 +124,7 @@ def test_a_decided_set_is_published_at_once_and_folded_when_asked(
     driver.wait_for_published()
     assert store.read("images/b/1.jpg.png") == protect(INPUTS["b/1.jpg"])
     assert heard.decided == [{"protected": 2}]
-    assert driver.undecided == [sets[0], sets[2]]
+    assert left(driver) == [sets[0], sets[2]]
     assert statuses(store) == {}
     driver.fold()
     assert statuses(store) == {"b/1.jpg": "protected", "b/2.jpg": "protected"}
@@ -156,7 +162,7 @@ def test_what_a_stopped_worker_could_not_tell_is_decided_all_the_same(
     assert driver.settle(stopped=True) is None
     driver.record_undecided()
     assert heard.decided == [{"protected": 2}]
-    assert driver.undecided == sets[1:]
+    assert left(driver) == sets[1:]
     assert read_manifest(store).num_rows == len(INPUTS)  # none both protected and deferred
     assert statuses(store)["a/1.jpg"] == "protected"
     outcome = driver.outcome(RunOptions())
@@ -171,7 +177,7 @@ def test_a_deferred_set_stays_undecided_and_leaves_a_row_with_its_cause(
     driver = driver_of(store, lock, sets, heard)
     driver.take(deferred(sets[0]))
     driver.take(committed(store, sets[1]))
-    assert driver.undecided == [sets[0], sets[2]]
+    assert left(driver) == [sets[0], sets[2]]
     driver.record_undecided()
     reasons = {
         row["source_uri"].removeprefix("file:///in/"): (row["status"], row["reason"])
@@ -204,7 +210,7 @@ def test_too_many_deferrals_among_the_last_sets_stop_the_run(
         driver.take(deferred(work, "disk_full" if number else "store_denied"))
     with pytest.raises(TooManyDeferred, match="disk_full"):
         driver.take(deferred(sets[20], "disk_full"))
-    assert len(driver.undecided) == 40
+    assert driver.num_undecided == 40
 
 
 def test_a_limit_leaves_what_is_not_begun_and_still_reports_what_was_put_off(

@@ -1,6 +1,7 @@
 """The catalog: folders and catalog files; nothing is lost without being counted."""
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,34 @@ def test_a_parquet_catalog_is_read(tmp_path: Path) -> None:
     assert sorted(photos_of(catalog)) == ["images/ann/a.jpg.png", "images/ann/b.jpg.png"]
 
 
+def test_an_inventory_is_believed_without_a_look(tmp_path: Path) -> None:
+    when = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    described = {"identity": "ann", "e_tag": "x1", "last_modified_date": when}
+    rows = [described | {"uri": "a.jpg", "size": 7}, described | {"uri": "b.jpg", "size": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "photos.parquet")
+    catalog = read_catalog(str(tmp_path / "photos.parquet"), OPERATION)
+    first, other = sorted(catalog.photos, key=lambda photo: photo.uri)
+    assert (first.size_bytes, first.version) == (7, "x1")
+    assert first.modified_s == when.timestamp()
+    assert other.version == ""  # not wholly described: looked for, and not there
+    assert catalog.report.num_missing == 1
+    header = "identity,uri,size,e_tag,last_modified_date\n"
+    uri = csv_file(tmp_path, f'{header}ann,a.jpg,7,"""x1""",2026-03-01T12:00:00Z\n')
+    assert [*read_catalog(uri, OPERATION).photos] == [first]
+
+
+def test_an_inventory_says_what_a_listing_says(s3_prefix: str) -> None:
+    store = open_store(s3_prefix)
+    store.write("ann/1.jpg", b"12345")
+    info = store.info("ann/1.jpg")
+    assert info is not None
+    header = "identity,uri,size,e_tag,last_modified_date\n"
+    row = f"ann,ann/1.jpg,{info.size},{info.version},{info.modified}\n"
+    store.write("photos.csv", (header + row).encode())
+    (listed,) = read_catalog(s3_prefix, OPERATION).photos
+    assert [*read_catalog(f"{s3_prefix}/photos.csv", OPERATION).photos] == [listed]
+
+
 def test_photos_that_are_not_there_are_kept_and_counted(tmp_path: Path) -> None:
     catalog = read_catalog(csv_file(tmp_path, "identity,uri\nann,ann/1.jpg\n"), OPERATION)
     assert [photo.version for photo in catalog.photos] == [""]
@@ -353,6 +382,14 @@ def test_allowed_prefixes_extend_where_photos_may_lie(tmp_path: Path) -> None:
         ("identity,uri\nann,simplecache::s3://b/1.jpg\n", "chains file systems"),
         ("identity,uri\nann,s3://bucket/1.jpg\n", "neither below"),
         ("identity,uri\n,1.jpg\n", "row 1: identity and uri must not be empty"),
+        (
+            "identity,uri,size,e_tag,last_modified_date\nann,1.jpg,big,x,2026-01-01\n",
+            "row 1: expected size in bytes",
+        ),
+        (
+            "identity,uri,size,e_tag,last_modified_date\nann,1.jpg,5,x,yesterday\n",
+            "row 1: expected size in bytes",
+        ),
         ("identity,uri\nann,1.jpg\nbob,./1.jpg\n", "row 2: this uri stands in an earlier row"),
         ("identity,uri,output_key\nann,1.jpg,manifest/x.png\n", "below images/"),
         ("identity,uri,output_key\nann,1.jpg,images/../x.png\n", "below images/"),

@@ -57,11 +57,11 @@ def test_a_calibration_takes_photos_from_all_over_the_plan() -> None:
         SourcePhoto(str(n // 4), f"file:///{n}", f"images/{n}.png", 1, "1") for n in range(40)
     ]
     sets = [PhotoSet(str(n), str(n), tuple(photos[4 * n : 4 * n + 4])) for n in range(10)]
-    chosen = [*sample_sets(sets, 10)]
+    chosen = [*sample_sets(sets, 40, 10)]
     assert [(one.key, len(one.photos)) for one in chosen] == [("0", 4), ("5", 4), ("1", 2)]
-    assert [*sample_sets(sets, 1000)] != []
-    assert sum(len(one.photos) for one in sample_sets(sets, 1000)) == 40
-    assert [*sample_sets([], 5)] == []
+    assert [*sample_sets(sets, 40, 1000)] != []
+    assert sum(len(one.photos) for one in sample_sets(sets, 40, 1000)) == 40
+    assert [*sample_sets([], 0, 5)] == []
 
 
 def test_photos_that_a_catalog_names_and_that_are_not_there_are_said(tmp_path: Path) -> None:

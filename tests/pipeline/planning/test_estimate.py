@@ -8,13 +8,15 @@ from pipeline.config import load_config
 from pipeline.manifest_row import MANIFEST_SCHEMA
 from pipeline.planning.estimate import MEASURED_COLUMNS, estimate, measured_seconds_per_photo
 from pipeline.planning.plan import PhotoCounts, Plan
+from pipeline.planning.planned_sets import PlannedSets
 from pipeline.records import PhotoSet, SourcePhoto
 from tests.source_states import METHOD
 
 
 def plan_of(num_photos: int) -> Plan:
     photos = [SourcePhoto("a", f"file:///{n}", "images/x.png", 10, "1") for n in range(num_photos)]
-    return Plan([PhotoSet("k", "a", tuple(photos))], PhotoCounts(), [], CatalogReport())
+    planned = PlannedSets([PhotoSet("k", "a", tuple(photos))])
+    return Plan(planned, PhotoCounts(), [], CatalogReport())
 
 
 def test_the_cost_is_taken_from_the_last_run_with_this_method() -> None:

@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 
 from pipeline.catalog.folder import read_catalog
-from pipeline.catalog.photos import Catalog
+from pipeline.catalog.output_keys import encode_segment
+from pipeline.catalog.photos import Catalog, Photos
 from pipeline.config import OperationSettings, RunConfig, load_config
 from pipeline.errors import ConfigurationError
 from pipeline.output.manifest import SourceState
 from pipeline.planning.decisions import DecisionRules
+from pipeline.planning.known_states import KnownStates
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.records import SourcePhoto
+from pipeline.storage import spool
 from tests.sample_photos import write_album
 from tests.source_states import METHOD, state_of
 
@@ -42,9 +45,12 @@ def plan(
     decided: dict[str, int] | None = None,
     **rules: Any,
 ) -> Plan:
+    photos = Photos(catalog.photos)
+    known = KnownStates(photos, encode_segment)
+    known.add(states.items())
     return make_plan(
-        catalog,
-        states,
+        replace(catalog, photos=photos),
+        known,
         config or load_config(),
         DecisionRules(digest, **rules),
         output_uri=OUTPUT,
@@ -66,7 +72,7 @@ def test_all_is_new_at_first(catalog: Catalog) -> None:
     assert result.counts.found == result.counts.new == result.counts.to_do == 26
     assert sorted(len(s.photos) for s in result.photo_sets) == [6, 10, 10]
     assert {s.identity for s in result.photo_sets[:2]} == {"ann", "bob"}
-    assert result.num_bytes == 26 * 5
+    assert result.totals.num_bytes == 26 * 5
     summary = result.summary()
     assert (summary.num_photos, summary.num_sets, summary.num_identities) == (26, 3, 2)
     assert summary.oldest_unprotected_age_s is not None
@@ -80,8 +86,8 @@ def test_a_limit_takes_the_first_sets_and_leaves_the_others_for_later(catalog: C
     counts = limited.summary()
     assert counts.num_photos + counts.num_later == 26
     assert (counts.num_sets, counts.num_identities) == (1, 1)
-    assert limited.num_bytes == 5 * counts.num_photos
-    assert whole.limited_to(None) == whole
+    assert limited.totals.num_bytes == 5 * counts.num_photos
+    assert whole.limited_to(None) is whole
 
 
 def test_nothing_new_is_nothing_to_do(catalog: Catalog, states: dict[str, SourceState]) -> None:
@@ -116,7 +122,7 @@ def test_a_photo_that_left_becomes_a_row_and_keeps_its_output(
     catalog: Catalog, states: dict[str, SourceState]
 ) -> None:
     photo = photo_named(catalog, "ann/3.jpg")
-    catalog.photos.remove(photo)
+    whole, catalog = catalog, replace(catalog, photos=[p for p in catalog.photos if p != photo])
     result = plan(catalog, states)
     (row,) = result.gone_rows
     assert row.status == "source_gone"
@@ -126,9 +132,10 @@ def test_a_photo_that_left_becomes_a_row_and_keeps_its_output(
     assert result.counts.gone == result.summary().num_gone == 1
     states[photo.uri] = state_of(photo, status="source_gone")
     assert plan(catalog, states).gone_rows == []
-    catalog.photos.append(photo)
+    catalog = whole
     back = plan(catalog, states)
-    assert (back.returned, back.photo_sets, back.summary().num_returned) == ([photo], [], 1)
+    assert (back.returned, len(back.photo_sets)) == ([photo], 0)
+    assert back.summary().num_returned == 1
     states[photo.uri] = state_of(photo, status="source_gone", version="older")
     (again,) = planned(plan(catalog, states))
     assert (again.uri, again.previous_sha256) == (photo.uri, "sha of the original")
@@ -170,7 +177,7 @@ def test_photos_that_are_gone_in_great_number_stop_the_run(
     num_deleted: int,
     is_refused: bool,
 ) -> None:
-    del catalog.photos[:num_deleted]
+    catalog = replace(catalog, photos=[*catalog.photos][num_deleted:])
     config = load_config(operation=settings)
     if is_refused:
         with pytest.raises(ConfigurationError, match=rf", {num_deleted} are gone: is all of it"):
@@ -183,7 +190,7 @@ def test_of_few_photos_few_may_go(tmp_path: Path) -> None:
     write_album(tmp_path / "in", {f"ann/{n}.jpg": b"x" for n in range(3)})
     catalog = read_catalog(str(tmp_path / "in"), OperationSettings())
     states = {photo.uri: state_of(photo) for photo in catalog.photos}
-    del catalog.photos[:2]
+    catalog = replace(catalog, photos=[*catalog.photos][2:])
     assert len(plan(catalog, states).gone_rows) == 2
 
 
@@ -206,12 +213,12 @@ def test_a_missing_photo_of_a_catalog_file_is_decided_once(tmp_path: Path) -> No
     (photo,) = planned(plan(catalog, {}))
     states = {photo.uri: state_of(photo, status="skipped", reason="missing: it is gone")}
     again = plan(catalog, states)
-    assert (again.photo_sets, again.gone_rows, again.counts.unchanged) == ([], [], 1)
+    assert (len(again.photo_sets), again.gone_rows, again.counts.unchanged) == (0, [], 1)
     # It was there before: its output gets a source_gone row, once.
     before = plan(catalog, {photo.uri: state_of(photo, version="1")})
-    assert (before.photo_sets, len(before.gone_rows)) == ([], 1)
+    assert (len(before.photo_sets), len(before.gone_rows)) == (0, 1)
     after = plan(catalog, {photo.uri: state_of(photo, version="1", status="source_gone")})
-    assert (after.photo_sets, after.gone_rows) == ([], [])
+    assert (len(after.photo_sets), after.gone_rows) == (0, [])
 
 
 def test_another_method_is_refused_with_the_difference(
@@ -293,3 +300,74 @@ def test_keys_follow_what_output_holds(catalog: Catalog) -> None:
     result = plan(catalog, {twin.uri: state_of(twin)})
     (key,) = [each.output_key for each in planned(result) if each.uri == photo.uri]
     assert key.startswith("images/ann/0~")
+
+
+@pytest.fixture
+def few_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with millions of photos: next to nothing waits in memory."""
+    monkeypatch.setattr(spool, "_IN_MEMORY", 3)
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Catalog:
+    """Thirty people in as many parts, give or take."""
+    paths = [f"person-{who}/{n}.jpg" for who in range(30) for n in range(3)]
+    write_album(tmp_path / "crowd", dict.fromkeys(paths, b"12345"))
+    return read_catalog(str(tmp_path / "crowd"), OperationSettings())
+
+
+def test_a_plan_that_lies_on_disk_is_the_same(
+    crowd: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {photo.uri: state_of(photo) for photo in crowd.photos if "/0.jpg" in photo.uri}
+    gone = SourcePhoto("eve", f"{crowd.roots[0]}/eve/1.jpg", "images/eve/1.jpg.png", 1, "1")
+    known[gone.uri] = state_of(gone)
+    in_memory = plan(crowd, known)
+    monkeypatch.setattr(spool, "_IN_MEMORY", 3)
+    on_disk = plan(crowd, known)
+    assert on_disk.photo_sets == in_memory.photo_sets
+    assert on_disk.counts == in_memory.counts
+    assert (on_disk.counts.new, on_disk.counts.gone, on_disk.counts.unchanged) == (60, 1, 30)
+    assert on_disk.gone_rows == in_memory.gone_rows
+
+
+@pytest.mark.usefixtures("few_in_memory")
+def test_content_of_another_person_is_recognised_across_parts(crowd: Catalog) -> None:
+    moved = photo_named(crowd, "person-3/1.jpg")
+    before = SourcePhoto("old", f"{crowd.roots[0]}/old/1.jpg", "images/old/1.jpg.png", 5, "1")
+    result = plan(crowd, {before.uri: state_of(before, num_bytes=5, version=moved.version)})
+    assert result.counts.moved == result.counts.gone == 1
+    assert {len(photo.twins) for photo in planned(result)} == {1}
+    assert {photo.twins[0].uri for photo in planned(result)} == {before.uri}
+
+
+@pytest.mark.usefixtures("few_in_memory")
+def test_a_photo_that_was_another_persons_is_known_all_the_same(crowd: Catalog) -> None:
+    """INPUT was the folder above or below, or a catalog file gave another name."""
+    states = {
+        photo.uri: state_of(photo, identity="somebody", output_key=f"images/somebody/{n}.jpg")
+        for n, photo in enumerate(crowd.photos)
+    }
+    result = plan(crowd, states)
+    assert (result.counts.unchanged, result.counts.gone, len(result.photo_sets)) == (90, 0, 0)
+
+
+@pytest.mark.usefixtures("few_in_memory")
+def test_a_key_in_somebody_elses_folder_is_not_given_twice(crowd: Catalog) -> None:
+    photo = photo_named(crowd, "person-7/1.jpg")
+    given = SourcePhoto("guest", "file:///was/1.jpg", photo.output_key, 1, "1")
+    result = plan(crowd, {given.uri: state_of(given)})
+    (key,) = [each.output_key for each in planned(result) if each.uri == photo.uri]
+    assert key.startswith("images/person-7/1~")
+    assert len({each.output_key.casefold() for each in planned(result)}) == 90
+
+
+@pytest.mark.usefixtures("few_in_memory")
+def test_a_plan_has_no_photo_twice_and_limits_hold(crowd: Catalog) -> None:
+    whole = plan(crowd, {})
+    uris = [photo.uri for photo in planned(whole)]
+    assert sorted(uris) == sorted(photo.uri for photo in crowd.photos)
+    assert whole.summary().num_identities == 30
+    limited = whole.limited_to(4)
+    assert limited.summary().num_identities == 4
+    assert limited.summary().num_later == 90 - limited.summary().num_photos

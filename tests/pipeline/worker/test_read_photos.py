@@ -10,9 +10,10 @@ import pytest
 from pipeline.catalog.folder import read_catalog
 from pipeline.config import OperationSettings, load_config
 from pipeline.errors import StoreDenied, StoreThrottled
+from pipeline.planning.against_output import plan_against_output
 from pipeline.planning.decisions import DecisionRules
-from pipeline.planning.plan import make_plan
 from pipeline.records import PhotoSet, ReadPhoto, SourcePhoto
+from pipeline.storage.store import Store
 from pipeline.worker.read_photos import photos_of_row, read_photo_set, read_row
 from tests.permissions import forbidden
 from tests.sample_photos import jpeg_bytes, write_album
@@ -149,8 +150,8 @@ def test_a_photo_that_changed_since_the_plan_is_read_as_it_is(tmp_path: Path) ->
     """Its row has the planned version, so that the next run looks again and finds it unchanged."""
     write_album(tmp_path, {"in/ann/1.jpg": jpeg_bytes()})
     catalog = read_catalog(str(tmp_path / "in"), OperationSettings())
-    (photo_set,) = make_plan(
-        catalog, {}, load_config(), DecisionRules("m"), output_uri="file:///o"
+    (photo_set,) = plan_against_output(
+        catalog, Store(str(tmp_path / "out")), load_config(), DecisionRules("m")
     ).photo_sets
     newer = jpeg_bytes(seed=1, height=200)
     (tmp_path / "in/ann/1.jpg").write_bytes(newer)
