@@ -193,6 +193,9 @@ def _work(
     from pipeline.reporting.logs import set_up_logging
 
     set_up_logging(as_json=settings.log_json, verbose=settings.verbose)
+    from pipeline.reporting.kept_logs import keep_log
+
+    keep_log(settings.output_store(), settings.run_id, "worker")
     from pipeline.worker.protect_photos import PhotoSetWorker
     from pipeline.worker.read_photos import read_photo_set
 

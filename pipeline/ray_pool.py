@@ -10,7 +10,7 @@ import secrets
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,7 @@ from pipeline.errors import ConfigurationError, EnvironmentTrouble, PipelineErro
 from pipeline.interruption import RunInterrupted
 from pipeline.pool import PoolSize
 from pipeline.records import PhotoSet
+from pipeline.reporting.kept_logs import keep_log
 from pipeline.reporting.labelled import LABEL, output_label
 from pipeline.reporting.logs import set_up_logging
 from pipeline.storage import traffic
@@ -95,7 +96,8 @@ class RayPool:
         try:
             resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
             can_grow = bool(os.environ.get("RAY_ADDRESS"))
-            yield _pool_size(config, num_sets, resources, can_grow=can_grow)
+            most = _most_resources() if can_grow else {}
+            yield _pool_size(config, num_sets, resources, can_grow=can_grow, most=most)
         finally:
             if started_here:
                 ray.shutdown()
@@ -199,6 +201,7 @@ class ProtectPhotoSets:
 
     def __init__(self, settings: WorkerSettings, load: LoadProtector) -> None:
         set_up_logging(as_json=settings.log_json, verbose=settings.verbose)
+        keep_log(settings.output_store(), settings.run_id, "worker")
         from pipeline.worker.protect_photos import PhotoSetWorker
 
         node = ray.get_runtime_context().get_node_id()
@@ -314,12 +317,11 @@ def ask_nodes(question: Callable[[], Result]) -> dict[str, Result | str]:
         return question()
 
     remote: Any = ray.remote(num_cpus=0, max_retries=0)(ask)
-    nodes = [one for one in ray.nodes() if one["Alive"]]  # type: ignore[no-untyped-call]
     asked = {
-        f"{one['NodeManagerAddress']}:{one['NodeManagerPort']}": remote.options(
+        address: remote.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(one["NodeID"], soft=False)
         ).remote()
-        for one in nodes
+        for address, one in _nodes_by_address().items()
     }
     answers: dict[str, Result | str] = {}
     for address, reference in asked.items():
@@ -328,6 +330,17 @@ def ask_nodes(question: Callable[[], Result]) -> dict[str, Result | str]:
         except ray.exceptions.RayError as error:
             answers[address] = str(error).strip().splitlines()[-1]
     return answers
+
+
+def node_cpus() -> dict[str, float]:
+    """CPUs of each living node that Ray gives to work, by the node's address."""
+    return {name: one["Resources"].get("CPU", 0.0) for name, one in _nodes_by_address().items()}
+
+
+def _nodes_by_address() -> dict[str, dict[str, Any]]:
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    living = [node for node in nodes if node["Alive"]]
+    return {f"{one['NodeManagerAddress']}:{one['NodeManagerPort']}": one for one in living}
 
 
 def live_nodes() -> set[str]:
@@ -422,32 +435,49 @@ def _configure_data() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
+def _most_resources() -> dict[str, float]:
+    """What the cluster's autoscaler may bring it to; empty: it has none, or does not say."""
+    try:
+        return dict(cluster_state.get_max_resources_from_cluster_config() or {})
+    except Exception:  # no interface of Ray that is promised to stay
+        return {}
+
+
 def _pool_size(
-    config: RunConfig, num_sets: int, resources: dict[str, Any], *, can_grow: bool
+    config: RunConfig,
+    num_sets: int,
+    resources: dict[str, Any],
+    *,
+    can_grow: bool,
+    most: Mapping[str, float] | None = None,
 ) -> PoolSize:
     """
     Args:
         can_grow: A cluster, which may have lost a node or not have all of them yet: as many workers
             as it holds now begin. One machine refuses what it will never hold.
+        most: Of an autoscaler, see ``_most_resources``: such a cluster may have no node for workers
+            yet. The first one asks for it by waiting.
     """
     operation, threads = config.operation, config.method.threads
-    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    memory, available = int(operation.worker_memory_gb * 1024**3), resources.get("memory", 0.0)
+    now = {name: resources.get(name, 0.0) for name in ("CPU", "GPU", "memory")}
+    later = {name: max(number, (most or {}).get(name, 0.0)) for name, number in now.items()}
+    memory, available = int(operation.worker_memory_gb * 1024**3), later["memory"]
     if 0 < available < memory:
         # A laptop has less: one worker gets what there is, rather than waiting for ever.
         logging.getLogger("dladiff.run").warning(
             "this cluster has less memory than operation.worker_memory_gb asks for"
         )
         memory = int(available)
-    per_worker = operation.gpus_per_worker
+    cpus, gpus, per_worker = later["CPU"], later["GPU"], operation.gpus_per_worker
     if per_worker is None:
         per_worker = 1.0 if gpus >= 1 and config.method.layer1.enabled else 0.0
     if per_worker > gpus:
         raise ConfigurationError(
             f"--gpus-per-worker {per_worker:g}, but the cluster has {gpus:g} GPUs"
         )
-    fit_now = _most_workers(per_worker, gpus, cpus, threads, available, memory)
-    workers = operation.workers or fit_now
+    fit_now = _most_workers(per_worker, now["GPU"], now["CPU"], threads, now["memory"], memory)
+    fit_later = _most_workers(per_worker, gpus, cpus, threads, available, memory)
+    workers = operation.workers or max(1, fit_later)
     most_workers = None
     if can_grow and workers > fit_now and threads + _READ_CPUS <= cpus:
         logging.getLogger("dladiff.run").warning(
@@ -456,7 +486,7 @@ def _pool_size(
             workers,
             fit_now,
         )
-        most_workers, workers = min(workers, max(1, num_sets)), fit_now
+        most_workers, workers = min(workers, max(1, num_sets)), max(1, fit_now)
     if (fit := _most_on_gpus(per_worker, gpus)) is not None and workers > fit:
         raise ConfigurationError(
             f"{workers} workers of {per_worker:g} GPUs: the {gpus:g} GPUs of the cluster hold "
@@ -480,10 +510,12 @@ def _pool_size(
 def _most_workers(
     gpus_per_worker: float, gpus: float, cpus: float, threads: int, available: float, memory: int
 ) -> int:
-    limits = [int((cpus - _READ_CPUS) // threads), int(available // memory)]
+    limits = [int((cpus - _READ_CPUS) // threads)]
+    if available:
+        limits.append(int(available // memory))
     if (fit := _most_on_gpus(gpus_per_worker, gpus)) is not None:
         limits.append(fit)
-    return max(1, min(limits))
+    return max(0, min(limits))
 
 
 def _most_on_gpus(gpus_per_worker: float, gpus: float) -> int | None:

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.catalog.folder import check_paths, read_catalog
 from pipeline.catalog.people import shard_takes
 from pipeline.config import RunConfig, method_digest, models_digest
-from pipeline.driver import Driver, LimitReached, TooManyDeferred, gone_outputs, uploads_of
+from pipeline.driver import Driver, LimitReached, TooManyDeferred, gone_outputs
 from pipeline.errors import ConfigurationError
 from pipeline.interruption import RunInterrupted, interruptible
 from pipeline.models.registry import weights_sha256
@@ -42,6 +42,7 @@ from pipeline.planning.plan import Plan
 from pipeline.planning.weaker import weaker_than_preset
 from pipeline.pool import Pool
 from pipeline.records import CommitRecord
+from pipeline.reporting.kept_logs import kept_log
 from pipeline.reporting.labelled import output_label
 from pipeline.reporting.metrics import RunMetrics, serve
 from pipeline.reporting.reporter import Reporter, Reporters
@@ -51,6 +52,9 @@ from pipeline.worker.code_digest import code_digest
 from pipeline.worker.settings import WorkerSettings
 
 logger = logging.getLogger("dladiff.run")
+
+_WINDOW_SETS = 10_000
+"""Photo sets that the pool gets at a time: Ray's graph takes 4.5 KiB and 1.5 ms of each."""
 
 
 def run_protection(
@@ -90,6 +94,7 @@ def run_protection(
     require_exclusive_creation(store)
     run_id = options.run_id or make_run_id()
     with (
+        kept_log(store, run_id, "driver") as log,
         OutputLock(
             store,
             run_id,
@@ -133,12 +138,12 @@ def run_protection(
         )
         stack.callback(driver.close)
         reporter.started(plan.summary())
-        if plan.photo_sets and (weaker := weaker_than_preset(config.method)):
+        if len(plan.photo_sets) and (weaker := weaker_than_preset(config.method)):
             reporter.message(weaker)
         if plan.catalog_report.denied:
             reporter.denied(plan.catalog_report.denied)
         message = None
-        if plan.photo_sets:
+        if len(plan.photo_sets):
             pool = pool or _fitting_pool(config, options, plan.summary().num_photos)
             message = _protect(driver, settings, pool, reporter)
         # Anew: Ray's session has put handlers of its own in place, which would end the process.
@@ -151,9 +156,10 @@ def run_protection(
             _record_handed_on(store, run_id, plan)
             outcome = driver.outcome(options, message)
             reporter.finished(outcome)
-            is_complete = not driver.undecided and not driver.is_waiting
+            is_complete = not driver.num_undecided and not driver.is_waiting
             _finish(store, run_id, outcome, metrics, is_complete)
-            left = [*driver.uploads_left, *uploads_of(plan.later_sets)]
+            later = plan.later_sets and plan.later_sets.totals().oldest_upload_s
+            left = [one for one in (driver.oldest_upload_left, later) if one is not None]
             record_run(
                 store,
                 metrics.output,
@@ -164,6 +170,7 @@ def run_protection(
                 tally.backlog,
                 config.operation,
             )
+        log.end(dataclasses.asdict(outcome))
     return outcome
 
 
@@ -238,7 +245,7 @@ def _protect(
         driver.judge_if_due()
         reporter.stage("workers")
         with (
-            pool.session(settings.config, len(driver.undecided)) as size,
+            pool.session(settings.config, driver.num_undecided) as size,
             interruptible(),
         ):
             # A lone worker tries the models out itself: loading them twice would cost seconds.
@@ -250,10 +257,9 @@ def _protect(
                 pool.preflight(settings, size)
             reporter.stage("protect")
             for _ in range(2):
-                if not driver.undecided:
-                    break
-                for outcome in pool.protect_sets(driver.undecided, settings, size):
-                    driver.take(outcome)
+                for photo_sets in driver.windows(_WINDOW_SETS):
+                    for outcome in pool.protect_sets(photo_sets, settings, size):
+                        driver.take(outcome)
     except TooManyDeferred as stop:
         return f"stopped: too many photo sets deferred, mostly {stop}"
     except CanaryFailed as failure:

@@ -1,6 +1,7 @@
 """``dladiff check``: is everything there that a run needs?"""
 
 import os
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,9 @@ from pipeline.commands.arguments import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.config import RunConfig
     from pipeline.inspection.check import Check
 
 
@@ -43,7 +47,7 @@ def check(
         str | None,
         typer.Option(
             help="Also ask every node of this Ray cluster (auto or host:port): same environment, "
-            "access to INPUT and OUTPUT, niceness; and whether the cluster asks for a token."
+            "access to INPUT and OUTPUT, models, a token, CPUs, niceness."
         ),
     ] = None,
     as_json: AsJson = False,
@@ -61,23 +65,36 @@ def check(
         lambda: configuration(preset, config_file, overrides), input_uri, output_uri, load_models
     )
     if ray_address is not None:
-        checks += _ask_nodes(ray_address, input_uri, output_uri)
+        checks += _ask_nodes(
+            ray_address,
+            input_uri,
+            output_uri,
+            lambda: configuration(preset, config_file, overrides),
+        )
     show(checks, check_lines, as_json)
     raise typer.Exit(0 if all(one.ok for one in checks) else 1)
 
 
-def _ask_nodes(address: str, input_uri: str | None, output_uri: str | None) -> "list[Check]":
+def _ask_nodes(
+    address: str,
+    input_uri: str | None,
+    output_uri: str | None,
+    make_config: "Callable[[], RunConfig]",
+) -> "list[Check]":
     os.environ["RAY_ADDRESS"] = address  # which Ray reads when it is imported
     from pipeline.errors import ConfigurationError
     from pipeline.inspection.check import Check
     from pipeline.inspection.check_nodes import look, node_checks
-    from pipeline.ray_pool import ask_nodes
+    from pipeline.ray_pool import ask_nodes, node_cpus
 
+    method = None
+    with suppress(ConfigurationError):  # an answer already
+        method = make_config().method
     try:
-        answers = ask_nodes(partial(look, input_uri, output_uri))
+        answers = ask_nodes(partial(look, input_uri, output_uri, method))
     except ConfigurationError as error:
         return [Check("cluster", False, str(error), "is it started, and is the token the same?")]
     told = {
         name: {"trouble": one} if isinstance(one, str) else one for name, one in answers.items()
     }
-    return node_checks(told, os.environ)
+    return node_checks(told, os.environ, node_cpus(), method.threads if method else 1)

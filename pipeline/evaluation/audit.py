@@ -43,6 +43,7 @@ from pipeline.output.audits import Audit, AuditJudge, read_audit, write_audit
 from pipeline.output.manifest import newest_rows
 from pipeline.output.runs import read_finished, read_run, run_key
 from pipeline.reporting.audit_words import audit_prom_text
+from pipeline.reporting.labelled import chosen_label, output_label
 from pipeline.storage.store import Store
 
 NUM_IMAGES = 4
@@ -291,4 +292,5 @@ def _add_metrics(store: Store, audit: Audit) -> None:
     except FileNotFoundError:
         text = ""
     kept = [line for line in text.splitlines(keepends=True) if "dladiff_audit_" not in line]
-    store.write(key, ("".join(kept) + audit_prom_text(audit)).encode())
+    label = output_label(store.uri, chosen_label(read_run(store, audit.run_id) or {}))
+    store.write(key, ("".join(kept) + audit_prom_text(audit, label)).encode())

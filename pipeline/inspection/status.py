@@ -15,10 +15,10 @@ from pipeline.output.gate import read_verdict, waiting_records
 from pipeline.output.ledger import Ledger
 from pipeline.output.lock import LockHolder, read_lock
 from pipeline.output.manifest import newest_state, read_manifest
-from pipeline.output.runs import list_runs, read_finished, read_plan, read_run
+from pipeline.output.runs import LOGS, list_runs, read_finished, read_plan, read_run, run_key
 from pipeline.reach import REACH_COLUMNS, Reach
 from pipeline.reporting.audit_words import audit_table
-from pipeline.reporting.labelled import output_label
+from pipeline.reporting.labelled import chosen_label, output_label
 from pipeline.reporting.reach_words import NONE_REACHED, left_out_text, target_text
 from pipeline.reporting.words import format_count, format_duration
 from pipeline.storage.store import Store
@@ -68,6 +68,8 @@ class RunStatus:
     """Why that gate is closed, once it was judged."""
     label: str = ""
     """Label ``output`` of this OUTPUT's metrics."""
+    logs_uri: str = ""
+    """Where the run's processes keep what they say."""
 
 
 def read_status(store: Store, run_id: str | None = None) -> RunStatus:
@@ -101,7 +103,8 @@ def read_status(store: Store, run_id: str | None = None) -> RunStatus:
         output_below_target=sum(state.target_met is False for state in states),
         num_runs=len(runs),
         audit=read_audit(store, run_id),
-        label=output_label(store.uri, _chosen_label(record)),
+        label=output_label(store.uri, chosen_label(record)),
+        logs_uri=store.uri_of(run_key(run_id, LOGS)),
     )
     _add_plan(status, store)
     if finished is None:
@@ -112,15 +115,9 @@ def read_status(store: Store, run_id: str | None = None) -> RunStatus:
     return status
 
 
-def _chosen_label(record: Mapping[str, Any]) -> str | None:
-    operation = (record.get("config") or {}).get("operation") or {}
-    label = operation.get("output_label")
-    return label if isinstance(label, str) else None
-
-
 def _add_plan(status: RunStatus, store: Store) -> None:
     try:
-        plan = read_plan(store, status.run_id)
+        plan = read_plan(store, status.run_id, ("num_photos",))
     except FileNotFoundError:
         return
     status.num_planned = pc.sum(plan["num_photos"]).as_py() or 0
@@ -209,6 +206,8 @@ def status_lines(status: RunStatus) -> list[str]:
         )
     elif status.state == "stopped":
         lines.append("next        run `dladiff protect` again: it finishes this run and goes on")
+    if status.state == "stopped" or status.exit_code:
+        lines.append(f"logs        {status.logs_uri}")
     total = ", ".join(f"{name} {number:,}" for name, number in sorted(status.output_counts.items()))
     below = status.output_below_target
     lines.append(

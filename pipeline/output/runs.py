@@ -10,8 +10,9 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +26,9 @@ from pipeline.storage.store import Store
 
 RUN_ID_VARIABLE = "DLADIFF_RUN_ID"
 """Environment variable with the RayJob's name, so that its retries continue the same run."""
+
+LOGS = "logs/"
+"""Folder of a run with what its processes said, see ``reporting.kept_logs``."""
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -41,7 +45,8 @@ PLAN_SCHEMA = pa.schema(
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _PLAN_ROWS = 5000
-"""Rows per row group: what writing and reading a plan holds in memory at a time."""
+"""Photo sets of a file: what writing and reading a plan holds in memory at a time."""
+_PLAN = re.compile(r"plan(-\d{6})?\.parquet")
 
 
 def make_run_id(environment: Mapping[str, str] = os.environ) -> str:
@@ -120,11 +125,27 @@ def list_runs(store: Store) -> list[str]:
 
 
 def unfinished_runs(store: Store) -> list[str]:
-    """Ids of runs without ``_FINISHED.json``, oldest first: their commits must be folded."""
-    found = [name for name in list_runs(store) if not is_finished(store, name)]
-    return sorted(
-        found, key=lambda name: ((read_run(store, name) or {}).get("started_at", ""), name)
-    )
+    """Ids of runs without ``_FINISHED.json``, oldest first: their commits must be folded.
+
+    One that ended before it had begun, and left its log alone, is none.
+    """
+    found = []
+    for name in list_runs(store):
+        if not is_finished(store, name):
+            run = read_run(store, name)
+            if run is not None or not _holds_logs_alone(store, name):
+                found.append(((run or {}).get("started_at", ""), name))
+    return [name for _, name in sorted(found)]
+
+
+def is_begun(store: Store) -> bool:
+    """Whether any run has planned for this OUTPUT."""
+    return any(not _holds_logs_alone(store, name) for name in list_runs(store))
+
+
+def _holds_logs_alone(store: Store, run_id: str) -> bool:
+    logs = run_key(run_id, LOGS)
+    return all(info.key.startswith(logs) for info in store.list(run_key(run_id, "")))
 
 
 def is_finished(store: Store, run_id: str) -> bool:
@@ -152,52 +173,84 @@ def finish_run(store: Store, run_id: str, summary: Mapping[str, Any]) -> None:
 def write_plan(store: Store, run_id: str, photo_sets: Iterable[PhotoSet]) -> int:
     """Writes ``plan.parquet``, replacing the one of an earlier start under the same id.
 
+    A large plan goes on in ``plan-000001.parquet`` and so on.
+
     Returns:
         Number of photo sets.
     """
-    buffer, num_sets = io.BytesIO(), 0
-    with pq.ParquetWriter(buffer, PLAN_SCHEMA, compression="zstd") as writer:
-        for rows in _batches((_plan_row(photo_set) for photo_set in photo_sets), _PLAN_ROWS):
-            writer.write_table(pa.Table.from_pylist(rows, PLAN_SCHEMA))
-            num_sets += len(rows)
-    store.write(run_key(run_id, "plan.parquet"), buffer.getvalue())
+    num_sets = number = 0
+    rows = map(_plan_row, photo_sets)
+    while number == 0 or num_sets == number * _PLAN_ROWS:
+        batch = [*islice(rows, _PLAN_ROWS)]
+        if number and not batch:
+            break
+        _write_plan_part(store, _plan_key(run_id, number), pa.Table.from_pylist(batch, PLAN_SCHEMA))
+        num_sets, number = num_sets + len(batch), number + 1
+    stale = set(plan_keys(store, run_id)) - {_plan_key(run_id, n) for n in range(number)}
+    store.delete(stale)
     return num_sets
 
 
-def read_plan(store: Store, run_id: str) -> pa.Table:
+def plan_keys(store: Store, run_id: str) -> list[str]:
+    """Keys of the files of a run's plan, in their order; none: it has no plan (yet)."""
+    names = [info.key for info in store.list(run_key(run_id, "plan"))]
+    found = [key for key in names if _PLAN.fullmatch(key.rpartition("/")[2])]
+    return sorted(found, key=lambda key: key.removesuffix(".parquet"))
+
+
+def read_plan(store: Store, run_id: str, columns: Collection[str] | None = None) -> pa.Table:
     """The plan of a run as a table of ``PLAN_SCHEMA``.
+
+    Args:
+        columns: Names to read, None for all.
 
     Raises:
         FileNotFoundError: If the run has none (yet).
     """
-    file = pq.ParquetFile(pa.BufferReader(store.read(run_key(run_id, "plan.parquet"))))
-    return file.read(use_threads=False)  # see manifest_parts.read_part
+    keys = plan_keys(store, run_id)
+    if not keys:
+        raise FileNotFoundError(run_key(run_id, "plan.parquet"))
+    return pa.concat_tables([_read_plan_part(store, key, columns) for key in keys])
+
+
+def _read_plan_part(store: Store, key: str, columns: Collection[str] | None = None) -> pa.Table:
+    file = pq.ParquetFile(pa.BufferReader(store.read(key)))
+    names = None if columns is None else [*columns]
+    return file.read(columns=names, use_threads=False)  # see manifest_parts.read_part
+
+
+def _write_plan_part(store: Store, key: str, table: pa.Table) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    store.write(key, buffer.getvalue())
+
+
+def _plan_key(run_id: str, number: int) -> str:
+    return run_key(run_id, f"plan-{number:06d}.parquet" if number else "plan.parquet")
 
 
 def planned_set_keys(
     store: Store, run_id: str, identities: Collection[str]
 ) -> list[tuple[str, str]]:
     """Identity and key of each photo set of these people in a run's plan, if it has one."""
-    try:
-        plan = read_plan(store, run_id)
-    except FileNotFoundError:
-        return []
-    plan = plan.filter(pc.is_in(plan["identity"], value_set=_texts(identities)))
-    return [*zip(plan["identity"].to_pylist(), plan["set_key"].to_pylist(), strict=True)]
+    found = []
+    for key in plan_keys(store, run_id):
+        plan = _read_plan_part(store, key, ("identity", "set_key"))
+        plan = plan.filter(pc.is_in(plan["identity"], value_set=_texts(identities)))
+        found += zip(plan["identity"].to_pylist(), plan["set_key"].to_pylist(), strict=True)
+    return found
 
 
 def drop_from_plan(store: Store, run_id: str, identities: Collection[str]) -> int:
     """Rewrites a run's plan without these people's photo sets; says how many it had."""
-    try:
-        plan = read_plan(store, run_id)
-    except FileNotFoundError:
-        return 0
-    kept = plan.filter(pc.invert(pc.is_in(plan["identity"], value_set=_texts(identities))))
-    if len(kept) < len(plan):
-        buffer = io.BytesIO()
-        pq.write_table(kept, buffer, compression="zstd", row_group_size=_PLAN_ROWS)
-        store.write(run_key(run_id, "plan.parquet"), buffer.getvalue())
-    return len(plan) - len(kept)
+    num_dropped = 0
+    for key in plan_keys(store, run_id):
+        plan = _read_plan_part(store, key)
+        kept = plan.filter(pc.invert(pc.is_in(plan["identity"], value_set=_texts(identities))))
+        if len(kept) < len(plan):
+            _write_plan_part(store, key, kept)
+        num_dropped += len(plan) - len(kept)
+    return num_dropped
 
 
 def _texts(values: Collection[str]) -> pa.Array:
@@ -214,17 +267,6 @@ def _plan_row(photo_set: PhotoSet) -> dict[str, Any]:
         "source_bytes": sum(photo.size_bytes for photo in photo_set.photos),
         "photo_set": photo_set.to_json(),
     }
-
-
-def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _to_json(record: Mapping[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from pipeline.output.audits import Audit, AuditJudge
+from pipeline.reporting.labelled import LabelledSeries
 from pipeline.reporting.words import format_count
 
 
@@ -49,8 +50,12 @@ _GAUGES = (
 )
 
 
-def audit_prom_text(audit: Audit) -> str:
-    """An audit in Prometheus' text format; standing is outside, kin or in_loss."""
+def audit_prom_text(audit: Audit, output: str) -> str:
+    """An audit in Prometheus' text format; standing is outside, kin or in_loss.
+
+    Args:
+        output: ``labelled.output_label`` of OUTPUT.
+    """
     registry = CollectorRegistry()
     Gauge("dladiff_audit_people", "People that an audit attacked.", registry=registry).set(
         audit.num_people
@@ -62,4 +67,6 @@ def audit_prom_text(audit: Audit) -> str:
             if value is not None:
                 standing = "in_loss" if of.in_loss else "kin" if of.kin_of_loss else "outside"
                 gauge.labels(of.judge, of.family, standing, str(of.headline).lower()).set(value)
-    return generate_latest(registry).decode()
+    labelled = CollectorRegistry()
+    labelled.register(LabelledSeries(registry, output))
+    return generate_latest(labelled).decode()

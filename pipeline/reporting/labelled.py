@@ -1,7 +1,8 @@
 """A registry whose series all carry the label of their OUTPUT, which names nobody."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
@@ -17,6 +18,17 @@ def output_label(uri: str, chosen: str | None = None) -> str:
         chosen: ``operation.output_label``.
     """
     return chosen or hashlib.sha256(uri.encode()).hexdigest()[:8]
+
+
+def chosen_label(run: Mapping[str, Any]) -> str | None:
+    """The name that a run gave its OUTPUT, see ``operation.output_label``; None: it gave none.
+
+    Args:
+        run: What ``run.json`` holds.
+    """
+    operation = (run.get("config") or {}).get("operation") or {}
+    label = operation.get("output_label")
+    return label if isinstance(label, str) else None
 
 
 class LabelledSeries(Collector):

@@ -37,7 +37,7 @@ def set_up_logging(
     """
     logger = logging.getLogger(_LOGGER)
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_JsonFormatter() if as_json else _LineFormatter())
+    handler.setFormatter(JsonFormatter() if as_json else _LineFormatter())
     if not verbose:
         handler.addFilter(hide_names)
     logger.handlers = [handler]
@@ -68,7 +68,7 @@ class _LineFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
 
 
-class _JsonFormatter(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),

@@ -15,11 +15,16 @@ from pipeline.output.lock import LockLostError, OutputLock
 from pipeline.output.manifest import require_output
 from pipeline.output.manifest_parts import parts_so_far
 from pipeline.output.recovery import ABANDONED_S
-from pipeline.output.runs import list_runs, make_run_id, read_finished, run_key
+from pipeline.output.runs import LOGS, list_runs, make_run_id, read_finished, run_key
 from pipeline.reporting.words import format_bytes, format_count
 from pipeline.storage.store import ObjectInfo, Store
 
-_RECORDS = {"attempts/": "attempts", "commits/": "commits", "data/": "staged photos"}
+_RECORDS = {
+    "attempts/": "attempts",
+    "commits/": "commits",
+    "data/": "staged photos",
+    LOGS: "logs",
+}
 """What a finished run leaves that its manifest rows make needless, by its place in the run."""
 
 _KINDS = (*_RECORDS.values(), "plans", "temporary files")
@@ -96,7 +101,7 @@ def _collect(store: Store, older_than_s: float, report: GarbageReport, delete: _
             continue
         for folder, kind in _RECORDS.items():
             _take(store.list(run_key(run_id, folder)), kind, report, delete)
-        _take(store.list(run_key(run_id, "plan.parquet")), "plans", report, delete)
+        _take(store.list(run_key(run_id, "plan")), "plans", report, delete)
     # Younger ones may have a living writer, whatever age a person allows.
     oldest = max(older_than_s, ABANDONED_S)
     leftovers = chain(store.temporaries(oldest), _forgotten_probes(store, oldest))

@@ -18,7 +18,7 @@ from pipeline.images.files import PhotoLimits
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.reasons import Reason
 from pipeline.records import CommitRecord, PhotoSet, ReadPhoto, UnchangedPhoto
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.store import Store
 from pipeline.worker.code_digest import code_digest
 from pipeline.worker.compute_set import cost_of_both, decode_group, protect_group
 from pipeline.worker.decode_alone import DECODING_LIMIT_S, refuse_deadly_photos
@@ -84,9 +84,7 @@ class PhotoSetWorker:
             if settings.preflight:
                 protect_built_in_photo(self._compute, self._method)
         logger.info("models loaded in %.1f s on %s", time.monotonic() - began, settings.device)
-        self._store = store or open_store(
-            settings.output_uri, single_writer=settings.config.operation.single_writer
-        )
+        self._store = store or settings.output_store()
         self._ledger = Ledger(
             self._store,
             settings.run_id,

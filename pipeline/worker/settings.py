@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pipeline.config import RunConfig
 from pipeline.records import RunColumns
+from pipeline.storage.store import Store, open_store
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class WorkerSettings:
     """As ``RunOptions``: how the processes of the pool log."""
     node: str | None = None
     """Ray's id of the node, set where the worker runs."""
+
+    def output_store(self) -> Store:
+        """OUTPUT as the run writes it."""
+        return open_store(self.output_uri, single_writer=self.config.operation.single_writer)
 
     def row_columns(self) -> RunColumns:
         """Manifest columns that all rows of the run share."""

@@ -227,9 +227,33 @@ def test_every_pod_meets_the_restricted_standard(folder: str) -> None:
     assert "restricted" in namespace["metadata"]["labels"].values()
 
 
-def test_no_pod_of_a_run_holds_a_token_of_the_cluster(folder: str, spec: Manifest) -> None:
-    for pod in [*ray_pods(spec), spec["submitterPodTemplate"]]:
+def test_only_the_head_of_an_autoscaler_holds_a_token_of_the_cluster(spec: Manifest) -> None:
+    head, *workers = ray_pods(spec)
+    scales = spec["rayClusterSpec"].get("enableInTreeAutoscaling", False)
+    assert head["spec"]["automountServiceAccountToken"] is scales
+    for pod in [*workers, spec["submitterPodTemplate"]]:
         assert pod["spec"]["automountServiceAccountToken"] is False
+
+
+def test_a_pod_that_has_to_go_uses_its_grace_period_for_what_is_in_flight(spec: Manifest) -> None:
+    _, *workers = ray_pods(spec)
+    for worker in workers:
+        [container] = worker["spec"]["containers"]
+        drain_s = float(variables(container)["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+        assert 60 <= drain_s <= worker["spec"]["terminationGracePeriodSeconds"] - 15
+
+
+def test_an_autoscaled_run_begins_without_a_gpu() -> None:
+    folder = "overlays/autoscaled"
+    [spec] = rayjob_specs(folder)
+    cluster = spec["rayClusterSpec"]
+    assert cluster["autoscalerOptions"]["version"] == "v2"
+    [group] = cluster["workerGroupSpecs"]
+    assert (group["replicas"], group["minReplicas"]) == (0, 0)
+    assert group["maxReplicas"] > 1
+    [policy] = [one["spec"] for one in of_kind(folder, "NetworkPolicy")]
+    ports = {port["port"] for rule in policy["egress"] for port in rule.get("ports", [])}
+    assert {443, 6443} <= ports  # the API server, whose own port a policy sees
 
 
 def test_all_pods_run_one_image_of_this_version(folder: str) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 _MARK = "DLADIFF_PROGRAM"
 """Variable in the environment of a program and of whatever it starts, in whichever session."""
+_LOOKS = 3
+"""That have to find none of a program's processes, one after the other."""
 GRPC_OFFSET = 10_000
 """SeaweedFS listens for its own servers at each port plus this."""
 
@@ -76,9 +78,13 @@ class Program:
         """SIGKILL to it and all that it started, as if its machine lost power."""
         if self._process is None:
             return
-        while marked := processes_with(self._mark):
+        looks_without = 0
+        # Of a process that has just been started the system shows no environment for a moment.
+        while looks_without < _LOOKS:
+            marked = processes_with(self._mark)
             for process_id in marked:
                 _send(process_id, signal.SIGKILL)
+            looks_without = 0 if marked else looks_without + 1
             self._process.poll()
             time.sleep(0.05)
         if self.is_running:  # a system without /proc
@@ -112,6 +118,16 @@ def processes_with(variable: str) -> list[int]:
         if variable.encode() in environment:
             found.append(int(folder.name))
     return found
+
+
+def command_of(process_id: int) -> str:
+    """Command line of a process, for a message; empty where it has ended."""
+    try:
+        return (
+            (Path("/proc") / str(process_id) / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        )
+    except OSError:
+        return ""
 
 
 def _send(process_id: int, number: signal.Signals) -> None:

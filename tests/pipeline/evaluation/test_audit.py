@@ -14,6 +14,7 @@ from pipeline.evaluation.people import CLEAN, PROTECTED
 from pipeline.inspection.report import write_report
 from pipeline.inspection.status import read_status, status_lines
 from pipeline.output.audits import Audit, read_audit
+from pipeline.reporting.labelled import output_label
 from tests.evaluation_scenes import InProcess
 from tests.pipeline.protected_album import ProtectedAlbum
 from tests.sample_photos import encode, face_images
@@ -68,7 +69,9 @@ def test_an_audit_keeps_numbers_only_and_names_nobody(
     assert sum(judge.headline for judge in found.judges) == 1
     assert said[-1] == "audit: 3 of 3 attacks"
     metrics = (album.output / "runs" / "run-1" / "metrics.prom").read_text()
-    assert "dladiff_audit_people 1.0" in metrics
+    label = output_label(album.store.uri)
+    assert f'dladiff_audit_people{{output="{label}"}} 1.0' in metrics
+    assert all("output=" in line for line in metrics.splitlines() if line[0] != "#")
     texts = [metrics, (album.output / "runs" / "run-1" / "audit.json").read_text(), *said]
     assert not [name for name in ("ann", str(tmp_path / "in")) for t in texts if name in t]
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.needed_tools import need
 from tests.waiting import until
-from tools.trial.programs import processes_with
+from tools.trial.programs import command_of, processes_with
 
 pytestmark = pytest.mark.faults
 
@@ -35,7 +35,11 @@ class Machine:
         return os.environ | {"TMPDIR": str(self.temporary), name: value}
 
     def check_nothing_is_left(self) -> None:
-        until(lambda: not processes_with(self.mark))  # the last command's helpers end after it
+        try:
+            until(lambda: not processes_with(self.mark))  # the last command's helpers end after it
+        except AssertionError as error:
+            left = [command_of(process_id) for process_id in processes_with(self.mark)]
+            raise AssertionError(f"left running: {left}") from error
         assert [path.name for path in self.temporary.iterdir()] == []
 
 
