@@ -215,7 +215,7 @@ def test_names_that_are_no_text_are_counted(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_has_no_photos(tmp_path: Path) -> None:
-    assert read_catalog(str(tmp_path), OPERATION).photos == []
+    assert not len(read_catalog(str(tmp_path), OPERATION).photos)
 
 
 def test_missing_input_is_refused_with_a_remedy(tmp_path: Path) -> None:
