@@ -158,15 +158,14 @@ def run_protection(
             reporter.finished(outcome)
             is_complete = not driver.num_undecided and not driver.is_waiting
             _finish(store, run_id, outcome, metrics, is_complete)
-            later = plan.later_sets and plan.later_sets.totals().oldest_upload_s
-            left = [one for one in (driver.oldest_upload_left, later) if one is not None]
+            left = [driver.oldest_upload_left, plan.oldest_later_upload]
             record_run(
                 store,
                 metrics.output,
                 outcome.exit_code,
                 time.time(),
                 listed_at,
-                min(left, default=None),
+                min((upload for upload in left if upload is not None), default=None),
                 tally.backlog,
                 config.operation,
             )

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.records import SourcePhoto
 from pipeline.storage.spool import PeopleSpool, part_of
@@ -62,7 +63,7 @@ class Photos(Collection[SourcePhoto]):
         self._spool = PeopleSpool[SourcePhoto]()
         # Sixteen bytes a photo: which part a URI belongs to, by its hash in this process.
         self._hashes, self._parts = array("q"), array("H")
-        self._sorted: tuple[np.ndarray, np.ndarray] | None = None
+        self._sorted: tuple[NDArray[np.int64], NDArray[np.int16]] | None = None
         for photo in photos:
             self.add(photo)
 
@@ -97,7 +98,7 @@ class Photos(Collection[SourcePhoto]):
     def __contains__(self, photo: object) -> bool:
         return isinstance(photo, SourcePhoto) and photo in self.part(part_of(photo.identity))
 
-    def _by_hash(self) -> tuple[np.ndarray, np.ndarray]:
+    def _by_hash(self) -> tuple[NDArray[np.int64], NDArray[np.int16]]:
         if self._sorted is None:
             hashes = np.frombuffer(self._hashes, np.int64)
             order = np.argsort(hashes)

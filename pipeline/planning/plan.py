@@ -92,6 +92,11 @@ class Plan:
         """What the sets of this run come to."""
         return self.photo_sets.totals()
 
+    @property
+    def oldest_later_upload(self) -> float | None:
+        """When the oldest photo left for a later run was uploaded, Unix time; None: unknown."""
+        return None if self.later_sets is None else self.later_sets.totals().oldest_upload_s
+
     def limited_to(self, max_sets: int | None) -> "Plan":
         """The same plan with its first sets only; None: all of them."""
         if max_sets is None:
