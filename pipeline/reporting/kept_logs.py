@@ -19,7 +19,7 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.output.runs import LOGS, run_key
 from pipeline.reporting.logs import JsonFormatter, hide_names
-from pipeline.storage.store import Store
+from pipeline.storage.store import Store, open_store
 
 _EVERY_S = 30.0
 _MAX_LINES = 5000
@@ -38,7 +38,8 @@ class KeptLog(logging.Handler):
         """
         super().__init__(logging.INFO)
         self.setFormatter(JsonFormatter())
-        self._store = store
+        # Of its own: what waits for the run's work does not keep its words waiting.
+        self._store = open_store(store.uri, single_writer=store.single_writer)
         now = datetime.now(UTC)
         host = "".join(sign if sign.isalnum() else "-" for sign in socket.gethostname())[:40]
         self._name = run_key(run_id, LOGS) + f"{process}-{now:%Y%m%dT%H%M%SZ}-{host}-{os.getpid()}"

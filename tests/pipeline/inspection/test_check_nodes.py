@@ -60,7 +60,7 @@ def test_a_look_tells_of_this_process_and_of_the_places(tmp_path: Path) -> None:
     assert not [*album.store.list("locks/")]
     method = load_config("zero-shot").method
     assert look(None, None, method)["models"] == ""
-    lacking = method.changed("detector.kind=insightface", "detector.file=/nowhere/det.onnx")
+    lacking = method.changed("detector.kind=insightface", "detector.pack=/nowhere")
     assert "detector" in look(None, None, lacking)["models"]
     assert look(str(tmp_path / "nowhere"), str(tmp_path / "yet"))["INPUT"] == "is not there"
     assert look(None, str(tmp_path / "yet"))["OUTPUT"] == ""
