@@ -5,7 +5,7 @@ OUTPUT of a run, whose manifest then says which file protects which photo.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 

@@ -233,7 +233,7 @@ def planned_set_keys(
     store: Store, run_id: str, identities: Collection[str]
 ) -> list[tuple[str, str]]:
     """Identity and key of each photo set of these people in a run's plan, if it has one."""
-    found = []
+    found: list[tuple[str, str]] = []
     for key in plan_keys(store, run_id):
         plan = _read_plan_part(store, key, ("identity", "set_key"))
         plan = plan.filter(pc.is_in(plan["identity"], value_set=_texts(identities)))

@@ -66,7 +66,7 @@ def test_a_part_of_a_plan_knows_its_own_sums() -> None:
     sets.put_in_order()
     assert [each.key for each in sets] == ["b", "a3", "a2", "a1"]
     head, tail = sets[:2], sets[2:]
-    assert ([*head], [*tail]) == (sets[0:2], [sets[2], sets[-1]])
+    assert ([*head], [*tail]) == ([*sets[0:2]], [sets[2], sets[-1]])
     assert head.totals()[:5] == (2, 0, 2, 2, 2)
     assert (tail.totals().num_photos, tail.totals().oldest_upload_s) == (2, 1.0)
     assert (head.find("a1"), tail.find("a1")) == (None, sets[3])
