@@ -21,7 +21,7 @@ from pipeline.output.runs import LOGS, run_key
 from pipeline.reporting.logs import JsonFormatter, hide_names
 from pipeline.storage.store import Store, open_store
 
-_EVERY_S = 30.0
+_EVERY_S = 10.0
 _MAX_LINES = 5000
 """Of an object; then the next one is begun."""
 _LOGGER = "dladiff"
