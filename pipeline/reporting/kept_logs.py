@@ -1,7 +1,7 @@
 """Logs that survive their machine: lines of a process, kept in OUTPUT below ``runs/<id>/logs/``.
 
 A pod takes its output along when it goes. Each process writes objects of its own, whole ones, every
-half minute and at its end; one that is killed loses the lines since. Never raises: a store that is
+ten seconds and at its end; one that is killed loses the lines since. Never raises: a store that is
 away has its own messages.
 """
 
