@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from dladiff.accelerator import precision_on, use_tensor_cores
 from dladiff.config import EncoderSettings, MethodSettings
 from dladiff.diffusion.autoencoder import Autoencoder
 from dladiff.encoders.identity_encoders import IdentityEncoder, load_identity_encoder
@@ -77,9 +78,11 @@ def load_models(
         from dladiff.diffusion.checkpoint import load_autoencoder, load_diffusion_model
 
         own, others = config.layer1.surrogate, config.layer1.autoencoders
-        autoencoders = [load_autoencoder(own, device, config.precision)]
-        autoencoders += [load_autoencoder(other, device, config.precision) for other in others]
-        load_diffusion = cache(partial(load_diffusion_model, own, device, config.precision))
+        precision = precision_on(device, config.precision)
+        use_tensor_cores(device, precision)
+        autoencoders = [load_autoencoder(own, device, precision)]
+        autoencoders += [load_autoencoder(other, device, precision) for other in others]
+        load_diffusion = cache(partial(load_diffusion_model, own, device, precision))
     load_encoder = partial(load_identity_encoder, device=device, cache_dir=cache_dir)
     return ProtectionModels(
         device=device,

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
+from dladiff.accelerator import is_accelerator, peak_memory_bytes, wait_for
 from dladiff.results import Cost
 
 
@@ -23,21 +24,20 @@ def timed(cost: Cost, stage: str, device: torch.device) -> Iterator[None]:
     finally:
         seconds = _now(device) - started
         cost.add_seconds(stage, seconds)
-        if device.type == "cuda":
+        if is_accelerator(device):
             cost.gpu_seconds += seconds
         cost.peak_memory_gb = max(cost.peak_memory_gb, _peak_memory_gb(device))
 
 
 def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     return time.perf_counter()
 
 
 def _peak_memory_gb(device: torch.device) -> float:
-    """Peak device memory on CUDA, peak resident memory of the process on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
+    """Of an accelerator's memory, or the peak resident memory of the process on the CPU."""
+    if (of_device := peak_memory_bytes(device)) is not None:
+        return of_device / 1e9
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts kibibytes, macOS bytes.
     return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from dladiff.accelerator import ACCELERATOR
 from pipeline.config import RunConfig
 from pipeline.records import PhotoSet
 from pipeline.worker.settings import SetOutcome, WorkerSettings
@@ -31,7 +32,7 @@ class PoolSize:
     @property
     def device(self) -> str:
         """Where workers compute."""
-        return "cuda" if self.gpus_per_worker else "cpu"
+        return ACCELERATOR if self.gpus_per_worker else "cpu"
 
 
 class Pool(Protocol):

@@ -15,9 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from dladiff.accelerator import Precision, is_accelerator
 from dladiff.config import AutoencoderSettings, SurrogateSettings
 from dladiff.diffusion.autoencoder import Autoencoder, FaceTemplate, Latents
 from dladiff.diffusion.latent_spaces import latent_space
+from dladiff.diffusion.memory import rows_on
 from dladiff.diffusion.parts import load_part, load_vae, read_json
 from dladiff.errors import ModelError
 from dladiff.weight_files import XL_IS_NO_SURROGATE, autoencoder_folder, checkpoint_folder
@@ -121,7 +123,7 @@ def embed_prompt(prompt: str, tokenizer: CLIPTokenizer, encoder: CLIPTextModel) 
 def load_diffusion_model(
     settings: SurrogateSettings,
     device: torch.device | str,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     accepts_xl: bool = False,
 ) -> DiffusionModel:
     """Loads a checkpoint in diffusers format, frozen, in evaluation mode and float32.
@@ -131,7 +133,8 @@ def load_diffusion_model(
     Args:
         settings: Which checkpoint, at which resolution, under which prompt.
         device: Where it shall live.
-        precision: ``bfloat16``: autocast on CUDA; weights stay float32 either way.
+        precision: ``bfloat16``, on an accelerator: the autoencoder's weights, and autocast for the
+            UNet, whose weights stay float32.
         accepts_xl: Whether Stable Diffusion XL will do: the caller only samples from it.
 
     Raises:
@@ -150,8 +153,9 @@ def load_diffusion_model(
     kind = noise_scheduler.config.prediction_type
     if kind not in ("epsilon", "v_prediction"):
         raise ModelError(f"{source}: prediction type {kind!r} is neither epsilon nor v_prediction")
-    for module in (unet, vae, text_encoder):
+    for module in (unet, text_encoder):
         module.eval().requires_grad_(False).to(device)
+    vae = placed(vae, torch.device(device), precision)
     native = unet.config.sample_size * latent_space(vae).scale_factor(vae)
     return DiffusionModel(
         unet=unet,
@@ -191,7 +195,7 @@ def _load_second_text(
 def load_autoencoder(
     settings: SurrogateSettings | AutoencoderSettings,
     device: torch.device | str,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
 ) -> Autoencoder:
     """Loads only the autoencoder of a checkpoint, frozen, in evaluation mode and float32.
 
@@ -204,15 +208,31 @@ def load_autoencoder(
         folder = autoencoder_folder(settings)
     source = str(folder or settings.checkpoint)
     revision = settings.revision if folder is None else None
-    vae = load_vae(source, revision).eval().requires_grad_(False).to(device)
+    vae = load_vae(source, revision)
+    resolution = settings.resolution or _native_resolution(source, vae, revision)
+    device = torch.device(device)
     return Autoencoder(
-        vae=vae,
-        resolution=_whole_cells(
-            source, vae, settings.resolution or _native_resolution(source, vae, revision)
-        ),
+        vae=placed(vae, device, precision),
+        resolution=_whole_cells(source, vae, resolution),
         face_template=_read_face_template(source),
         precision=precision,
+        rows_per_pass=rows_on(device, vae, resolution, precision),
     )
+
+
+def placed(vae: Any, device: torch.device, precision: Precision) -> Any:
+    """An autoencoder, frozen and on its device, weights in bfloat16 where it computes so.
+
+    Autocast alone would keep float32 about every normalisation: 7.4 in place of 4.5 GiB a photo of
+    512 px with Stable Diffusion's. Statistics of latents stay float32.
+    """
+    vae = vae.eval().requires_grad_(False)
+    if precision == "bfloat16" and is_accelerator(device):
+        # Past diffusers' own, which warns of casting whatever the class.
+        vae = torch.nn.Module.to(vae, dtype=torch.bfloat16)
+        for name, buffer in vae.named_buffers():
+            buffer.data = buffer.data.float() if name.startswith("bn.") else buffer.data
+    return vae.to(device)
 
 
 def _native_resolution(source: str, vae: Any, revision: str | None) -> int:

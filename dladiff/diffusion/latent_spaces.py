@@ -40,14 +40,14 @@ class LatentSpace:
 
     def encode(self, vae: Any, pixel_values: PixelValues) -> _Raw:
         """Scaled latents of images in [-1, 1], in their dtype."""
-        raw = self.read(vae, pixel_values).to(pixel_values.dtype)
+        raw = self.read(vae, pixel_values.to(_dtype(vae))).to(pixel_values.dtype)
         shift, scale = self.statistics(vae, raw)
         return (raw - shift) * scale
 
     def decode(self, vae: Any, latents: _Raw) -> PixelValues:
-        """What scaled latents show, about within [-1, 1]."""
+        """What scaled latents show, about within [-1, 1], in the network's dtype."""
         shift, scale = self.statistics(vae, latents)
-        return self.show(vae, latents / scale + shift)
+        return self.show(vae, (latents / scale + shift).to(_dtype(vae)))
 
 
 def latent_space(vae: Any) -> LatentSpace:
@@ -60,6 +60,11 @@ def latent_space(vae: Any) -> LatentSpace:
         if base.__name__ in _SPACES:
             return _SPACES[base.__name__]
     raise ModelError(unsupported_autoencoder(type(vae).__name__))
+
+
+def _dtype(vae: Any) -> torch.dtype:
+    dtype: torch.dtype = next(vae.parameters()).dtype
+    return dtype
 
 
 def _read(vae: Any, pixel_values: PixelValues) -> _Raw:
@@ -106,7 +111,7 @@ def _show_patches(vae: Any, raw: _Raw) -> PixelValues:
 
 def _of_batch_norm(vae: Any, like: _Raw) -> tuple[_Statistic, _Statistic]:
     """Mean and spread of the patches, as counted in training."""
-    scale = (vae.bn.running_var + vae.config.batch_norm_eps).rsqrt()
+    scale = (vae.bn.running_var.float() + vae.config.batch_norm_eps).rsqrt()
     return vae.bn.running_mean.to(like)[:, None, None], scale.to(like)[:, None, None]
 
 

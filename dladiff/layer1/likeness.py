@@ -10,7 +10,8 @@ FaceLock, arXiv:2411.16832, raises the like against editing). Knows autoencoders
 views. Takes no steps; needs neither UNet nor text.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,8 @@ from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
 from dladiff.transforms import draw_photometric
 
+logger = logging.getLogger(__name__)
+
 MIN_EYE_DISTANCE_SHARE = 0.06
 """Of a view's side; smaller faces are nothing that the model could learn there."""
 
@@ -44,6 +47,53 @@ class _Shown:
     row: int
     landmarks: Float[np.ndarray, "5 2"]
     target: dict[str, UnitEmbeddings]
+
+
+class _InParts:
+    """A network over rows, with the way back to what they came from.
+
+    Where they do not fit into one pass, they go through without a graph, and once more when it is
+    known how the result shall change: that keeps one part's graph at a time.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor], Tensor],
+        rows: Sequence[Tensor],
+        leaves: Sequence[Tensor],
+        size: int,
+    ) -> None:
+        """Computes ``result``.
+
+        Args:
+            network: Of any number of rows, which do not see each other.
+            rows: Each a batch of one.
+            leaves: What each row was made of.
+            size: Rows a pass.
+        """
+        self._network, self._rows, self._leaves, self._size = network, rows, leaves, size
+        self._kept: Tensor | None = None
+        if len(rows) <= size:
+            self._kept = network(torch.cat(list(rows)))
+            self.result = self._kept.detach()
+        else:
+            with torch.no_grad():
+                self.result = torch.cat([network(part) for part in self._parts()])
+
+    def _parts(self) -> Iterator[Tensor]:
+        for start in range(0, len(self._rows), self._size):
+            yield torch.cat(list(self._rows[start : start + self._size]))
+
+    def gradients(self, upstream: Tensor) -> list[Tensor]:
+        """Of each leaf, from that of ``result``."""
+        if self._kept is not None:
+            return list(torch.autograd.grad(self._kept, self._leaves, upstream))
+        found: list[Tensor] = []
+        for part in self._parts():
+            of_part = slice(len(found), len(found) + len(part))
+            result = self._network(part)
+            found += torch.autograd.grad(result, self._leaves[of_part], upstream[of_part])
+        return found
 
 
 class AutoencoderLikeness:
@@ -80,6 +130,8 @@ class AutoencoderLikeness:
         self.seed = seed
         self.micro_batch = micro_batch
         self.cost = cost
+        self._fewer_rows: dict[Autoencoder, int] = {}
+        """Images a pass of those that ran out of memory."""
 
     def gradients(
         self, photos: Sequence[PhotoAtWork], step: int
@@ -94,6 +146,32 @@ class AutoencoderLikeness:
             The gradients; and per photo the highest cosine that any of ``encoders`` saw of any face
             in its view, on the device, NaN where the view showed no face.
         """
+        try:
+            return self._gradients(photos, step)
+        except torch.OutOfMemoryError:
+            # Draws are keyed by the step, so that it can be taken once more.
+            self._halve_rows(self.autoencoders[step % len(self.autoencoders)])
+        return self._gradients(photos, step)
+
+    def _rows(self, autoencoder: Autoencoder) -> int:
+        """Images a pass of an autoencoder."""
+        return self._fewer_rows.get(autoencoder) or autoencoder.rows(self.micro_batch)
+
+    def _halve_rows(self, autoencoder: Autoencoder) -> None:
+        """Once; the second time, and of a single row, there is nothing left to give."""
+        rows = self._rows(autoencoder)
+        if autoencoder in self._fewer_rows or rows == 1:
+            raise
+        self._fewer_rows[autoencoder] = rows // 2
+        logger.warning(
+            "out of memory with %d images a pass of an autoencoder: going on with %d",
+            rows,
+            rows // 2,
+        )
+
+    def _gradients(
+        self, photos: Sequence[PhotoAtWork], step: int
+    ) -> tuple[list[NativePhoto], Float[Tensor, " photos"]]:
         autoencoder = self.autoencoders[step % len(self.autoencoders)]
         generator = keyed_generator(self.seed, "likeness", step)
         kinds: tuple[ViewKind, ...] = ("whole", "face", "template")
@@ -127,9 +205,9 @@ class AutoencoderLikeness:
             view, images = self._look(photo, leaf, autoencoder, kind, step)
             seen.append(images)
             shown += _faces_in(view, photo, row, side)
-        latents = autoencoder.encode(torch.cat(seen))
+        encoded = _InParts(autoencoder.encode, seen, leaves, self._rows(autoencoder))
         self.cost.vae_passes += len(seen)
-        rows = latents.detach()
+        rows = encoded.result
         weights = torch.zeros(0, len(photos))
         if kind == "template" and len(photos) > 1 and self.settings.mixtures_per_step:
             weights = _dirichlet(self.settings.mixtures_per_step, len(photos), generator)
@@ -139,7 +217,7 @@ class AutoencoderLikeness:
         upstream, cosines = self._latent_gradient(rows, shown, autoencoder, generator)
         single, mixed = upstream[: len(photos)], upstream[len(photos) :]
         single = single + torch.einsum("mk,mchw->kchw", weights.to(rows), mixed)
-        return torch.autograd.grad(latents, leaves, single), cosines[: len(photos)]
+        return tuple(encoded.gradients(single)), cosines[: len(photos)]
 
     def _look(
         self,
@@ -195,19 +273,22 @@ class AutoencoderLikeness:
         parts = []
         cosines = torch.full((len(noisy),), -torch.inf, device=noisy.device)
         for start in range(0, len(noisy), self.micro_batch):
-            leaf = noisy[start : start + self.micro_batch].detach().requires_grad_(True)
-            decoded = autoencoder.decode(leaf)
-            self.cost.vae_passes += len(leaf)
+            leaves = [
+                row[None].detach().requires_grad_(True)
+                for row in noisy[start : start + self.micro_batch]
+            ]
+            decoded = _InParts(autoencoder.decode, leaves, leaves, self._rows(autoencoder))
+            self.cost.vae_passes += len(leaves)
             inside = [
                 (face, jitter)
                 for face, jitter in zip(shown, jitters.numpy(), strict=True)
-                if start <= face.row < start + len(leaf)
+                if start <= face.row < start + len(leaves)
             ]
             if not inside:
-                parts.append(torch.zeros_like(leaf))
+                parts += [torch.zeros_like(leaf) for leaf in leaves]
                 continue
-            upstream, of_faces = self._image_gradient(decoded.detach(), inside, start)
-            parts += torch.autograd.grad(decoded, leaf, upstream)
+            upstream, of_faces = self._image_gradient(decoded.result, inside, start)
+            parts += decoded.gradients(upstream)
             of_rows = torch.tensor([face.row for face, _ in inside], device=noisy.device)
             cosines.scatter_reduce_(0, of_rows, of_faces.to(cosines), "amax")
         return torch.cat(parts), cosines.masked_fill(cosines.isneginf(), torch.nan)

@@ -79,8 +79,9 @@ def perturbation_gradients(
         cost: Where passes are counted.
     """
     gradients: list[NativePhoto] = []
-    for start in range(0, len(instances), micro_batch):
-        chunk = slice(start, start + micro_batch)
+    size = diffusion.rows(micro_batch)
+    for start in range(0, len(instances), size):
+        chunk = slice(start, start + size)
         leaves = [instance.photo.ascent.leaf() for instance in instances[chunk]]
         seen = [
             instance.views[draw.view_index].look(

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
+from dladiff.accelerator import best_device
 from dladiff.evaluation.scores import Score, bootstrap
 from dladiff.evaluation.settings import HANDLINGS, PURIFICATIONS, HandlingName
 from dladiff.evaluation.through import load_round_trip
@@ -160,7 +160,7 @@ def run_look(
 def in_this_process(threads: int, num_cells: int) -> Iterator[Workers]:
     """Does a look right here, which needs no start of a cluster."""
     del num_cells
-    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    device = str(best_device())
     yield Workers(device, threads, lambda do, tasks: ((task, do(task)) for task in tasks))
 
 

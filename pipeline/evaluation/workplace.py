@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
+from dladiff.accelerator import precision_on
 from dladiff.config import EncoderSettings, FaceDetectorSettings
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.encoders.identity_encoders import IdentityEncoder, load_identity_encoder
@@ -59,7 +62,7 @@ class Models:
             self._diffusion = load_diffusion_model(
                 self.settings.surrogate,
                 self.workplace.device,
-                "bfloat16" if self.workplace.device.startswith("cuda") else "float32",
+                precision_on(torch.device(self.workplace.device), "auto"),
                 accepts_xl=True,
             )
         return self._diffusion

@@ -195,11 +195,10 @@ def preview_lines(preview: Preview) -> list[str]:
 
 def _calibrated(plan: Plan, config: RunConfig, roots: Sequence[str], num_photos: int) -> Estimate:
     """The estimate by this machine's own clock; models are loaded for it, which takes seconds."""
-    import torch
-
+    from dladiff.accelerator import best_device
     from pipeline.inspection.calibration import calibrate
 
-    device = "cuda" if torch.cuda.is_available() and config.method.layer1.enabled else "cpu"
+    device = str(best_device()) if config.method.layer1.enabled else "cpu"
     measured = calibrate(plan, config, roots, num_photos, device)
     assert measured is not None, "the plan has photos"
     photos = format_count(measured.num_photos, "photo")

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from tools.results.file_tables import FILE_TABLES
+from tools.results.model_tables import MODEL_TABLES
 from tools.results.protection import TABLES, ProtectionResults
 from tools.results.reason_tables import REASON_TABLES
 
@@ -28,11 +29,11 @@ def with_tables(text: str, results: ProtectionResults) -> str:
     """
 
     def made(match: re.Match[str]) -> str:
-        for tables in (REASON_TABLES, FILE_TABLES):
+        for tables in (REASON_TABLES, FILE_TABLES, MODEL_TABLES):
             if match[2] in tables:
                 return f"{match[1]}{tables[match[2]]()}\n{match[3]}"
         if match[2] not in TABLES:
-            known = ", ".join((*TABLES, *REASON_TABLES, *FILE_TABLES))
+            known = ", ".join((*TABLES, *REASON_TABLES, *FILE_TABLES, *MODEL_TABLES))
             raise ValueError(f"no table {match[2]!r}; there are {known}")
         return f"{match[1]}{TABLES[match[2]](results)}\n{match[3]}"
 

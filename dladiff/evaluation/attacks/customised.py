@@ -103,7 +103,8 @@ class _Posterior:
         config = diffusion.vae.config
         self.factor, self.shift = config.scaling_factor, config.get("shift_factor") or 0.0
         with torch.no_grad():
-            self.encoded = diffusion.vae.encode(to_pixel_values(crops))
+            dtype = next(diffusion.vae.parameters()).dtype
+            self.encoded = diffusion.vae.encode(to_pixel_values(crops).to(dtype))
 
     def sample(self, generator: torch.Generator) -> Latents:
         # AutoencoderTiny has no posterior; its output is the latent itself.
@@ -111,7 +112,7 @@ class _Posterior:
             drawn: Tensor = self.encoded.latent_dist.sample(generator)
         else:
             drawn = self.encoded.latents
-        latents: Latents = (drawn - self.shift) * self.factor
+        latents: Latents = (drawn.float() - self.shift) * self.factor
         return latents
 
 

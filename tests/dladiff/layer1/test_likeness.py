@@ -240,3 +240,58 @@ def test_all_weights_stay_frozen_and_as_they_were(
     assert not any(weight.requires_grad for weight in autoencoder.vae.parameters())
     after = autoencoder.vae.state_dict()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
+
+
+def three_photos() -> list[PhotoAtWork]:
+    return [
+        known(key, seed, [a_face(24.0, 20.0, 28.0)]) for seed, key in enumerate(("a", "b", "c"))
+    ]
+
+
+def test_fewer_rows_a_pass_change_nothing_but_the_memory(
+    autoencoder: Autoencoder, encoder: IdentityEncoder
+) -> None:
+    whole, seen = likeness(autoencoder, encoder).gradients(three_photos(), 5)
+    by_rows = dataclasses.replace(autoencoder, rows_per_pass=2)
+    parts, seen_of_parts = likeness(by_rows, encoder).gradients(three_photos(), 5)
+    for one, other in zip(whole, parts, strict=True):
+        assert one.abs().max() > 0
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(seen, seen_of_parts, rtol=1e-9, atol=1e-12)
+
+
+class SmallMemory(Autoencoder):
+    """Runs out of memory with more than ``most`` images a pass, like an accelerator."""
+
+    most = 1
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        if len(latents) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().decode(latents)
+
+
+def small_memory(autoencoder: Autoencoder, most: int) -> Autoencoder:
+    small = SmallMemory(
+        vae=autoencoder.vae,
+        resolution=autoencoder.resolution,
+        face_template=autoencoder.face_template,
+    )
+    object.__setattr__(small, "most", most)
+    return small
+
+
+def test_out_of_memory_halves_the_rows_once_with_a_note(
+    autoencoder: Autoencoder, encoder: IdentityEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected, _ = likeness(autoencoder, encoder).gradients(three_photos(), 5)
+    small = likeness(small_memory(autoencoder, 2), encoder)
+    found, _ = small.gradients(three_photos(), 5)
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-15)
+    assert "with 4 images a pass of an autoencoder: going on with 2" in caplog.text
+    caplog.clear()
+    small.gradients(three_photos(), 6)
+    assert not caplog.text
+    with pytest.raises(torch.OutOfMemoryError):
+        likeness(small_memory(autoencoder, 1), encoder).gradients(three_photos(), 5)

@@ -1,0 +1,131 @@
+"""The method on an accelerator that is none: devices, waits, precision, operations and bytes.
+
+``benchmarks.stand_in`` computes nothing, so that published models run at their true size.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks.published_models import AUTOENCODERS
+from benchmarks.stand_in import HostSyncError, Meter, StandIn, device
+from benchmarks.stand_in_models import autoencoder
+from dladiff.accelerator import best_device, memory_bytes, peak_memory_bytes, precision_on
+from dladiff.config import LikenessSettings, TransformSettings
+from dladiff.diffusion.autoencoder import Autoencoder
+from dladiff.diffusion.memory import rows_that_fit
+from dladiff.encoders.identity_encoders import IdentityEncoder
+from dladiff.identities import FaceIdentity
+from dladiff.layer1.likeness import AutoencoderLikeness
+from dladiff.photo_at_work import PhotoAtWork
+from dladiff.randomness import keyed_generator
+from dladiff.results import Cost, Photo
+from tests.layer1_scenes import TinyEncoder, a_face
+from tests.tiny_models import tiny_vae
+
+NO_WAITS = frozenset[str]()
+
+
+@pytest.fixture
+def stand_in() -> Iterator[StandIn]:
+    device()
+    with StandIn(waits_allowed=NO_WAITS) as context:
+        yield context
+
+
+def test_two_devices_do_not_mix_and_nobody_waits_unseen(stand_in: StandIn) -> None:
+    there = torch.zeros(3, device=device())
+    with pytest.raises(RuntimeError, match="same device"):
+        there + torch.zeros(3)
+    for wait in (
+        lambda: there.sum().item(),
+        lambda: bool((there > 0).any()),
+        lambda: there.cpu(),
+        lambda: there[there > 0],
+    ):
+        with pytest.raises(HostSyncError):
+            wait()
+    assert stand_in.waits.total() == 4
+    assert float(torch.tensor([2.0, 3.0]).sum()) == 5
+
+
+def test_draws_and_geometry_on_the_host_stay_real(stand_in: StandIn) -> None:
+    generator = torch.Generator().manual_seed(0)
+    expected = torch.Generator().manual_seed(0)
+    assert torch.rand(2, generator=generator).tolist() == torch.rand(2, generator=expected).tolist()
+    assert torch.rand(2, generator=generator).to(device()).device.type == device().type
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+def test_a_step_through_a_published_autoencoder_never_waits(name: str, stand_in: StandIn) -> None:
+    """At its resolution, in bfloat16, of two photos with mixtures."""
+    model = autoencoder(name, "bfloat16")
+    assert {weight.dtype for weight in model.vae.parameters()} == {torch.bfloat16}
+    with torch.device(device()):
+        encoder = IdentityEncoder("tiny", TinyEncoder().requires_grad_(False))
+    photos = [known(key) for key in "ab"]
+    settings = LikenessSettings(view_shares=(0.0, 0.0, 1.0))
+    loss = AutoencoderLikeness([model], [encoder], [], settings, TransformSettings(), 0, 8, Cost())
+    before = stand_in.flops
+    gradients, cosines = loss.gradients(photos, 1)
+    assert {gradient.device.type for gradient in gradients} == {device().type}
+    assert {gradient.dtype for gradient in gradients} == {torch.float32}
+    assert cosines.shape == (2,)
+    for photo, gradient in zip(photos, gradients, strict=True):
+        photo.ascent.step(gradient, 1 / 255, 0.9)
+    assert stand_in.waits.total() == 0
+    assert stand_in.flops - before > 1e12
+
+
+def known(key: str) -> PhotoAtWork:
+    """A grey photo with one face, the person's."""
+    photo = Photo(key, np.full((256, 256, 3), 128, np.uint8))
+    at_work = PhotoAtWork(photo, [a_face(60.0, 60.0, 120.0)], device())
+    at_work.begin(7 / 255, 2 / 255, keyed_generator(0, key))
+    unit = torch.ones(1, 5, device=device())
+    at_work.identities = [FaceIdentity({"tiny": unit}, {"tiny": unit}, True)]
+    return at_work
+
+
+def test_the_count_is_what_a_cpu_measures() -> None:
+    """Operations, and bytes that are alive at most, with the same kernels of attention."""
+
+    def measured(meter: Meter, at: torch.device) -> tuple[int, int]:
+        with meter, sdpa_kernel(SDPBackend.MATH), torch.device(at):
+            model = Autoencoder(vae=tiny_vae(num_halvings=3).requires_grad_(False), resolution=64)
+            images = torch.zeros(1, 3, 64, 64, requires_grad=True)
+            flops, live = meter.flops, meter.live_bytes
+            with meter.peak() as peak:
+                shown = model.decode(model.encode(images))
+                torch.autograd.grad(shown.sum(), images)
+            return meter.flops - flops, peak[0] - live
+
+    flops, num_bytes = measured(StandIn(), device())
+    real_flops, real_bytes = measured(Meter(), torch.device("cpu"))
+    assert flops == pytest.approx(real_flops, rel=0.1)
+    assert num_bytes == pytest.approx(real_bytes, rel=0.1)
+
+
+def test_a_cpu_is_no_accelerator() -> None:
+    cpu = torch.device("cpu")
+    assert precision_on(cpu, "auto") == precision_on(cpu, "bfloat16") == "float32"
+    assert (memory_bytes(cpu), peak_memory_bytes(cpu)) == (None, None)
+    assert best_device().type in ("cpu", "cuda")
+
+
+def test_lower_precision_is_the_accelerators_default(stand_in: StandIn) -> None:
+    assert precision_on(device(), "auto") == "bfloat16"
+    assert precision_on(device(), "float32") == "float32"
+
+
+@pytest.mark.parametrize(
+    ("gib", "precision", "rows"),
+    [(10, "bfloat16", 1), (24, "bfloat16", 4), (24, "float32", 2), (80, "bfloat16", 14)],
+)
+def test_rows_of_stable_diffusion_by_memory(gib: int, precision: str, rows: int) -> None:
+    with torch.device("meta"):
+        vae = AUTOENCODERS["sd15"].build()
+    assert rows_that_fit(vae, 512, precision, gib * 2**30) == rows  # type: ignore[arg-type]

@@ -1,0 +1,73 @@
+"""What published models cost a photo, as tables: ``results/model_cost.json``, seconds derived."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmarks.published_models import AUTOENCODERS
+from dladiff.config import PresetName, preset_settings
+
+_RESULTS = Path(__file__).resolve().parents[2] / "results" / "model_cost.json"
+GPUS = {"A100": 312, "H100": 989, "RTX 4090": 165, "L4": 121}
+"""Dense bfloat16 TFLOP/s with float32 sums, as their makers state them."""
+REACHED = 0.4
+"""Share of it that convolutions of such networks are taken to reach; an assumption."""
+PHOTOS = 4
+_PRESETS: tuple[PresetName, ...] = ("balanced", "fast")
+
+
+def passes_table() -> str:
+    """One photo through each autoencoder and back."""
+    lines = [
+        "| autoencoder | side | TFLOP: encode, decode, back | GiB saved: float32, bfloat16 |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, published in AUTOENCODERS.items():
+        full, half = (_row(name, precision) for precision in ("float32", "bfloat16"))
+        lines.append(
+            f"| {published.title} | {full['resolution']} | {full['encode_tflop']:.1f}, "
+            f"{full['decode_tflop']:.1f}, {full['back_tflop']:.1f} | {full['saved_gib']:.1f}, "
+            f"{half['saved_gib']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def presets_table() -> str:
+    """TFLOP of a photo's steps through an autoencoder, and seconds derived from them."""
+    lines = [
+        "| autoencoder | preset | TFLOP a photo | derived seconds: " + ", ".join(GPUS) + " |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, published in AUTOENCODERS.items():
+        for preset in _PRESETS:
+            total = tflop_of_a_photo(name, preset)
+            seconds = ", ".join(f"{total / (peak * REACHED):.1f}" for peak in GPUS.values())
+            lines.append(f"| {published.title} | `{preset}` | {total:.0f} | {seconds} |")
+    return "\n".join(lines)
+
+
+def tflop_of_a_photo(name: str, preset: PresetName) -> float:
+    """All steps through the autoencoder, of one of ``PHOTOS`` photos of a person."""
+    row, likeness = _row(name, "float32"), preset_settings(preset).layer1.likeness
+    steps = likeness.num_steps - likeness.num_steps // likeness.photo_step_every
+    decode, both = row["decode_tflop"], row["encode_tflop"] + row["decode_tflop"]
+    # The way back costs each part about what the way there did, since weights are frozen.
+    decode_and_back = decode + row["back_tflop"] * decode / both
+    mixtures = likeness.view_shares[2] * likeness.mixtures_per_step / PHOTOS
+    whole: float = steps * (both + row["back_tflop"] + mixtures * decode_and_back)
+    return whole
+
+
+def _row(name: str, precision: str) -> dict[str, Any]:
+    (found,) = (row for row in _rows() if row["model"] == name and row["precision"] == precision)
+    return found
+
+
+@cache
+def _rows() -> tuple[dict[str, Any], ...]:
+    return tuple(json.loads(_RESULTS.read_text())["rows"])
+
+
+MODEL_TABLES = {"model-passes": passes_table, "model-presets": presets_table}
+"""By the name in the marker."""
