@@ -6,8 +6,7 @@ a real accelerator refuses, it refuses: operations of two devices. What makes a 
 notes with the place that asked: a value, or a copy to the host. Counted are floating-point
 operations, by torch's own formulas, and bytes.
 
-The same counter runs on real tensors too (``Meter`` alone), which is how counts are held to what a
-CPU measures.
+The same counter runs on real tensors too (``Meter`` alone).
 """
 
 import linecache

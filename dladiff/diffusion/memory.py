@@ -1,7 +1,8 @@
 """How many images go through an autoencoder at a time, with their gradients, in a device's memory.
 
 By a count of what torch saves for the way back, not by trial: it holds for any autoencoder whose
-layers are those of the published ones. Tests hold it to the counter of ``benchmarks``.
+layers are those of the published ones; the figure is what ``benchmarks.model_cost`` counts of
+Stable Diffusion's, where maps of attention are kept too.
 """
 
 from typing import Any
