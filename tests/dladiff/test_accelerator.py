@@ -95,7 +95,7 @@ def test_a_cpu_is_no_accelerator() -> None:
     assert best_device().type in ("cpu", "cuda")
 
 
-def test_lower_precision_is_the_accelerators_default(stand_in: StandIn) -> None:
+def test_lower_precision_is_what_auto_means_on_an_accelerator(stand_in: StandIn) -> None:
     assert precision_on(device(), "auto") == "bfloat16"
     assert precision_on(device(), "float32") == "float32"
 
