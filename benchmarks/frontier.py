@@ -82,14 +82,14 @@ def conditions(steps: int) -> Iterator[tuple[str, MethodSettings | None]]:
     yield "DLADiff strong", preset_settings("strong")
     for jod in JODS:
         balanced = preset_settings("balanced")
-        yield f"DLADiff {jod}", balanced.changed(f"layer1.likeness.visibility_jod={jod}")
+        yield f"DLADiff {jod}", balanced.changed(f"loop.visibility_jod={jod}")
     for name in get_args(OtherMethodName):
         for levels in LEVELS:
             budgets = (
-                f"layer1.epsilon_levels={levels * 7 / 18}",
-                f"layer2.epsilon_levels={levels * 11 / 18}",
-                f"layer1.likeness.surroundings_levels={levels / 6}",
-                f"other.num_steps={steps}",
+                f"budget.fine_tuning_levels={levels * 7 / 18}",
+                f"budget.zero_shot_levels={levels * 11 / 18}",
+                f"budget.surroundings_levels={levels / 6}",
+                f"loop.num_steps={steps}",
             )
             yield f"{name} {levels:g}", preset_settings(name).changed(*budgets)
 

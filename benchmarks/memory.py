@@ -26,7 +26,7 @@ from pipeline.worker.read_photos import read_photo_set
 from pipeline.worker.settings import WorkerSettings
 
 SIZE = (4000, 3000)
-FEW = {"layer1.likeness.num_steps": 4, "layer2.num_steps": 4, "layer1.num_epochs": 1}
+FEW = {"loop.num_steps": 4, "surrogates.num_epochs": 1}
 """Steps that show the peak of memory; those that the preset does not read are left out."""
 
 

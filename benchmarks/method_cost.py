@@ -60,22 +60,17 @@ class Spent:
 
 def ours(photos: list[Photo], models: ProtectionModels, num_steps: int) -> Spent:
     """Preset ``balanced`` with ``num_steps``, detection and measurement included."""
-    base = preset_settings("balanced")
-    likeness = base.layer1.likeness.model_copy(update={"num_steps": num_steps})
-    layer1 = base.layer1.model_copy(update={"likeness": likeness})
+    method = preset_settings("balanced").changed(f"loop.num_steps={num_steps}")
     began = time.process_time()
-    result = protect_photo_set(photos, [], models, base.model_copy(update={"layer1": layer1}))
+    result = protect_photo_set(photos, [], models, method)
     return Spent(num_steps, len(photos), time.process_time() - began, result.cost)
 
 
 def theirs(name: str, photos: list[Photo], num_steps: int) -> Spent:
     """A baseline with ``num_steps``; FSMG does not train its surrogate first."""
-    base = preset_settings("balanced")
-    surrogate = base.layer1.surrogate.model_copy(update={"step0_steps": 0})
-    layer1 = base.layer1.model_copy(update={"surrogate": surrogate})
-    method = base.model_copy(update={"layer1": layer1})
+    method = preset_settings("balanced").changed("surrogates.step0_steps=0")
     models = load_models(method, "cpu")
-    diffusion = load_diffusion_model(method.layer1.surrogate, "cpu")
+    diffusion = load_diffusion_model(method.model, "cpu")
     sface = load_identity_encoder(EncoderSettings(name="sface", kind="sface"), "cpu")
     began = time.process_time()
     grids = [PhotoAtWork(photo, models.detector.detect(photo.image)) for photo in photos]

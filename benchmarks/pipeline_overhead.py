@@ -177,7 +177,7 @@ class BareWorker:
     def _work(self, photo_set: PhotoSet, reads: Sequence[Any]) -> None:
         limits = PhotoLimits.of(self._config.operation)
         store = Store(self._folder)
-        for group in groups_within(sort_inputs(photo_set, reads, limits), 10**9):
+        for group in groups_within(sort_inputs(photo_set, reads, limits, False), 10**9):
             decoded = decode_group(group, limits, lambda: None)
             result = protect_group(decoded, self._protect, self._config.method, lambda: None)
             for number, photo in enumerate(result.photos):

@@ -75,7 +75,7 @@ def _built(build: Callable[[], Any], precision: Precision) -> Any:
 def protection_models(method: MethodSettings, name: str = "sd15") -> ProtectionModels:
     """All models of a method, its checkpoint's in place of the embedded ones."""
     models = load_models(method, device())
-    if not method.layer1.enabled:
+    if not method.reads_model:
         return models
     precision = precision_on(device(), method.precision)
     return replace(

@@ -25,11 +25,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from dladiff.config import (
-    Layer1Settings,
-    SurrogateSettings,
-    TransformSettings,
-)
+from dladiff.ascent_loop import ascend
+from dladiff.config import ModelSettings, preset_settings
 from dladiff.diffusion.attention_maps import attention_distance
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.diffusion.denoising_loss import add_noise, draw_noise, draw_timesteps, squared_error
@@ -97,18 +94,19 @@ def random_photos(count: int) -> list[PhotoAtWork]:
 
 def lean_epochs(diffusion: DiffusionModel, _: UNet2DConditionModel, num_epochs: int) -> int:
     """Our loop: K1 and K2 signed steps per epoch; returns the number of (photo, t) gradients."""
-    settings = Layer1Settings(
-        timesteps_per_step=TIMESTEPS_PER_STEP,
-        transforms=TransformSettings(enabled=False),
-        surrogate=SurrogateSettings(step0_steps=0),
+    method = preset_settings("balanced").changed(
+        f"surrogates.timesteps_per_step={TIMESTEPS_PER_STEP}",
+        "surrogates.step0_steps=0",
+        "handling=false",
+        f"micro_batch={NUM_PHOTOS}",
     )
     photos = random_photos(NUM_PHOTOS)
-    with open_finetuning_defense(photos, [], diffusion, settings, 0, NUM_PHOTOS) as defense:
+    with open_finetuning_defense(photos, [], diffusion, method) as defense:
         for _ in range(num_epochs):
             for _ in range(K1):
-                defense.ascend(defense.losses.attention_gradient)
+                ascend(photos, [defense.up(defense.losses.attention_gradient)], "layer 1")
             for _ in range(K2):
-                defense.ascend(defense.losses.denoising_gradient)
+                ascend(photos, [defense.up(defense.losses.denoising_gradient)], "layer 1")
     return num_epochs * (K1 + K2) * NUM_PHOTOS * TIMESTEPS_PER_STEP
 
 
@@ -178,7 +176,7 @@ def textbook_epochs(
 def run_one(loop: str, folder: Path, num_epochs: int) -> dict[str, float]:
     """Runs one loop in this process: CPU seconds per gradient, memory above the models."""
     torch.set_num_threads(1)
-    diffusion = load_diffusion_model(SurrogateSettings(checkpoint=str(folder)), "cpu")
+    diffusion = load_diffusion_model(ModelSettings(checkpoint=str(folder)), "cpu")
     epochs = lean_epochs if loop == "lean" else textbook_epochs
     # The textbook loop's second UNet counts as a loaded model, in both loops.
     static = copy.deepcopy(diffusion.unet)

@@ -46,7 +46,8 @@ show beyond are badges, buttons and folds."""
 
 
 _TILE_OVERLAP = 0.125
-"""Of a tile's side: more than the faces that only tiles show are large."""
+"""Share of a tile's side by which tiles overlap: more than the faces that only tiles show are
+large."""
 
 
 _UNCERTAIN_SCORE = 0.5
@@ -65,7 +66,7 @@ class FoundFaces:
     faces: list[Face]
     """Largest first, within the settings' limits."""
     left_out: dict[LeftOutCause, int] = field(default_factory=dict)
-    """By cause; causes without any are not named."""
+    """Number of faces by cause; causes without any are not named."""
 
 
 @runtime_checkable

@@ -93,7 +93,7 @@ def warp(
 def warp_prefiltered(
     images: Images, image_from_crop: Matrix, side: int
 ) -> Float[Tensor, "batch 3 side side"]:
-    """As ``warp``, after averaging over the area of a crop pixel where that is over a pixel."""
+    """Warps after averaging over the area of a crop pixel, where that is over a pixel."""
     reduction = float(np.sqrt(abs(np.linalg.det(image_from_crop[:2, :2]))))
     if reduction <= 1.0:
         return warp(images, image_from_crop, side)

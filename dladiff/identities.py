@@ -22,7 +22,7 @@ class FaceIdentity:
     """One clean face by encoder name; unit vectors of shape (1, dim)."""
 
     own: dict[str, UnitEmbeddings]
-    """Of this very face."""
+    """Unit embeddings of this very face, by encoder."""
     target: dict[str, UnitEmbeddings]
     """Whom a model must not show: the person's mean, e_i of L_id; of a bystander, ``own``."""
     is_person: bool

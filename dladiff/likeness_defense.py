@@ -8,22 +8,27 @@ gradients; computes none itself.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dladiff.config import LikenessSettings
-from dladiff.image_values import levels_to_unit
+from dladiff.ascent_loop import Step, ascend
+from dladiff.config import LoopSettings
 from dladiff.layer2.photo_likeness import PhotoLikeness
 from dladiff.own_losses import LikenessGradients
 from dladiff.photo_at_work import NativePhoto, PhotoAtWork
 from dladiff.visibility_control import VisibilityControl
 
+MOMENTUM = 0.9
+"""Decay of the sum of earlier gradients in the loop."""
 NUM_LOOKS = 10
-"""Of each photo, over which the stop rule averages: a look is another view, handling and noise."""
+"""Looks at each photo over which the stop rule averages: a look is another view, handling and
+noise."""
 NUM_SETTLING_STEPS = 10
-"""Of falling size, once the rule is met: a loop that ends amid large steps leaves flicker."""
+"""Steps of falling size once the stop rule is met: a loop that ends amid large steps leaves
+flicker."""
 
 
 class LikenessStop:
@@ -58,30 +63,9 @@ class PhotoLosses:
     """Layer 2's loss twice: what is wanted of a photo, and what must be reached on it."""
 
     in_loop: PhotoLikeness
-    """By all encoders of the loop."""
+    """The loss by all encoders of the loop."""
     finishing: PhotoLikeness
-    """By those that say whether the target is met."""
-
-
-Loss = Callable[
-    [Sequence[PhotoAtWork], int],
-    tuple[Sequence[NativePhoto], Float[Tensor, " photos"] | None],
-]
-"""Photos, and the number that keys its draws, to one gradient each; and, where it looks at what a
-model shows, the highest cosine seen of each photo."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of all photos: which loss rises, and how far it goes."""
-
-    loss: Loss
-    draw: int
-    """Keys the draws of the loss."""
-    size_levels: float
-    momentum: float
-    may_vanish: bool = False
-    """Whether a photo may ask for no more."""
+    """The loss by those encoders that say whether the target is met."""
 
 
 class LikenessSchedule:
@@ -95,7 +79,7 @@ class LikenessSchedule:
         self,
         through_model: LikenessGradients,
         on_photo: PhotoLosses | None,
-        settings: LikenessSettings,
+        settings: LoopSettings,
     ) -> None:
         """Plans all steps.
 
@@ -117,24 +101,31 @@ class LikenessSchedule:
     def _num_finishing(self) -> int:
         return 0 if self._on_photo is None else self._settings.finishing_steps
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[Step[PhotoAtWork]]:
         settings, on_photo = self._settings, self._on_photo
         every = settings.photo_step_every
         while (number := self.num_taken) < len(self._sizes):
             self.num_taken += 1
-            size, momentum = self._sizes[number], settings.momentum
+            size, momentum = self._sizes[number], MOMENTUM
             if on_photo is not None and number % every == every - 1:
                 # A face that is unlike enough has no gradient: its momentum goes on alone.
-                yield Step(_on_photo(on_photo.in_loop), number, size, momentum, may_vanish=True)
+                loss = partial(on_photo.in_loop.gradients, step=number)
+                yield Step(loss, size, momentum, may_vanish=True)
             else:
-                yield Step(self._through_model.gradients, number, size, momentum)
+                yield Step(partial(self._heard, draw=number), size, momentum)
         if on_photo is None:
             return
         for number in range(self._num_finishing):
             # Without momentum a face that asks for no more stays as it is.
             size = settings.step_size_levels * (1 - number / self._num_finishing)
             draw = settings.num_steps + number
-            yield Step(_on_photo(on_photo.finishing), draw, size, 0.0, may_vanish=True)
+            yield Step(partial(on_photo.finishing.gradients, step=draw), size, may_vanish=True)
+
+    def _heard(self, photos: Sequence[PhotoAtWork], draw: int) -> Sequence[NativePhoto]:
+        """L_id's gradients; what a model was seen to show is for the stop rule."""
+        gradients, shown = self._through_model.gradients(photos, draw)
+        self.hear(shown)
+        return gradients
 
     def hear(self, cosines: Float[Tensor, " photos"]) -> None:
         """Takes what a model was seen to show; ends soon where that is little enough."""
@@ -142,10 +133,6 @@ class LikenessSchedule:
         if self._rule.is_met():
             every = self._settings.photo_step_every
             self._sizes = settled(self._sizes, self.num_taken, every)
-
-
-def _on_photo(likeness: PhotoLikeness) -> Loss:
-    return lambda photos, draw: (likeness.gradients(photos, draw), None)
 
 
 def defend_likeness(
@@ -165,22 +152,24 @@ def defend_likeness(
     Raises:
         GradientError: If the gradient of a photo was zero or not finite.
     """
+    ascend(photos, _watched(schedule, visibility, on_progress), "likeness")
+
+
+def _watched(
+    schedule: LikenessSchedule,
+    visibility: VisibilityControl,
+    on_progress: Callable[[float], None],
+) -> Iterator[Step[PhotoAtWork]]:
+    """The steps of a schedule, each held back by what is seen by then."""
     for number, step in enumerate(schedule):
         visibility.before_step(number)
-        gradients, shown = step.loss(photos, step.draw)
-        size = levels_to_unit(step.size_levels)
-        for photo, gradient in zip(photos, gradients, strict=True):
-            photo.ascent.step(gradient, size, step.momentum, step.may_vanish)
-        if shown is not None:
-            schedule.hear(shown)
+        yield step
         visibility.after_step(number + 1)
         on_progress((number + 1) / len(schedule))
     visibility.finish()
-    for photo in photos:
-        photo.ascent.require_live(f"likeness, photo {photo.key}")
 
 
-def all_step_sizes(settings: LikenessSettings) -> list[float]:
+def all_step_sizes(settings: LoopSettings) -> list[float]:
     """Levels; they fall linearly from twice the mean step to a tenth of it."""
     count = settings.num_steps
     return [settings.step_size_levels * max(0.1, 2 * (1 - step / count)) for step in range(count)]

@@ -51,7 +51,7 @@ class Measured:
     lpips: float | None
     """None where its weights are not installed."""
     face_visibility_jod: float | None
-    """Of the face that shows most, at twice its size; None without a face."""
+    """JOD of the face that shows most, at twice its size; None without a face."""
     face_visibility_jod_1x: float | None
     """The same at its own size."""
     identity_cosines: list[IdentityCosine]

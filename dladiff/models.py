@@ -30,15 +30,14 @@ class ProtectionModels:
     """In the order of ``config.reported_encoders``; judges, and those of no loss, only
     measure."""
     autoencoders: list[Autoencoder]
-    """The surrogate checkpoint's own, then ``config.layer1.autoencoders``; none where layer 1 is
-    disabled."""
+    """The checkpoint's own, then ``config.autoencoders``; none where no checkpoint is read."""
     load_diffusion: "Callable[[], DiffusionModel] | None"
-    """Loads the whole checkpoint at the first call; None where layer 1 is disabled. Photos with
-    faces may never need it."""
+    """Loads the whole checkpoint at the first call; None where none is read. Photos with faces
+    may never need it."""
     lpips: LearnedPerceptualDistance | None
     """None where its weights are not installed."""
     more_likeness_encoders: Sequence[IdentityEncoder] = ()
-    """Of the likeness loop, beside the white boxes."""
+    """Encoders of the likeness loop that stand beside the white boxes."""
     losses: Sequence[OwnLoss] = ()
     """The caller's own, beside L_id."""
 
@@ -74,15 +73,16 @@ def load_models(
     """
     device = torch.device(device)
     autoencoders, load_diffusion = [], None
-    if config.layer1.enabled:
+    if config.reads_model:
         from dladiff.diffusion.checkpoint import load_autoencoder, load_diffusion_model
 
-        own, others = config.layer1.surrogate, config.layer1.autoencoders
+        own, others = config.model, config.autoencoders
         precision = precision_on(device, config.precision)
         use_tensor_cores(device, precision)
         autoencoders = [load_autoencoder(own, device, precision)]
         autoencoders += [load_autoencoder(other, device, precision) for other in others]
-        load_diffusion = cache(partial(load_diffusion_model, own, device, precision))
+        prompt = config.surrogates.prompt
+        load_diffusion = cache(partial(load_diffusion_model, own, device, precision, prompt=prompt))
     load_encoder = partial(load_identity_encoder, device=device, cache_dir=cache_dir)
     return ProtectionModels(
         device=device,

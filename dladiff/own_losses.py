@@ -48,7 +48,7 @@ class WithOwnLosses:
     def gradients(
         self, photos: Sequence[PhotoAtWork], step: int
     ) -> tuple[list[NativePhoto], Float[Tensor, " photos"]]:
-        """As ``AutoencoderLikeness.gradients``."""
+        """Gives what ``AutoencoderLikeness.gradients`` gives."""
         gradients, cosines = self.likeness.gradients(photos, step)
         pairs = zip(photos, gradients, strict=True)
         return [self._with_own(photo, gradient) for photo, gradient in pairs], cosines

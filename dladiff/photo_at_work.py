@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from dladiff.config import Layer2Settings
 from dladiff.face_detection import FaceDetector
 from dladiff.faces import rescaled
 from dladiff.identities import FaceIdentity
@@ -170,10 +169,10 @@ class PhotoAtWork:
         self.ascent.clean = clean
 
 
-def place_faces(photo: PhotoAtWork, settings: Layer2Settings) -> None:
+def place_faces(photo: PhotoAtWork, box_scale: float) -> None:
     """Says of each face outside of which extent nothing is changed for it."""
     photo.found = [
-        replace(face, mask_extent=place_face(photo.native_size, face, settings).extent)
+        replace(face, mask_extent=place_face(photo.native_size, face, box_scale).extent)
         for face in photo.found
     ]
 

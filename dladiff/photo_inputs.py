@@ -102,7 +102,7 @@ class OrderedPhotos:
 
     photos: list[Photo]
     places: list[int]
-    """Of each, where it stood in the order given."""
+    """Where each photo stood in the order given."""
 
     @classmethod
     def of(cls, given: Sequence[Photo]) -> "OrderedPhotos":

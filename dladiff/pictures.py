@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 ORIENTATION_TAG = 0x0112
-"""Of EXIF: how the camera was held, 1 to 8."""
+"""The tag of EXIF that says how the camera was held, 1 to 8."""
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

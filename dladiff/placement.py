@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from dladiff.config import Layer2Settings
 from dladiff.faces import (
     ARCFACE_SIDE,
     Matrix,
@@ -93,9 +92,9 @@ class FacePerturbation:
         return carried[..., y0 - top : y1 - top, x0 - left : x1 - left]
 
 
-def place_face(size: tuple[int, ...], face: Face, settings: Layer2Settings) -> Placement:
+def place_face(size: tuple[int, ...], face: Face, box_scale: float) -> Placement:
     """Where a face's perturbation lies in a photo of ``size`` (height, width); no lattice."""
-    square = face_square(face, settings.box_scale)
+    square = face_square(face, box_scale)
     extent = within(square, size, block=1)
     return Placement(region=extent, extent=extent, square=square, lattice_from_native=None)
 
@@ -103,11 +102,11 @@ def place_face(size: tuple[int, ...], face: Face, settings: Layer2Settings) -> P
 def face_masks(
     size: tuple[int, int],
     faces: Sequence[Face],
-    settings: Layer2Settings,
+    box_scale: float,
     device: torch.device | str = "cpu",
 ) -> Iterator[Float[Tensor, "1 1 photo_height photo_width"]]:
     """The mask of each face over a photo of ``size`` (height, width), one after another."""
-    return (place_face(size, face, settings).whole_mask(size, device) for face in faces)
+    return (place_face(size, face, box_scale).whole_mask(size, device) for face in faces)
 
 
 def shift(x: int, y: int) -> Matrix:

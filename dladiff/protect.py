@@ -36,13 +36,14 @@ def protect_photo_set(
 ) -> SetResult:
     """Protects the photos of one person.
 
-    ``protected = round8(clip01(clean + delta_ft + delta_zs))``. Where layer 1 has L_id and a face
+    ``protected = round8(clip01(clean + delta_ft + delta_zs))``. Where L_id leads and a face
     is found, one loop spends both budgets; else layer 1 comes first and layer 2 on top (the
     reverse may wipe out layer 2, section 3 of the paper).
 
     Args:
         photos: Clean photos to protect, each at its own size.
-        references: More clean photos of the same person, read by Step 0 only; never written.
+        references: More clean photos of the same person, read by Step 0 of the paper's way
+            only; never written.
         models: Loaded once per worker on the device that computes.
         config: The method; its digest names the bytes.
         on_progress: Called between steps with a stage name and the fraction done in [0, 1].
@@ -58,7 +59,7 @@ def protect_photo_set(
     report, cost = on_progress or (lambda stage, fraction: None), Cost()
     with timed(cost, "detect", models.device):
         at_work = [PhotoAtWork.seen_by(models.detector, photo, models.device) for photo in photos]
-    by_other = at_work if config.other.name is not None else []
+    by_other = at_work if config.other is not None else []
     if by_other:
         # Surrogates are imported where they work: that takes seconds, and ours needs none.
         from dladiff.methods.others.protect import protect_by_other_method
@@ -111,31 +112,30 @@ def take_likeness_away(
         photos: With faces, and ``identities`` that say whom these must not look like; they get
             their perturbation.
         models: As of ``protect_photo_set``, like the others.
-        config: The method, with layer 1's likeness enabled.
+        config: The method, in which L_id leads.
         cost: Where passes are counted.
         report: Called with the fraction done.
     """
-    layer1, layer2, likeness = config.layer1, config.layer2, config.layer1.likeness
-    face_levels = layer1.epsilon_levels + (layer2.epsilon_levels if layer2.enabled else 0.0)
+    loop, box_scale = config.loop, config.budget.box_scale
     for photo in photos:
         budget = budget_map(
             photo.clean,
-            min(likeness.surroundings_levels, layer1.epsilon_levels),
-            face_levels,
-            face_masks(photo.size, photo.faces, layer2, models.device),
-            config.masking,
+            config.surroundings_levels,
+            config.face_levels,
+            face_masks(photo.size, photo.faces, box_scale, models.device),
+            config.budget.floor_share,
         )
         generator = keyed_generator(config.seed, photo.key, "likeness", "start")
-        start = levels_to_unit(likeness.step_size_levels)
+        start = levels_to_unit(loop.step_size_levels)
         photo.begin(budget, start, generator)
-        if layer2.enabled:
-            place_faces(photo, layer2)
+        if config.looks_at_photo:
+            place_faces(photo, box_scale)
     through_model = AutoencoderLikeness(
         models.autoencoders,
         models.white_boxes,
         models.more_likeness_encoders,
-        likeness,
-        layer1.transforms,
+        loop.mixtures_per_step,
+        config.handling,
         config.seed,
         config.micro_batch,
         cost,
@@ -143,8 +143,8 @@ def take_likeness_away(
     in_loop, finishing = (
         PhotoLikeness(
             encoders,
-            layer2,
-            likeness.photo_target_cosine,
+            config.handling,
+            loop.photo_target_cosine,
             config.seed,
             config.micro_batch,
             cost,
@@ -153,32 +153,32 @@ def take_likeness_away(
     )
     schedule = LikenessSchedule(
         WithOwnLosses(through_model, models.losses) if models.losses else through_model,
-        PhotoLosses(in_loop, finishing) if layer2.enabled else None,
-        likeness,
+        PhotoLosses(in_loop, finishing) if config.looks_at_photo else None,
+        loop,
     )
     defend_likeness(
         photos,
         schedule,
-        VisibilityControl(photos, likeness.visibility_jod),
+        VisibilityControl(photos, loop.visibility_jod),
         lambda fraction: report("likeness", fraction),
     )
     num_steps = schedule.num_taken
     for photo in photos:
-        photo.stop_reason = "num_steps" if num_steps == likeness.num_steps else "stop_cosine"
+        photo.stop_reason = "num_steps" if num_steps == loop.num_steps else "stop_cosine"
 
 
 def _result(photo: PhotoAtWork, models: ProtectionModels, config: MethodSettings) -> PhotoResult:
     """Adds everything up, rounds, measures, and says which configured layers the photo has."""
-    faceless = config.layer2.enabled and not photo.found
+    faceless = config.looks_at_photo and not photo.found
     if not photo.has_begun and faceless:
         return PhotoResult(
             key=photo.key, status="skipped", reason="no_face", left_out=photo.left_out
         )
-    epsilon = levels_to_unit(config.layer2.epsilon_levels)
+    epsilon = levels_to_unit(config.budget.zero_shot_levels)
     image = tensor_to_image(photo.with_added(photo.perturbed(), epsilon))
     clean, read_back = photo.photo.image, photo.photo.read_back
     shown = image if read_back is None else read_back(image)
-    target = config.layer2.target_cosine if config.other.name is None else None
+    target = config.target_cosine if config.other is None else None
     measured = measure_photo(clean, shown, photo.found, models, target)
     coded = measured.max_change_levels
     if read_back is not None:
@@ -195,7 +195,7 @@ def _result(photo: PhotoAtWork, models: ProtectionModels, config: MethodSettings
         left_out=photo.left_out,
         image=image,
         faces=photo.found,
-        stop_reason=photo.stop_reason if config.layer2.enabled else "disabled",
+        stop_reason=photo.stop_reason if config.looks_at_photo else "disabled",
         has_surrogate_losses=photo.by_surrogates,
         coded_change_levels=coded,
         **vars(measured),

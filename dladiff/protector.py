@@ -62,7 +62,7 @@ class Protector:
             recognisers: More identity encoders beside the method's own: in the losses, or with
                 ``held_out`` only measuring. Their networks are frozen and moved to ``device``.
             autoencoders: More autoencoders that shall not show the face, in turns with the
-                method's own; frozen and moved likewise. They need layer 1's L_id.
+                method's own; frozen and moved likewise. They need L_id.
             losses: More that shall rise, beside L_id, on photos with a face.
             cache_dir: Where converted weights are kept; None: the user's cache folder, as
                 the command has it.
@@ -100,7 +100,7 @@ class Protector:
         Args:
             images: Float tensor (N, 3, height, width) in [0, 1], rounded to 8 bits; or photos of
                 any sizes: paths, Pillow images or RGB uint8 arrays (height, width, 3).
-            references: More clean photos of the person, read by surrogates only.
+            references: More clean photos of the person, which the preset ``paper`` alone reads.
 
         Returns:
             For a tensor one of the same shape, dtype and device, its values multiples of 1/255;
@@ -109,6 +109,7 @@ class Protector:
 
         Raises:
             GradientError: If an image gradient was zero or not finite.
+            ValueError: If references are given to a method that reads none.
         """
         if isinstance(images, Tensor):
             photos = photos_of_tensor(images)
@@ -144,6 +145,8 @@ class Protector:
         Returns:
             One ``PhotoResult`` per photo in the order given.
         """
+        if references and not self.settings.num_references:
+            raise ValueError(f"{self.settings.preset!r} reads no references: give none")
         given = OrderedPhotos.of([photo_of(one) for one in _several(photos)])
         others = OrderedPhotos.of([photo_of(one) for one in references])
         if not given.photos:
@@ -166,7 +169,7 @@ class Protector:
                 f"own autoencoders and losses work within L_id, which {self.settings.preset!r} "
                 "lacks: take 'balanced', 'discreet', 'strong' or 'fast'"
             )
-        other = self.settings.other.name
+        other = self.settings.other
         if other is not None and not all(one.held_out for one in recognisers):
             raise ValueError(
                 f"{other!r} reads no recogniser of yours in its loss: give it held_out=True, so "

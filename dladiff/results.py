@@ -35,8 +35,8 @@ class Photo:
     """What a viewer sees of pixels once they are a file; None: the very pixels. The result is
     measured on it."""
     jpeg_quality: int | None = None
-    """Of the JPEG that loses about as much as that file, on libjpeg's scale: the likeness loop
-    works on photos as they will be served. None: nothing is lost."""
+    """Quality of the JPEG that loses about as much as that file, on libjpeg's scale: the likeness
+    loop works on photos as they will be served. None: nothing is lost."""
     is_grey: bool = False
     """Whether that file holds one channel."""
 
@@ -109,7 +109,7 @@ class PhotoResult:
     ssim: float | None = None
     lpips: float | None = None
     face_visibility_jod: float | None = None
-    """Of the face that shows most, at twice its size; None without a face."""
+    """JOD of the face that shows most, at twice its size; None without a face."""
     face_visibility_jod_1x: float | None = None
     """The same at its own size."""
     identity_cosines: list[IdentityCosine] = field(default_factory=list)

@@ -16,7 +16,7 @@ class _Rule:
     """Settings that are read under one condition."""
 
     keys: str
-    """Paths with a blank between; one that ends in a dot stands for all below but ``enabled``."""
+    """Paths with a blank between; one that ends in a dot stands for all below."""
     is_read: Callable[[MethodSettings], bool]
     why_not: str
     """What else would have to be so, and what does what was meant."""
@@ -24,173 +24,131 @@ class _Rule:
     def covers(self, path: str) -> bool:
         """Whether a leaf is one of these."""
         return any(
-            path == key or (key.endswith(".") and path.startswith(key) and path != f"{key}enabled")
-            for key in self.keys.split()
+            path.startswith(key) if key.endswith(".") else path == key for key in self.keys.split()
         )
-
-
-def _loop_is_off(method: MethodSettings) -> bool:
-    return not method.likeness_leads
 
 
 _TRAINING = ("aspl", "caat", "fsmg", "metacloak-style", "simac")
 """Other methods that train a surrogate."""
-_READ_BY_OTHERS = (
-    "layer1.enabled",
-    "layer1.epsilon_levels",
-    "layer1.likeness.surroundings_levels",
-    "layer1.surrogate.",
-    "layer2.enabled",
-    "layer2.epsilon_levels",
-    "layer2.box_scale",
-)
-"""What methods of other papers read of both layers: budgets, masks, the checkpoint, judges."""
 
 
 def _is_ours(method: MethodSettings) -> bool:
-    return method.other.name is None
+    return method.other is None
 
 
-def _trains(method: MethodSettings) -> bool:
-    return _is_ours(method) or method.other.name in _TRAINING
+def _surrogates_learn(method: MethodSettings) -> bool:
+    if method.other is not None:
+        return method.other in _TRAINING
+    return method.layers.dual_surrogates or method.layers.dynamic_fine_tuning
 
 
-_IN_LOOP = "photos with a face go through the likeness loop; set {} instead"
+def _in_loop(method: MethodSettings) -> bool:
+    return method.likeness_leads
+
+
 _RULES = (
     _Rule(
-        "other.num_steps other.step_size_levels",
-        lambda method: not _is_ours(method),
-        "our own method is at work, whose steps are layer1.likeness.num_steps and "
-        "step_size_levels; set other.name, or take a preset such as mist",
+        "model. autoencoders surrogates. precision budget.fine_tuning_levels",
+        lambda method: method.reads_model,
+        "against is zero-shot (as in preset zero-shot), so no diffusion checkpoint is read; steps "
+        "and budget of what is left are loop.num_steps and budget.zero_shot_levels",
     ),
     _Rule(
-        "max_reference_photos layer1.surrogate.adaptation layer1.surrogate.lora_rank",
+        "budget.surroundings_levels budget.floor_share",
+        lambda method: _in_loop(method) or not _is_ours(method),
+        "the loop is off, so that budgets are flat; take preset balanced, or against=all",
+    ),
+    _Rule(
+        "loop.visibility_jod loop.photo_step_every loop.finishing_steps loop.photo_target_cosine "
+        "loop.mixtures_per_step autoencoders",
+        _in_loop,
+        "the loop is off; its counterparts are loop.num_steps, loop.step_size_levels and "
+        "surrogates.num_epochs, or take preset balanced, or against=all",
+    ),
+    _Rule(
+        "loop.photo_step_every loop.finishing_steps loop.photo_target_cosine",
+        lambda method: method.looks_at_photo,
+        "against is fine-tuning, so that no step looks at the photo itself; set against=all",
+    ),
+    _Rule(
+        "budget.zero_shot_levels target_cosine",
+        lambda method: method.looks_at_photo,
+        "against is fine-tuning, so that nothing is done against zero-shot adapters; set "
+        "against=all",
+    ),
+    _Rule(
+        "loop.num_steps loop.step_size_levels loop.stop_cosine",
+        lambda method: _in_loop(method) or method.looks_at_photo,
+        "against is fine-tuning: surrogates take all steps, see surrogates.num_epochs",
+    ),
+    _Rule(
+        "loop.stop_cosine target_cosine handling",
         _is_ours,
-        "a method of another paper is at work, which trains whole surrogates on the photos alone",
+        "a method of another paper is at work, whose steps are loop.num_steps and "
+        "loop.step_size_levels",
     ),
     _Rule(
-        "layer1.surrogate.step0_steps",
-        lambda method: method.other.name in (None, "fsmg"),
+        "surrogates.adaptation surrogates.lora_rank "
+        "surrogates.step_size_levels surrogates.num_epochs surrogates.attention_steps "
+        "surrogates.denoising_steps surrogates.surrogate_steps surrogates.timesteps_per_step",
+        _is_ours,
+        "a method of another paper is at work, which trains whole surrogates on the photos alone; "
+        "its steps are loop.num_steps and loop.step_size_levels",
+    ),
+    _Rule(
+        "surrogates.step0_steps",
+        lambda method: method.other in (None, "fsmg"),
         "of the other methods only fsmg trains a surrogate before its first step",
     ),
     _Rule(
-        "layer1.surrogate.learning_rate layer1.surrogate.batch_size "
-        "layer1.surrogate.weight_decay layer1.surrogate.max_grad_norm",
-        _trains,
-        "this method trains no surrogate",
+        "surrogates.learning_rate surrogates.batch_size",
+        _surrogates_learn,
+        "no surrogate learns in this method",
     ),
     _Rule(
-        "layer1.surrogate.prompt",
-        lambda method: method.other.name not in ("facelock", "photoguard"),
+        "surrogates.prompt",
+        lambda method: method.other not in ("facelock", "photoguard"),
         "this method reads no UNet",
     ),
     _Rule(
-        "layer1. precision max_reference_photos",
-        lambda method: method.layer1.enabled,
-        "layer1.enabled is false (as in preset zero-shot), so no diffusion checkpoint is read; "
-        "steps and budget of what is left are layer2.num_steps and layer2.epsilon_levels",
+        "surrogates.step0_steps paper.max_reference_photos",
+        lambda method: method.layers.dual_surrogates,
+        "without paper.dual_surrogates=true there is no Step 0",
     ),
     _Rule(
-        "masking.",
-        lambda method: method.likeness_leads or not _is_ours(method),
-        "the likeness loop is off, so that budgets are flat; set layer1.enabled=true and "
-        "layer1.likeness.enabled=true",
+        "surrogates.surrogate_steps paper.dynamic_reset_epochs",
+        lambda method: method.layers.dynamic_fine_tuning,
+        "without paper.dynamic_fine_tuning=true the dynamic surrogate does not learn",
     ),
     _Rule(
-        "layer1.likeness. layer1.autoencoders",
-        lambda method: method.likeness_leads or not _is_ours(method),
-        "the likeness loop is off; layer1.num_epochs and layer2.num_steps are its steps' "
-        "counterparts, or set layer1.enabled=true and layer1.likeness.enabled=true",
-    ),
-    _Rule("layer2.num_steps", _loop_is_off, _IN_LOOP.format("layer1.likeness.num_steps")),
-    _Rule(
-        "layer2.step_size_levels",
-        _loop_is_off,
-        _IN_LOOP.format("layer1.likeness.step_size_levels"),
-    ),
-    _Rule("layer2.stop_cosine", _loop_is_off, _IN_LOOP.format("layer1.likeness.stop_cosine")),
-    _Rule("layer2.momentum", _loop_is_off, _IN_LOOP.format("layer1.likeness.momentum")),
-    _Rule("layer2.crops_per_step", _loop_is_off, _IN_LOOP.format("layer1.likeness.num_steps")),
-    _Rule(
-        "layer2.mode layer2.grid_max_cells",
-        _loop_is_off,
-        "photos with a face go through the likeness loop, which works on the photo's own pixels; "
-        "set layer1.likeness.enabled=false too, or take preset zero-shot or paper",
+        "surrogates.lora_rank",
+        lambda method: method.surrogates.adaptation == "lora",
+        "surrogates.adaptation is full; set it to lora",
     ),
     _Rule(
-        "layer1.likeness.photo_step_every layer1.likeness.finishing_steps "
-        "layer1.likeness.photo_target_cosine",
-        lambda method: method.layer2.enabled,
-        "layer2.enabled is false, so no step looks at the photo itself; set layer2.enabled=true",
+        "paper.crop",
+        lambda method: method.looks_at_photo,
+        "against is fine-tuning, so that no step looks at a crop; set against=all",
     ),
     _Rule(
-        "layer2.mode layer2.epsilon_levels layer2.step_size_levels layer2.num_steps "
-        "layer2.stop_cosine layer2.momentum layer2.crops_per_step layer2.jitter_px "
-        "layer2.scale_range layer2.flip layer2.grid_max_cells layer2.transforms. "
-        "layer2.transforms.enabled",
-        lambda method: method.layer2.enabled,
-        "layer2.enabled is false; set layer2.enabled=true",
+        "paper.dual_surrogates paper.dynamic_fine_tuning paper.joint_steps "
+        "paper.dynamic_reset_epochs paper.timestep_choice paper.include_largest_maps "
+        "paper.drop_bos paper.use_views paper.max_reference_photos",
+        lambda method: method.reads_model,
+        "against is zero-shot, so that no surrogates are made; set against=all",
     ),
     _Rule(
-        "layer2.box_scale",
-        lambda method: method.layer2.enabled or method.likeness_leads or not _is_ours(method),
-        "layer2.enabled is false and the likeness loop is off; set layer2.enabled=true",
+        "budget.box_scale",
+        lambda method: (
+            not method.layers.crop
+            and (method.looks_at_photo or _in_loop(method) or not _is_ours(method))
+        ),
+        "no mask lies over a face: paper.crop is true, or against fine-tuning",
     ),
     _Rule(
-        "layer2.grid_max_cells layer2.box_scale",
-        lambda method: method.layer2.mode == "image" or method.likeness_leads,
-        "layer2.mode is crop, which perturbs the aligned crop; set layer2.mode=image",
-    ),
-    _Rule(
-        "masking.full_contrast_levels",
-        lambda method: method.masking.floor_share < 1,
-        "masking.floor_share is 1, a flat budget; set it below 1",
-    ),
-    _Rule(
-        "layer1.joint_momentum",
-        lambda method: method.layer1.joint_steps,
-        "separate steps have no momentum; set layer1.joint_steps=true",
-    ),
-    _Rule(
-        "layer1.surrogate.step0_steps max_reference_photos",
-        lambda method: method.layer1.dual_surrogates,
-        "without layer1.dual_surrogates=true there is no Step 0",
-    ),
-    _Rule(
-        "layer1.surrogate_steps layer1.dynamic_reset_epochs",
-        lambda method: method.layer1.dynamic_fine_tuning,
-        "without layer1.dynamic_fine_tuning=true the dynamic surrogate does not learn",
-    ),
-    _Rule(
-        "layer1.surrogate.learning_rate layer1.surrogate.batch_size "
-        "layer1.surrogate.weight_decay layer1.surrogate.max_grad_norm",
-        lambda method: method.layer1.dual_surrogates or method.layer1.dynamic_fine_tuning,
-        "no surrogate learns; set layer1.dual_surrogates=true or layer1.dynamic_fine_tuning=true",
-    ),
-    _Rule(
-        "layer1.surrogate.revision",
-        lambda method: method.layer1.surrogate.checkpoint not in ("embedded", "attacker"),
-        "only a hub checkpoint has revisions; set layer1.surrogate.checkpoint=ORG/NAME too",
-    ),
-    _Rule(
-        "layer1.surrogate.lora_rank",
-        lambda method: method.layer1.surrogate.adaptation == "lora",
-        "layer1.surrogate.adaptation is full; set it to lora",
-    ),
-    _Rule(
-        "layer1.views_per_photo layer1.view_shares",
-        lambda method: method.layer1.use_views,
-        "layer1.use_views is false; set layer1.use_views=true",
-    ),
-    _Rule(
-        "layer1.transforms.",
-        lambda method: method.layer1.transforms.enabled,
-        "layer1.transforms.enabled is false; set it to true",
-    ),
-    _Rule(
-        "layer2.transforms.",
-        lambda method: method.layer2.transforms.enabled,
-        "layer2.transforms.enabled is false; set it to true",
+        "model.revision",
+        lambda method: method.model.checkpoint not in ("embedded", "attacker"),
+        "only a hub checkpoint has revisions; set model.checkpoint=ORG/NAME too",
     ),
     _Rule(
         "detector.pack",
@@ -199,21 +157,9 @@ _RULES = (
     ),
 )
 
-_SHARED_WITH_THE_LOOP = (
-    "layer1.epsilon_levels",
-    "layer1.transforms.",
-    "layer1.surrogate.checkpoint",
-    "layer1.surrogate.revision",
-    "layer1.surrogate.resolution",
-    "layer1.likeness.",
-    "layer1.autoencoders",
-    "layer1.enabled",
-)
-"""What the likeness loop reads of layer 1; all else there belongs to surrogates."""
-
 
 def leaves(settings: Settings, prefix: str = "") -> dict[str, object]:
-    """The values of a settings tree by their path, such as ``layer1.likeness.num_steps``.
+    """The values of a settings tree by their path, such as ``loop.num_steps``.
 
     Lists of settings are one leaf.
     """
@@ -233,7 +179,7 @@ def changed_leaves(method: MethodSettings) -> set[str]:
     return {
         path
         for path, value in leaves(method).items()
-        if value not in (of_preset[path], usual[path])
+        if value not in (of_preset.get(path), usual.get(path))
     }
 
 
@@ -241,16 +187,6 @@ def unread_settings(method: MethodSettings) -> dict[str, str]:
     """The leaves that nothing reads under this method, on no photo, each with the reason."""
     unread: dict[str, str] = {}
     for path in leaves(method):
-        if (
-            not _is_ours(method)
-            and path.startswith(("layer1.", "layer2."))
-            and not path.startswith(_READ_BY_OTHERS)
-        ):
-            unread[path] = (
-                f"{method.other.name} is at work, a method of another paper; its steps are "
-                "other.num_steps and other.step_size_levels"
-            )
-            continue
         for rule in _RULES:
             if rule.covers(path) and not rule.is_read(method):
                 unread[path] = rule.why_not
@@ -262,12 +198,7 @@ def read_without_face_alone(method: MethodSettings) -> set[str]:
     """The leaves that only photos without a face ask, since surrogates serve these alone."""
     if not method.likeness_leads:
         return set()
-    of_surrogates = {
-        path
-        for path in leaves(method)
-        if path == "max_reference_photos"
-        or (path.startswith("layer1.") and not path.startswith(_SHARED_WITH_THE_LOOP))
-    }
+    of_surrogates = {path for path in leaves(method) if path.startswith("surrogates.")}
     return of_surrogates - set(unread_settings(method))
 
 

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from dladiff.config import TransformSettings
 from dladiff.image_values import Crops, Images, levels_to_unit
 from dladiff.randomness import keyed_generator
 
@@ -31,6 +30,14 @@ _YCBCR_FROM_RGB = torch.tensor(
 )
 _RGB_FROM_YCBCR = torch.tensor([[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]])
 
+NONE_SHARE = 0.30
+"""Share of draws without any photometric transform."""
+JPEG_AND_HALF_SHARE = 0.25
+"""Share of draws with JPEG and a half-size round trip together; the rest are single ones."""
+JPEG_QUALITIES = (60, 95)
+"""Range on libjpeg's scale."""
+BLUR_SIGMAS_PX = (0.3, 1.2)
+NOISE_SIGMAS_LEVELS = (0.5, 3.0)
 MCU = 16
 """Side in pixels of JPEG's unit at 4:2:0; a crop aligned to it keeps the photo's blocks."""
 
@@ -63,31 +70,32 @@ class PhotometricTransform:
 
 
 def draw_photometric(
-    settings: TransformSettings, generator: torch.Generator
+    enabled: bool, generator: torch.Generator, none_share: float = NONE_SHARE
 ) -> PhotometricTransform:
     """Draws what happens to a photo: nothing, JPEG of a half-size copy, or a single handling.
 
     Takes the same number of draws whatever the outcome, so that streams stay comparable.
+    Nothing happens in ``none_share`` of the draws, or always unless ``enabled``.
     """
     kind, which, strength = (float(u) for u in torch.rand(3, generator=generator))
     noise_seed = int(torch.randint(2**62, (1,), generator=generator))
-    if not settings.enabled or kind < settings.none_share:
+    if not enabled or kind < none_share:
         return PhotometricTransform()
 
     def between(bounds: tuple[int, int] | tuple[float, float]) -> float:
         return bounds[0] + strength * (bounds[1] - bounds[0])
 
-    quality = round(between(settings.jpeg_quality))
-    if kind < settings.none_share + settings.jpeg_and_half_share:
+    quality = round(between(JPEG_QUALITIES))
+    if kind < none_share + JPEG_AND_HALF_SHARE:
         return PhotometricTransform(half_size=True, jpeg_quality=quality)
     if which < 0.25:
         return PhotometricTransform(jpeg_quality=quality)
     if which < 0.5:
         return PhotometricTransform(half_size=True)
     if which < 0.75:
-        return PhotometricTransform(blur_sigma_px=between(settings.blur_sigma_px))
+        return PhotometricTransform(blur_sigma_px=between(BLUR_SIGMAS_PX))
     return PhotometricTransform(
-        noise_sigma_levels=between(settings.noise_sigma_levels), noise_seed=noise_seed
+        noise_sigma_levels=between(NOISE_SIGMAS_LEVELS), noise_seed=noise_seed
     )
 
 

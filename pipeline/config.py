@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
@@ -19,13 +19,14 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from dladiff import METHOD_VERSION
 from dladiff.config import (
-    RENAMED,
     MethodSettings,
     PresetName,
     Settings,
+    parse_change,
     preset_settings,
-    renamed_in,
+    put,
 )
+from dladiff.former_settings import former_settings, what_became_of
 from dladiff.settings_in_use import read_without_face_alone, refuse_unread
 from pipeline.errors import ConfigurationError
 
@@ -43,7 +44,7 @@ class CanarySettings(Settings):
     """The first photo sets with protected photos, which wait until they are judged together; a run
     of fewer is judged at its end. 0: everything is published at once."""
     min_target_met: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """Share of photos with a face whose likeness is at most ``layer2.target_cosine``."""
+    """Share of photos with a face whose likeness is at most ``target_cosine``."""
     min_target_photos: Annotated[int, Field(ge=1)] = 10
     """With fewer such photos their share is not judged: a few hard photos are no broken method."""
     min_psnr_db: float = 25.0
@@ -96,7 +97,7 @@ class OperationSettings(Settings):
     max_failed: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Share of failed and quarantined photos above which the exit code is 2."""
     min_target_met: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of a run's photos with a face that must reach ``layer2.target_cosine``; with fewer the
+    """Share of a run's photos with a face that must reach ``target_cosine``; with fewer the
     exit code is 2. 0: it is said how many did, and no more."""
     lock_ttl_s: Annotated[float, Field(gt=0)] = 120.0
     fold_every_s: Annotated[float, Field(gt=0)] = 600.0
@@ -186,7 +187,7 @@ def load_config(
     Args:
         preset: Name of a preset; None: the file's ``method.preset``, else ``default_preset``.
         file: YAML with the sections ``method``, ``operation`` and ``output``.
-        overrides: ``layer1.likeness.num_steps=20``; a key without its section is looked up in
+        overrides: ``loop.num_steps=20``; a key without its section is looked up in
             ``method``, then in ``operation``. Values are read as YAML.
         operation: Values of ``OperationSettings`` that stand above all others.
 
@@ -194,9 +195,10 @@ def load_config(
         ConfigurationError: With the value found and the remedy; a misspelt key is answered with
             the nearest right one, a setting that nothing reads with the one that is read.
     """
-    values: dict[str, Any] = _read_yaml(Path(file)) if file is not None else {}
-    lines = [f"method.{old} is now {new}" for old, new in renamed_in(values.get("method"))]
-    if lines:
+    values: dict[str, Any] = (
+        read_yaml(file, "the sections method, operation and output") if file is not None else {}
+    )
+    if lines := list(former_settings(values.get("method"))):
         raise ConfigurationError(f"{file}: " + "\n".join(lines))
     name = preset or (values.get("method") or {}).get("preset") or default_preset
     if name not in get_args(PresetName):
@@ -212,7 +214,7 @@ def load_config(
     in_file = [
         line.partition(":")[0] for line in difference(base["method"], merged["method"] or {})
     ]
-    given = {*in_file, *(_apply_override(merged, override) for override in overrides)}
+    given = {*in_file, *(key for one in overrides for key in _apply_override(merged, one))}
     merged = _merge(merged, {"operation": operation or {}})
     try:
         config = RunConfig.model_validate(merged)
@@ -232,7 +234,7 @@ def _refuse_in_vain(method: MethodSettings, given: Collection[str]) -> None:
         if any(path == key or path.startswith(f"{key}.") for key in given):
             _LOG.warning(
                 "%s acts on photos without a face alone: those with a face go through the "
-                "likeness loop (layer1.likeness)",
+                "loop (loop.num_steps and so on)",
                 path,
             )
 
@@ -274,13 +276,10 @@ def parse_assignment(text: str) -> tuple[list[str], Any]:
     Raises:
         ConfigurationError: If there is no key, or the value is no YAML.
     """
-    key, separator, value = text.partition("=")
-    if not separator or not key.strip():
-        raise ConfigurationError(f"--set {text!r}: expected key=value")
     try:
-        return key.strip().split("."), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"--set {text!r}: {error}") from None
+        return parse_change(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--set {error}") from None
 
 
 def nearest_hint(key: str, known: Iterable[str]) -> str:
@@ -289,7 +288,13 @@ def nearest_hint(key: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(file: str | Path, expected: str) -> dict[str, Any]:
+    """A file of settings as a tree of values; empty: none.
+
+    Raises:
+        ConfigurationError: If it cannot be read, or does not hold what is expected.
+    """
+    path = Path(file)
     try:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -301,7 +306,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigurationError(f"{path}: expected the sections method, operation and output")
+        raise ConfigurationError(f"{path}: expected {expected}")
     return values
 
 
@@ -315,35 +320,51 @@ def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _apply_override(values: dict[str, Any], override: str) -> str:
-    """Puts one ``key=value`` into the tree; returns the whole key."""
+def _apply_override(values: dict[str, Any], override: str) -> list[str]:
+    """Puts one ``key=value`` into the tree; returns the whole keys of the values in it."""
     parts, value = parse_assignment(override)
+    if (sentence := what_became_of(".".join(parts).removeprefix("method."))) is not None:
+        raise ConfigurationError(sentence)
     if parts[0] not in RunConfig.model_fields:
         section = "method" if parts[0] in MethodSettings.model_fields else "operation"
         parts = [section, *parts]
     _require_known(parts)
-    node = values
-    for part in parts[:-1]:
-        node = node.setdefault(part, {})
-    node[parts[-1]] = value
-    return ".".join(parts)
+    try:
+        put(values, parts, value)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    return [*_keys_below(".".join(parts), value)]
+
+
+def _keys_below(key: str, value: Any) -> Iterator[str]:
+    """The key itself, or those of a mapping's values."""
+    if not isinstance(value, Mapping):
+        yield key
+        return
+    for name, below in value.items():
+        yield from _keys_below(f"{key}.{name}", below)
 
 
 def _require_known(parts: list[str]) -> None:
     """Refuses a path of keys that leaves the settings tree, naming the nearest right key."""
-    model: Any = RunConfig
+    model: type[Settings] | None = RunConfig
     for depth, part in enumerate(parts):
-        if not (isinstance(model, type) and issubclass(model, Settings)):
+        if model is None:
             raise ConfigurationError(f"{'.'.join(parts[:depth])} has no keys below it")
         if part not in model.model_fields:
             raise ConfigurationError(_unknown_key(".".join(parts[: depth + 1]), part))
-        model = model.model_fields[part].annotation
+        model = _section(model.model_fields[part].annotation)
+
+
+def _section(annotation: Any) -> type[Settings] | None:
+    """The settings below a field, also of one that may be None; None: there are none."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, Settings):
+            return kind
+    return None
 
 
 def _unknown_key(where: str, key: str) -> str:
-    old = where.removeprefix("method.")
-    if old in RENAMED:
-        return f"{old} is now {RENAMED[old]}"
     paths = _all_paths(RunConfig)
     leaf = difflib.get_close_matches(key, [path.rsplit(".", 1)[-1] for path in paths], 1, 0.6)
     if not leaf:
@@ -357,8 +378,8 @@ def _all_paths(model: type[Settings], prefix: str = "") -> list[str]:
     paths = []
     for name, field in model.model_fields.items():
         paths.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            paths += _all_paths(field.annotation, f"{prefix}{name}.")
+        if (below := _section(field.annotation)) is not None:
+            paths += _all_paths(below, f"{prefix}{name}.")
     return paths
 
 

@@ -261,8 +261,8 @@ class Driver:
         if tally.failed_share > operation.max_failed:
             photos = format_count(tally.num_photos, "photo")
             found.append(
-                f"{tally.num_failed:,} of {photos} failed, more than --max-failed "
-                f"{operation.max_failed:g} allows"
+                f"{tally.num_failed:,} of {photos} failed, more than "
+                f"operation.max_failed={operation.max_failed:g} allows"
             )
         if text := target_shortfall(tally.reach, operation.min_target_met):
             found.append(text)

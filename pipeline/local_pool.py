@@ -43,7 +43,7 @@ class LocalPool:
     def session(self, config: RunConfig, num_sets: int) -> Iterator[PoolSize]:
         """See ``Pool``; processes start with the first set, or for ``preflight``."""
         if config.operation.gpus_per_worker:
-            raise ConfigurationError("--gpus-per-worker: workers with GPUs run on Ray only")
+            raise ConfigurationError("operation.gpus_per_worker: workers with GPUs run on Ray only")
         try:
             yield _pool_size(config, num_sets)
         finally:

@@ -102,7 +102,7 @@ class ManifestRow:
     )
     status: RowStatus = _column("See RowStatus.")
     reason: str | None = _null("Why, where the status is not protected.")
-    target_met: bool | None = _null("Every white-box cosine at most layer2.target_cosine.")
+    target_met: bool | None = _null("Every white-box cosine at most target_cosine.")
     target_cosine: float | None = _null("The target of target_met; null: none, or not recorded.")
     stop_reason: str | None = _null("Why the iterations ended.")
     width: int | None = _null("Of original and output, upright, in pixels.")

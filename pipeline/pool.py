@@ -24,10 +24,11 @@ class PoolSize:
     gpus_per_worker: float
     memory_bytes: int
     sets_in_flight: int = 1
-    """Of a worker: 2 where one set computes while the files of the one before are staged."""
+    """Sets that a worker holds at a time: 2 where one set computes while the files of the one
+    before are staged."""
     most_workers: int | None = None
-    """As many were asked for and the machines do not hold them yet: the pool grows as they come.
-    None: it stays at ``workers``."""
+    """Workers that were asked for though the machines do not hold them yet: the pool grows as they
+    come. None: it stays at ``workers``."""
 
     @property
     def device(self) -> str:

@@ -470,10 +470,10 @@ def _pool_size(
         memory = int(available)
     cpus, gpus, per_worker = later["CPU"], later["GPU"], operation.gpus_per_worker
     if per_worker is None:
-        per_worker = 1.0 if gpus >= 1 and config.method.layer1.enabled else 0.0
+        per_worker = 1.0 if gpus >= 1 and config.method.reads_model else 0.0
     if per_worker > gpus:
         raise ConfigurationError(
-            f"--gpus-per-worker {per_worker:g}, but the cluster has {gpus:g} GPUs"
+            f"gpus_per_worker is {per_worker:g}, but the cluster has {gpus:g} GPUs"
         )
     fit_now = _most_workers(per_worker, now["GPU"], now["CPU"], threads, now["memory"], memory)
     fit_later = _most_workers(per_worker, gpus, cpus, threads, available, memory)
@@ -490,7 +490,7 @@ def _pool_size(
     if (fit := _most_on_gpus(per_worker, gpus)) is not None and workers > fit:
         raise ConfigurationError(
             f"{workers} workers of {per_worker:g} GPUs: the {gpus:g} GPUs of the cluster hold "
-            f"{fit}. Lower --workers or --gpus-per-worker"
+            f"{fit}. Lower --workers or operation.gpus_per_worker"
         )
     if workers * threads + _READ_CPUS > cpus:
         raise ConfigurationError(

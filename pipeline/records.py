@@ -23,9 +23,9 @@ class Twin:
     """What OUTPUT holds of another photo, which may have the same content."""
 
     uri: str
-    """Of the other original."""
+    """URI of the other original."""
     sha256: str
-    """Of its content."""
+    """sha256 hex of its content."""
     output_key: str
     """Where its protected photo lies."""
     output_sha256: str

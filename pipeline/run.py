@@ -182,8 +182,8 @@ def require_exclusive_creation(store: Store) -> None:
     if not store.single_writer and not store.probe_exclusive_creation():
         raise ConfigurationError(
             f"{store.uri} does not honour exclusive creation (If-None-Match), so two runs could "
-            "overwrite each other: use another store, or --single-writer if only one run ever "
-            "works on it"
+            "overwrite each other: use another store, or --set single_writer=true if only one run "
+            "ever works on it"
         )
 
 
@@ -289,7 +289,7 @@ def _wants_gpus(config: RunConfig) -> bool:
     wanted = config.operation.gpus_per_worker
     if wanted is not None:
         return wanted > 0
-    return config.method.layer1.enabled and any(Path("/dev").glob("nvidia[0-9]*"))
+    return config.method.reads_model and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def _record_gone(store: Store, run_id: str, plan: Plan, config: RunConfig) -> None:

@@ -27,9 +27,7 @@ from PIL import Image
 assert dladiff.__file__.startswith(sys.prefix), dladiff.__file__
 assert dladiff.__version__ != "0+unknown"
 method = dladiff.preset_settings("balanced")
-likeness = method.layer1.likeness.model_copy(update={"num_steps": 3, "finishing_steps": 1})
-layer1 = method.layer1.model_copy(update={"likeness": likeness})
-method = method.model_copy(update={"layer1": layer1})
+method = method.changed("loop.num_steps=3", "loop.finishing_steps=1")
 [protected] = dladiff.Protector(method)(["photo.png"])
 assert not {"ray", "pyarrow", "typer"} & {name for name in sys.modules}
 Image.fromarray(protected).save("protected.png")

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from dladiff.accelerator import Precision, is_accelerator
-from dladiff.config import AutoencoderSettings, SurrogateSettings
+from dladiff.config import AutoencoderSettings, ModelSettings, SurrogateSettings
 from dladiff.diffusion.autoencoder import Autoencoder, FaceTemplate, Latents
 from dladiff.diffusion.latent_spaces import latent_space
 from dladiff.diffusion.memory import rows_on
@@ -121,21 +121,23 @@ def embed_prompt(prompt: str, tokenizer: CLIPTokenizer, encoder: CLIPTextModel) 
 
 
 def load_diffusion_model(
-    settings: SurrogateSettings,
+    settings: ModelSettings,
     device: torch.device | str,
     precision: Precision = "float32",
     accepts_xl: bool = False,
+    prompt: str = SurrogateSettings().prompt,
 ) -> DiffusionModel:
     """Loads a checkpoint in diffusers format, frozen, in evaluation mode and float32.
 
     Only safetensors weights are read and no code of the checkpoint runs.
 
     Args:
-        settings: Which checkpoint, at which resolution, under which prompt.
+        settings: Which checkpoint, at which resolution.
         device: Where it shall live.
         precision: ``bfloat16``, on an accelerator: the autoencoder's weights, and autocast for the
             UNet, whose weights stay float32.
         accepts_xl: Whether Stable Diffusion XL will do: the caller only samples from it.
+        prompt: Under which surrogates learn and predict.
 
     Raises:
         ModelError: If the checkpoint is absent, unpinned, damaged or of another kind.
@@ -163,7 +165,7 @@ def load_diffusion_model(
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         noise_scheduler=noise_scheduler,
-        prompt_embeds=embed_prompt(settings.prompt, tokenizer, text_encoder),
+        prompt_embeds=embed_prompt(prompt, tokenizer, text_encoder),
         alphas_cumprod=noise_scheduler.alphas_cumprod.to(device),
         resolution=_whole_cells(source, vae, settings.resolution or native),
         face_template=_read_face_template(source),
@@ -193,7 +195,7 @@ def _load_second_text(
 
 
 def load_autoencoder(
-    settings: SurrogateSettings | AutoencoderSettings,
+    settings: AutoencoderSettings,
     device: torch.device | str,
     precision: Precision = "float32",
 ) -> Autoencoder:
@@ -202,7 +204,7 @@ def load_autoencoder(
     Raises:
         ModelError: As ``load_diffusion_model``.
     """
-    if isinstance(settings, SurrogateSettings):
+    if isinstance(settings, ModelSettings):
         folder = checkpoint_folder(settings)
     else:
         folder = autoencoder_folder(settings)
@@ -236,7 +238,7 @@ def placed(vae: Any, device: torch.device, precision: Precision) -> Any:
 
 
 def _native_resolution(source: str, vae: Any, revision: str | None) -> int:
-    """As the checkpoint's UNet works, which is what its autoencoder is fed with; else its own."""
+    """The side of the checkpoint's UNet, which its autoencoder is fed at; else its own."""
     space, side = latent_space(vae), None
     with suppress(OSError, ValueError, KeyError, TypeError):
         unet = UNet2DConditionModel.load_config(source, subfolder="unet", revision=revision)

@@ -15,6 +15,7 @@ from dladiff.diffusion.denoising_loss import denoising_loss, draw_noise, draw_ti
 from dladiff.diffusion.surrogates import Surrogate
 from dladiff.results import Cost
 
+WEIGHT_DECAY, MAX_GRAD_NORM = 1e-2, 1.0
 LORA_LEARNING_RATE = 1e-4
 FULL_LEARNING_RATE = 5e-6
 """[X] Of a checkpoint of Stable Diffusion's size, unless one is stored beside the checkpoint."""
@@ -69,7 +70,7 @@ class FineTuner:
                 gradients = torch.autograd.grad(loss, weights)
                 for weight, gradient in zip(weights, gradients, strict=True):
                     weight.grad = gradient
-                nn.utils.clip_grad_norm_(weights, self.settings.max_grad_norm, foreach=True)
+                nn.utils.clip_grad_norm_(weights, MAX_GRAD_NORM, foreach=True)
                 self.optimizer.step()
                 losses.append(loss.detach())
                 self.cost.unet_forward_backward_pairs += len(batch)
@@ -79,7 +80,7 @@ class FineTuner:
         return torch.optim.AdamW(
             self.surrogate.weights(),
             lr=learning_rate(self.settings, self.diffusion),
-            weight_decay=self.settings.weight_decay,
+            weight_decay=WEIGHT_DECAY,
         )
 
 

@@ -19,7 +19,7 @@ from dladiff.errors import ModelError
 from dladiff.image_values import Images
 
 STEM_CHANNELS = 32
-"""Of the 7x7 convolution before the first block."""
+"""Channels of the 7x7 convolution before the first block."""
 STEM_KERNEL = 7
 BLOCKS: tuple[tuple[int, int], ...] = (
     *[(32, 1)] * 3,
@@ -111,7 +111,7 @@ class _ResidualBlock(nn.Module):
 
 
 def _padded_sum(a: Tensor, b: Tensor) -> Tensor:
-    """As dlib's add_prev: where one has fewer channels, rows or columns, zeros stand after them.
+    """Adds as dlib's add_prev does: what has fewer channels, rows or columns gets zeros after them.
 
     Both happens: shortcuts have fewer channels, and an unpadded convolution of 8x8 gives 3x3
     where the average gives 4x4.

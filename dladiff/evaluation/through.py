@@ -83,9 +83,9 @@ class Look:
     found: bool
     """A face was found after the autoencoder; where not, the clean photo's place is looked at."""
     published: dict[str, Embedding]
-    """By judge, before the autoencoder."""
+    """Mean cosine by judge, before the autoencoder."""
     through: dict[str, Embedding]
-    """By judge, after it."""
+    """Mean cosine by judge, after the autoencoder."""
 
 
 def see_through(

@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dladiff.config import LikenessSettings, TransformSettings
 from dladiff.diffusion.autoencoder import Autoencoder, Latents
 from dladiff.encoders.identity_encoders import (
     CROPS_PER_PASS,
@@ -37,7 +36,8 @@ from dladiff.transforms import draw_photometric
 logger = logging.getLogger(__name__)
 
 MIN_EYE_DISTANCE_SHARE = 0.06
-"""Of a view's side; smaller faces are nothing that the model could learn there."""
+"""Smallest distance of the eyes, as a share of a view's side: smaller faces are nothing that the
+model could learn there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,13 +99,21 @@ class _InParts:
 class AutoencoderLikeness:
     """Gradients of L_id; each autoencoder takes its turn."""
 
+    view_shares = (0.1, 0.1, 0.8)
+    """Shares of steps that look at the whole photo, a face square and the aligned face [X]."""
+    latent_noise = 0.2
+    """Standard deviation of noise on the latents before decoding: about the posterior's."""
+    crop_jitter = 0.03
+    """How far the face crop moves within the decoded view, in its sides; without any, L_id has no
+    gradient at the start."""
+
     def __init__(
         self,
         autoencoders: Sequence[Autoencoder],
         encoders: Sequence[IdentityEncoder],
         more_encoders: Sequence[IdentityEncoder],
-        settings: LikenessSettings,
-        transforms: TransformSettings,
+        mixtures_per_step: int,
+        handling: bool,
         seed: int,
         micro_batch: int,
         cost: Cost,
@@ -116,8 +124,8 @@ class AutoencoderLikeness:
             autoencoders: At least one.
             encoders: IE_i, each brought to unit gradient and weighted by its ``weight``.
             more_encoders: Further IE_i, which no stop rule asks: students score strangers .2.
-            settings: Views, mixtures and noise.
-            transforms: Handling of the photo before the view.
+            mixtures_per_step: Of the latents of several photos.
+            handling: Whether photos are handled before the view.
             seed: Of all draws, together with photo and step; of mixtures, with the step.
             micro_batch: Photos, and rows of the decoder, per pass.
             cost: Where passes are counted.
@@ -125,8 +133,8 @@ class AutoencoderLikeness:
         self.autoencoders = autoencoders
         self.encoders = encoders
         self.more_encoders = more_encoders
-        self.settings = settings
-        self.transforms = transforms
+        self.mixtures_per_step = mixtures_per_step
+        self.handling = handling
         self.seed = seed
         self.micro_batch = micro_batch
         self.cost = cost
@@ -175,7 +183,7 @@ class AutoencoderLikeness:
         autoencoder = self.autoencoders[step % len(self.autoencoders)]
         generator = keyed_generator(self.seed, "likeness", step)
         kinds: tuple[ViewKind, ...] = ("whole", "face", "template")
-        shares = torch.tensor(self.settings.view_shares, dtype=torch.float64)
+        shares = torch.tensor(self.view_shares, dtype=torch.float64)
         kind = kinds[int(torch.multinomial(shares, 1, generator=generator))]
         # Another grouping at each step, so that all photos of a large set meet in mixtures.
         order = torch.randperm(len(photos), generator=generator).tolist()
@@ -198,6 +206,7 @@ class AutoencoderLikeness:
         step: int,
         generator: torch.Generator,
     ) -> tuple[tuple[NativePhoto, ...], Float[Tensor, " photos"]]:
+        # v(x + d): one view of each photo, (k, 3, side, side); z = E(v(x + d)): (k, c, h, w).
         side = autoencoder.resolution
         leaves = [photo.ascent.leaf() for photo in photos]
         seen, shown = [], list[_Shown]()
@@ -209,12 +218,14 @@ class AutoencoderLikeness:
         self.cost.vae_passes += len(seen)
         rows = encoded.result
         weights = torch.zeros(0, len(photos))
-        if kind == "template" and len(photos) > 1 and self.settings.mixtures_per_step:
-            weights = _dirichlet(self.settings.mixtures_per_step, len(photos), generator)
+        if kind == "template" and len(photos) > 1 and self.mixtures_per_step:
+            weights = _dirichlet(self.mixtures_per_step, len(photos), generator)
+            # z_m = sum_k w_mk z_k with w_m from the simplex: what a UNet learns of several photos.
             mixed = torch.einsum("mk,kchw->mchw", weights.to(rows), rows)
             rows = torch.cat([rows, mixed])
             shown += self._mixtures(photos, weights, len(photos), autoencoder)
         upstream, cosines = self._latent_gradient(rows, shown, autoencoder, generator)
+        # dL/dz_k in all: its own row's, and sum_m w_mk dL/dz_m of the mixtures that it is in.
         single, mixed = upstream[: len(photos)], upstream[len(photos) :]
         single = single + torch.einsum("mk,mchw->kchw", weights.to(rows), mixed)
         return tuple(encoded.gradients(single)), cosines[: len(photos)]
@@ -239,7 +250,7 @@ class AutoencoderLikeness:
             # Small in the whole photo, beside the part that was drawn, or cut by its edge: such a
             # step would have no gradient. The aligned view always shows its face.
             view = draw_view(photo, "template", faces[index], template, side, generator)
-        handling = draw_photometric(self.transforms, generator)
+        handling = draw_photometric(self.handling, generator)
         height, width = leaf.shape[-2:]
         left, top, right, bottom = view.extent((height, width), side)
         part = (..., slice(top, bottom), slice(left, right))
@@ -267,8 +278,9 @@ class AutoencoderLikeness:
         generator: torch.Generator,
     ) -> tuple[Latents, Float[Tensor, " rows"]]:
         """d L_id / d latents of all rows, decoded in micro-batches, and what each row showed."""
+        # D(z + sigma n): a checkpoint that samples decodes latents of about this spread.
         noise = torch.randn(rows.shape, generator=generator).to(rows)
-        noisy = rows + self.settings.latent_noise * noise
+        noisy = rows + self.latent_noise * noise
         jitters = torch.rand(len(shown), 3, generator=generator, dtype=torch.float64) * 2 - 1
         parts = []
         cosines = torch.full((len(noisy),), -torch.inf, device=noisy.device)
@@ -319,7 +331,7 @@ class AutoencoderLikeness:
         shown: Sequence[tuple[_Shown, Float[np.ndarray, " 3"]]],
         first_row: int,
     ) -> tuple[Images, Float[Tensor, " faces"]]:
-        """Of one encoder, a few faces at a time; the cosines are detached."""
+        """One encoder's gradient and detached cosines, a few faces at a time."""
         leaf = decoded.requires_grad_(True)
         gradients, cosines = list[Tensor](), list[Tensor]()
         for first in range(0, len(shown), CROPS_PER_PASS):
@@ -344,10 +356,10 @@ class AutoencoderLikeness:
         """The encoder's crop of a face, its place and size jittered."""
         centre = landmarks.mean(axis=0)
         extent = landmarks.max(axis=0) - landmarks.min(axis=0)
-        size, shift = 1 + self.settings.crop_jitter * jitter[0], jitter[1:]
+        size, shift = 1 + self.crop_jitter * jitter[0], jitter[1:]
         # The five points span a bit under half of a recogniser's crop.
         moved = centre + (landmarks - centre) * size
-        moved = moved + self.settings.crop_jitter * shift * 2 * extent
+        moved = moved + self.crop_jitter * shift * 2 * extent
         crop_from_view = estimate_similarity(moved, encoder.template)
         return warp_prefiltered(decoded, np.linalg.inv(crop_from_view), encoder.side)
 

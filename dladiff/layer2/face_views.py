@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dladiff.config import Layer2Settings
 from dladiff.faces import ARCFACE_SIDE, Matrix
 from dladiff.transforms import PhotometricTransform, draw_photometric
 
@@ -24,14 +23,27 @@ class FaceView:
     transform: PhotometricTransform
 
 
-def draw_view(settings: Layer2Settings, generator: torch.Generator) -> FaceView:
+@dataclass(frozen=True)
+class Warps:
+    """Which warps of the 112 px template are drawn."""
+
+    scale_range: tuple[float, float] = (0.9, 1.1)
+    flip: bool = True
+    jitter_px: float = 2.0
+    """Largest shift along an axis [P: jitter]."""
+
+
+OUR_WARPS, PAPERS_WARPS = Warps(), Warps(scale_range=(1.0, 1.0), flip=False)
+
+
+def draw_view(warps: Warps, handling: bool, generator: torch.Generator) -> FaceView:
     """Draws one view; takes the same number of draws whatever the outcome."""
     scale, x, y, flip, prefilter = (float(u) for u in torch.rand(5, generator=generator))
-    low, high = settings.scale_range
+    low, high = warps.scale_range
     zoom = low + scale * (high - low)
     centre = (ARCFACE_SIDE - 1) / 2
-    mirror = -zoom if settings.flip and flip < 0.5 else zoom
-    shift_x, shift_y = ((2 * u - 1) * settings.jitter_px for u in (x, y))
+    mirror = -zoom if warps.flip and flip < 0.5 else zoom
+    shift_x, shift_y = ((2 * u - 1) * warps.jitter_px for u in (x, y))
     jitter = np.array(
         [
             [mirror, 0, centre - mirror * centre + shift_x],
@@ -39,4 +51,4 @@ def draw_view(settings: Layer2Settings, generator: torch.Generator) -> FaceView:
             [0, 0, 1.0],
         ]
     )
-    return FaceView(jitter, prefilter < 0.5, draw_photometric(settings.transforms, generator))
+    return FaceView(jitter, prefilter < 0.5, draw_photometric(handling, generator))

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dladiff.config import Layer2Settings
 from dladiff.encoders.identity_encoders import CROPS_PER_PASS, IdentityEncoder
 from dladiff.faces import (
     ARCFACE_TEMPLATE,
@@ -24,7 +23,7 @@ from dladiff.faces import (
 )
 from dladiff.identities import FaceIdentity
 from dladiff.image_values import Crops, Images
-from dladiff.layer2.face_views import FaceView, draw_view
+from dladiff.layer2.face_views import OUR_WARPS, FaceView, Warps, draw_view
 from dladiff.photo_at_work import NativePhoto, PhotoAtWork
 from dladiff.placement import shift, visible_extent
 from dladiff.randomness import keyed_generator
@@ -54,24 +53,27 @@ class PhotoLikeness:
     def __init__(
         self,
         encoders: Sequence[IdentityEncoder],
-        settings: Layer2Settings,
+        handling: bool,
         target_cosine: float,
         seed: int,
         micro_batch: int,
         cost: Cost,
+        warps: Warps = OUR_WARPS,
     ) -> None:
         """Nothing is computed yet.
 
         Args:
             encoders: White boxes only.
-            settings: Augmentation and handling.
+            handling: Whether photos are handled first.
             target_cosine: Below it a face asks for no more.
             seed: Of all draws, together with photo, face and step.
             micro_batch: Photos per pass.
             cost: Where passes are counted.
+            warps: Through which faces are seen.
         """
         self.encoders = encoders
-        self.settings = settings
+        self.handling = handling
+        self.warps = warps
         self.target_cosine = target_cosine
         self.seed = seed
         self.micro_batch = micro_batch
@@ -107,7 +109,7 @@ class PhotoLikeness:
         """A face with its surroundings, handled; only this part of the photo is."""
         face = photo.faces[number]
         generator = keyed_generator(self.seed, photo.key, "photo likeness", number, step)
-        view = draw_view(self.settings, generator)
+        view = draw_view(self.warps, self.handling, generator)
         left, top, right, bottom = visible_extent(face, leaf.shape[-2:])
         part = (..., slice(top, bottom), slice(left, right))
         images = view.transform.apply(photo.as_served(photo.base[part] + leaf[part]))

@@ -11,4 +11,4 @@ from typing import get_args
 from dladiff.config import OtherMethodName
 
 NAMES: tuple[OtherMethodName, ...] = get_args(OtherMethodName)
-"""Of the methods of other papers."""
+"""Names of the methods of other papers."""

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dladiff.config import Layer1Settings
 from dladiff.diffusion.autoencoder import Latents
 from dladiff.diffusion.checkpoint import DiffusionModel, Timesteps
 from dladiff.diffusion.denoising_loss import draw_noise, draw_timesteps, micro_batches
-from dladiff.methods.photo_latents import ViewedPhoto
+from dladiff.methods.photo_latents import Looks, ViewedPhoto
 from dladiff.photo_at_work import NativePhoto
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
@@ -37,7 +36,7 @@ class StepDraw:
 
 def draw_step(
     instance: ViewedPhoto,
-    settings: Layer1Settings,
+    looks: Looks,
     diffusion: DiffusionModel,
     seed: int,
     step: int,
@@ -49,9 +48,9 @@ def draw_step(
     # Each round visits every view once, in an order of its own.
     order_of_round = keyed_generator(seed, instance.photo.key, "views", step // num_views)
     order = torch.randperm(num_views, generator=order_of_round)
-    handling = draw_photometric(settings.transforms, generator)
-    count = settings.timesteps_per_step
-    timesteps = draw_timesteps(count, generator, settings.timestep_choice, timestep_weights)
+    handling = draw_photometric(looks.handling, generator)
+    count = looks.timesteps_per_step
+    timesteps = draw_timesteps(count, generator, looks.timestep_choice, timestep_weights)
     noise = draw_noise(count, diffusion, generator)
     return StepDraw(int(order[step % num_views]), handling, timesteps, noise)
 

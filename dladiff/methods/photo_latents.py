@@ -4,18 +4,48 @@ Knows views and the VAE; knows no surrogate and no loss.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
-from dladiff.config import Layer1Settings
+from dladiff.config import MethodSettings
 from dladiff.diffusion.autoencoder import Latents
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.image_values import levels_to_unit
 from dladiff.layer1.views import View, attackers_views, training_views
 from dladiff.photo_at_work import NativePhoto, PhotoAtWork
+from dladiff.projected_gradient import Budget
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """Through what a loss of latents sees photos: a few fixed views, handling, timesteps."""
+
+    num_views: int = 8
+    """Per photo."""
+    view_shares: tuple[float, float, float] = (0.2, 0.2, 0.6)
+    """Shares of whole-photo, face-square and aligned-face views; the last only where the
+    checkpoint is made for aligned faces, the last two only where a face was found. More of what
+    the checkpoint was trained on measures better [X]."""
+    timesteps_per_step: int
+    timestep_choice: Literal["stratified", "uniform", "gradient"]
+    handling: bool
+
+    @classmethod
+    def of(cls, method: MethodSettings) -> "Looks":
+        """The looks that settings ask for; without views, the whole photo once [P]."""
+        layers = method.layers
+        looks = cls(
+            timesteps_per_step=method.surrogates.timesteps_per_step,
+            timestep_choice=layers.timestep_choice,
+            handling=method.handling,
+        )
+        if layers.use_views:
+            return looks
+        return replace(looks, num_views=1, view_shares=(1.0, 0.0, 0.0))
 
 
 @dataclass(eq=False)
@@ -34,37 +64,31 @@ class PhotoEncoder:
     def __init__(
         self,
         diffusion: DiffusionModel,
-        settings: Layer1Settings,
+        looks: Looks,
         seed: int,
         micro_batch: int,
         cost: Cost,
     ) -> None:
         self.diffusion = diffusion
-        self.settings = settings
+        self.looks = looks
         self.seed = seed
         self.micro_batch = micro_batch
         self.cost = cost
         self._clean: dict[str, Latents] = {}
 
-    def begin(self, photo: PhotoAtWork) -> ViewedPhoto:
-        """A photo's views with their clean latents, and its first perturbation."""
-        views, settings = self.views(photo), self.settings
-        # Where theta_s = theta_d, L_att has no gradient at delta = 0: start one step off it.
-        start = levels_to_unit(min(settings.step_size_levels, settings.epsilon_levels))
-        photo.begin(
-            levels_to_unit(settings.epsilon_levels),
-            start,
-            keyed_generator(self.seed, photo.key, "start"),
-        )
+    def begin(self, photo: PhotoAtWork, budget: Budget, start_levels: float) -> ViewedPhoto:
+        """A photo's views with their clean latents, and its first perturbation, which is noise."""
+        views, start = self.views(photo), levels_to_unit(start_levels)
+        photo.begin(budget, start, keyed_generator(self.seed, photo.key, "start"))
         return ViewedPhoto(photo, views, self.encode(photo.clean, views))
 
     def views(self, photo: PhotoAtWork) -> tuple[View, ...]:
         """The photo's fixed views, from its own draws."""
-        settings, diffusion = self.settings, self.diffusion
+        looks, diffusion = self.looks, self.diffusion
         return training_views(
             photo,
-            settings.views_per_photo if settings.use_views else 1,
-            settings.view_shares if settings.use_views else (1.0, 0.0, 0.0),
+            looks.num_views,
+            looks.view_shares,
             diffusion.face_template,
             diffusion.resolution,
             keyed_generator(self.seed, photo.key, "fixed views"),

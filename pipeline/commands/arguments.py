@@ -53,7 +53,7 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Set one value of the configuration, e.g. layer1.likeness.num_steps=90. "
+        help="Set one value of the configuration, e.g. loop.num_steps=90. "
         "One that nothing would read is refused. Repeatable.",
         rich_help_panel="Method",
     ),
@@ -132,7 +132,7 @@ MinTargetMet = Annotated[
         max=1,
         metavar="SHARE",
         help="Share of the photos with a face that must reach the target likeness "
-        "(layer2.target_cosine); with fewer the exit code is 2. Default: 0, it is only said.",
+        "(target_cosine); with fewer the exit code is 2. Default: 0, it is only said.",
         rich_help_panel="What to do",
     ),
 ]

@@ -157,13 +157,22 @@ def evaluate(
             rich_help_panel=_WHAT,
         ),
     ] = None,
+    config_file: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="YAML file with preset and the keys that --set takes.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            metavar="ATTACK.SETTING=VALUE",
-            help="Change an attack's settings, e.g. dreambooth.num_steps=100. Its numbers are "
-            "then comparable only among themselves. Repeatable.",
+            metavar="KEY=VALUE",
+            help="Set one value, e.g. max_people=4. Those of attacks, e.g. "
+            "dreambooth.num_steps=100, make numbers comparable only among themselves. Repeatable.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -249,15 +258,16 @@ def evaluate(
         "handlings": handlings,
         "max_people": people,
         "skip_people": skip_people,
-        "judges": (*default_judges(), *own_judges),
-        "judge_families": families,
+        "judges": (*default_judges(), *own_judges) if own_judges else None,
+        "judge_families": families or None,
         "in_loss": in_loss,
     }
     if through is not None:
-        _refuse_attacks(of_attacks | {"preset": preset, "set": overrides})
+        refused = {"preset": preset, "set": overrides, "config": config_file}
+        _refuse_attacks(of_attacks | refused)
         given["num_trained"] = ALL_PHOTOS
         preset = "core"
-    settings = evaluation_settings(preset or "quick", of_attacks | given, overrides or ())
+    settings = evaluation_settings(preset, of_attacks | given, overrides or (), config_file)
     trees = dict(_named_tree(text) for text in also or ())
     require_trees(clean_uri, (protected_uri, *trees.values()))
 

@@ -32,16 +32,6 @@ if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.reporting.reporter import Reporter
 
-GpusPerWorker = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        help="GPUs that each worker takes, e.g. 0.5. Default: 1 where there are GPUs and the "
-        "method has layer 1, else 0.",
-        rich_help_panel="Machines",
-    ),
-]
-
 
 def protect(
     input_uri: InputUri,
@@ -59,19 +49,8 @@ def protect(
     include: Include = None,
     exclude: Exclude = None,
     max_gone: MaxGone = None,
-    max_failed: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="SHARE",
-            help="Share of failed photos above which the exit code is 2. Default: 0.02.",
-            rich_help_panel="What to do",
-        ),
-    ] = None,
     min_target_met: MinTargetMet = None,
     workers: Workers = None,
-    gpus_per_worker: GpusPerWorker = None,
     ray_address: Annotated[
         str | None,
         typer.Option(
@@ -101,15 +80,6 @@ def protect(
             "--batch",
             help="Exit codes for a job controller: 0 whenever every photo is decided, 3 only "
             "where another cluster can help.",
-            rich_help_panel="Run",
-        ),
-    ] = False,
-    single_writer: Annotated[
-        bool,
-        typer.Option(
-            "--single-writer",
-            help="Accept a store that cannot create objects exclusively; then only one run may "
-            "ever work on OUTPUT at a time.",
             rich_help_panel="Run",
         ),
     ] = False,
@@ -187,10 +157,7 @@ def protect(
         config_file,
         overrides,
         workers=workers,
-        gpus_per_worker=gpus_per_worker,
-        max_failed=max_failed,
         min_target_met=min_target_met,
-        single_writer=single_writer or None,
         allow_prefixes=allow_prefixes or None,
         shard=shard,
         increment=increment or None,

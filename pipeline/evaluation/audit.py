@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from dladiff.config import EncoderSettings
+from dladiff.former_settings import record_as_now
 from dladiff.weight_files import user_cache
 from pipeline.errors import ConfigurationError, EnvironmentTrouble, PhotoError
 from pipeline.evaluation.cells import Cell
@@ -27,7 +28,7 @@ from pipeline.evaluation.people import (
 from pipeline.evaluation.plan import EvaluationPlan, make_plan
 from pipeline.evaluation.protection import checkpoint_has_template, encoders_of_method
 from pipeline.evaluation.records import MemoryShelf, write_record
-from pipeline.evaluation.rows import Tables, make_tables
+from pipeline.evaluation.rows import AttackRow, Tables, make_tables
 from pipeline.evaluation.settings import (
     EvaluationSettings,
     default_judges,
@@ -106,28 +107,28 @@ def _attack_run(
     settings = audit_settings(method, overrides)
     people = sampled_people(store, run_id, num_sets, settings.num_trained)
     judges: list[AuditJudge] = []
-    attacks: list[dict[str, Any]] = []
+    attacks: list[AttackRow] = []
     if people:
         plan = make_plan(people, settings, checkpoint_has_template(settings))
         attacks = _attack(plan, settings, method, open_workers, say).attacks
         for row in attacks:
-            if row["status"] != "done":
-                say(f"audit: an attack was not done, {row['reason'].partition(':')[0]}")
+            if row.status != "done":
+                say(f"audit: an attack was not done, {(row.reason or '').partition(':')[0]}")
         judges = [
             _judge(line) for line in ResultLines(attacks).lines() if line.condition == PROTECTED
         ]
-    done = [row for row in attacks if row["status"] == "done"]
-    counted = {row["identity"] for row in done if row["condition"] == PROTECTED}
+    done = [row for row in attacks if row.status == "done"]
+    of_run = [row for row in done if row.condition == PROTECTED]
     return Audit(
         run_id=run_id,
         num_sets_asked=num_sets,
-        num_people=len(counted),
-        num_photos=sum(row["num_photos"] for row in done if row["condition"] == PROTECTED),
+        num_people=len({row.identity for row in of_run}),
+        num_photos=sum(row.num_photos or 0 for row in of_run),
         attack=settings.attacks[0],
         checkpoint=settings.checkpoint,
         num_images=settings.num_images,
         seconds=round(time.monotonic() - started, 1),
-        cpu_seconds=round(sum(row["cpu_seconds"] for row in done), 1),
+        cpu_seconds=round(sum(row.cpu_seconds or 0.0 for row in done), 1),
         judges=tuple(judges),
     )
 
@@ -141,20 +142,18 @@ def audit_settings(method: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
         method: Of the run's record.
         overrides: Of the attack.
     """
-    layer1 = method.get("layer1") or {}
-    surrogate = (layer1.get("surrogate") or {}) if layer1.get("enabled") else {}
+    method = record_as_now(method)
+    model = method.get("model") or {} if method.get("against") != "zero-shot" else {}
     judges = list(default_judges())
-    brought = method.get("recognisers") or (method.get("layer2") or {}).get("encoders") or ()
-    for item in brought:
+    for item in method["recognisers"]:
         if item["name"] not in [judge.name for judge in judges] and item.get("path"):
-            old_name = {key: value for key, value in item.items() if key != "held_out"}
-            judges.append(EncoderSettings.model_validate({**old_name, "role": "judge"}))
+            judges.append(EncoderSettings.model_validate({**item, "role": "judge"}))
     given = {
         "attacks": ("dreambooth",),
         "handlings": ("none",),
         "num_images": NUM_IMAGES,
-        "checkpoint": surrogate.get("checkpoint"),
-        "revision": surrogate.get("revision"),
+        "checkpoint": model.get("checkpoint"),
+        "revision": model.get("revision"),
         "judges": tuple(judges),
     }
     return evaluation_settings("quick", given, overrides)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dladiff.config import EncoderSettings, SurrogateSettings
+from dladiff.config import EncoderSettings, ModelSettings
 from dladiff.evaluation.settings import AttackSettings, HandlingName, ViewName
 from dladiff.weight_files import checkpoint_folder, encoder_files, files_below
 from pipeline.errors import ConfigurationError
@@ -72,7 +72,7 @@ class LookCell:
 
     key: str
     number: int
-    """Of the photo among those of its person."""
+    """Number of the photo among those of its person."""
     photo: PhotoFile
     clean: PhotoFile
     reference: tuple[PhotoFile, ...]
@@ -144,7 +144,7 @@ def look_cell(
     return LookCell(key, number, photo, clean, reference, handlings, sizes)
 
 
-def checkpoint_digest(checkpoint: SurrogateSettings) -> str:
+def checkpoint_digest(checkpoint: ModelSettings) -> str:
     """Hex digest of a checkpoint's files; a hub checkpoint is named by its commit.
 
     Raises:

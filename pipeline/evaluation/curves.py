@@ -21,7 +21,7 @@ class CurvePoint:
     method: str
     condition: str
     effect: float
-    """By the headline: the worst family outside every loss where there is one."""
+    """The effect by the headline: the worst family outside every loss where there is one."""
     effect_mean: float | None
     """Mean of the families outside every loss; None where there is none."""
     judge: str
@@ -30,7 +30,7 @@ class CurvePoint:
     """Median over the attacked photos, as the next."""
     psnr_db: float | None
     face_visibility_jod: float | None
-    """Of faces at twice their size, median."""
+    """JOD of faces at twice their size, median."""
     cpu_seconds: float | None
     """Per photo."""
 

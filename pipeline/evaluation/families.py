@@ -15,8 +15,8 @@ _FAMILIES = {
     "arcface_onnx": "ArcFace",
     "clip": "CLIP",
 }
-"""By kind of encoder. What people bring as ArcFace-type files counts as one family: its makers,
-data and losses are mostly the same, unless a person says which family theirs is of."""
+"""Family by kind of encoder. What people bring as ArcFace-type files counts as one family: its
+makers, data and losses are mostly the same, unless a person says which family theirs is of."""
 
 
 @dataclass(frozen=True)

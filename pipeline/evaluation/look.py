@@ -84,7 +84,7 @@ class LookOutcome:
     num_people: int
     num_photos: int
     reasons: Sequence[str]
-    """Of photos that could not be looked at; names nobody."""
+    """Reasons of photos that could not be looked at; names nobody."""
     out_uri: str
 
 

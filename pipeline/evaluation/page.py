@@ -16,9 +16,8 @@ from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
 from dladiff.evaluation.scores import Score
-from pipeline.evaluation.curve_plots import curve_plots
 from pipeline.evaluation.curves import CurvePoint
-from pipeline.evaluation.plots import PlotRow, interval_plot
+from pipeline.evaluation.plots import PlotRow, curve_plots, interval_plot
 from pipeline.evaluation.summary import WORST, Line
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -39,12 +38,12 @@ class PageContent:
     facts: Sequence[tuple[str, str]]
     """Name and value of what was evaluated, in words."""
     visibility: Sequence[tuple[str, dict[str, float | None]]]
-    """By condition: PSNR, SSIM, LPIPS and largest change."""
+    """What the change costs the eye, by condition: PSNR, SSIM, LPIPS and largest change."""
     lines: Sequence[Line]
     curves: Sequence[CurvePoint]
     """One per attack, handling and condition; plotted where there are several conditions."""
     sheets: Sequence[tuple[str, Sequence[Sheet]]]
-    """By person (``person 1``): rows of faces."""
+    """Rows of faces, by person (``person 1``)."""
     notes: Sequence[str]
 
 
@@ -58,7 +57,7 @@ class _Attack:
     rows: Sequence[tuple[str, Sequence[str]]]
     """Kind of line, and a text per column."""
     curves: Sequence[tuple[str, Sequence[str]]]
-    """By handling, SVG; none where only one tree was attacked."""
+    """SVG plots by handling; none where only one tree was attacked."""
 
 
 def make_page(content: PageContent) -> str:
@@ -73,6 +72,7 @@ def make_page(content: PageContent) -> str:
         columns=[name for name, _ in _COLUMNS],
         number=number,
         jpeg=_jpeg,
+        base64=lambda svg: base64.b64encode(svg.encode()).decode(),
     )
 
 
@@ -111,7 +111,7 @@ _COLUMNS: Sequence[tuple[str, Callable[[Line], str]]] = (
 
 
 def _curves(points: Sequence[CurvePoint]) -> list[tuple[str, list[str]]]:
-    """By handling; nothing where only one tree was attacked."""
+    """The curves by handling; none where only one tree was attacked."""
     by_handling = [
         (handling, curve_plots([point for point in points if point.handling == handling]))
         for handling in dict.fromkeys(point.handling for point in points)
@@ -142,11 +142,7 @@ def _plot(lines: Sequence[Line]) -> str:
                     first.effect.value,
                     first.effect.low,
                     first.effect.high,
-                    [
-                        (line.judge, line.effect.value)
-                        for line in others
-                        if math.isfinite(line.effect.value)
-                    ],
+                    [one.effect.value for one in others if math.isfinite(one.effect.value)],
                 )
             )
     return interval_plot(rows, f"effect ({lines[0].judge}; rings: the others)")

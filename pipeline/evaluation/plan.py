@@ -47,7 +47,7 @@ class EvaluationPlan:
     conditions: tuple[str, ...]
     rows: tuple[PlannedRow, ...]
     changes: Mapping[tuple[str, str], tuple[ChangeCell, ...]]
-    """By identity and condition."""
+    """Cells by identity and condition."""
 
     @property
     def attacks(self) -> list[AttackCell]:

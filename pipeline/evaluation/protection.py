@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from dladiff.evaluation.settings import XL_LIMITS, works_on_xl
+from dladiff.former_settings import record_as_now
 from dladiff.weight_files import checkpoint_folder, is_xl
 from pipeline.errors import ConfigurationError
 from pipeline.evaluation.families import family_of
@@ -41,34 +42,18 @@ def encoders_in_loss(trees: Iterable[str]) -> dict[str, str]:
 def encoders_of_method(settings: Mapping[str, Any]) -> dict[str, str]:
     """Family by name of the encoders in the losses of a method, as a run's record has it.
 
-    A record of any version: read as it is, not as today's ``MethodSettings``. What is wanting was
-    on.
+    A record of any version: read as it is, not as today's ``MethodSettings``.
     """
-    layer1, layer2, other = (settings.get(key) or {} for key in ("layer1", "layer2", "other"))
-    likeness = layer1.get("likeness") or {}
-    leads = layer1.get("enabled", True) and likeness.get("enabled", True)
-    encoders = [one for one in _recognisers(settings) if one["role"] != "judge"]
-    if name := other.get("name"):
+    method = record_as_now(settings)
+    against, other = method.get("against", "all"), method.get("other")
+    encoders = [one for one in method["recognisers"] if one["role"] != "judge"]
+    if other:
         # Of the methods of other papers FaceLock alone reads a recogniser: the first one.
-        encoders = encoders[: name == "facelock"]
-    elif not leads:
-        is_read = layer2.get("enabled", True)
+        encoders = encoders[: other == "facelock"]
+    elif against == "zero-shot" or method.get("paper") is not None:
+        is_read = against != "fine-tuning"
         encoders = [one for one in encoders if is_read and one["role"] == "lead"]
     return {one["name"]: family_of(one.get("kind", "")) for one in encoders}
-
-
-def _recognisers(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """With their roles; those of records from before there were roles, too."""
-    if "recognisers" in settings:
-        return [{"role": "lead", **one} for one in settings["recognisers"]]
-    layer1, layer2 = (settings.get(layer) or {} for layer in ("layer1", "layer2"))
-    first = [
-        {**one, "role": "judge" if one.get("held_out") else "lead"}
-        for one in layer2.get("encoders") or ()
-    ]
-    names = {one["name"] for one in first}
-    more = (layer1.get("likeness") or {}).get("more_encoders") or ()
-    return [*first, *({**one, "role": "beside"} for one in more if one["name"] not in names)]
 
 
 def cpu_seconds_of(trees: Mapping[str, str]) -> dict[str, float]:

@@ -49,7 +49,7 @@ def facts(
         "in a loss": [n for n, of in standings.items() if of.in_loss],
     }
     reasons = Counter(
-        row["reason"].partition(":")[0] for row in tables.attacks if row["status"] == "failed"
+        (row.reason or "").partition(":")[0] for row in tables.attacks if row.status == "failed"
     )
     rows = [
         ("people", f"{len(plan.people)}" + (" (no intervals)" if len(plan.people) == 1 else "")),
@@ -74,7 +74,7 @@ def facts(
 
 
 def visibility_of(out: Store, plan: EvaluationPlan) -> Visibility:
-    """By condition: means of PSNR, SSIM, LPIPS and JOD, medians of three, and the worst of two."""
+    """What the change costs the eye by condition: means, medians of three, and the worst of two."""
     visibility: Visibility = {}
     for condition in plan.conditions:
         cells = [cell for (_, name), of in plan.changes.items() if name == condition for cell in of]
@@ -127,7 +127,7 @@ def _sheets(out: Store, plan: EvaluationPlan, tables: Tables, identity: str) -> 
     """The clean reference, then what each attack generated at the stop that counts."""
     person = next(person for person in plan.people if person.identity == identity)
     sheets = [Sheet("clean reference", [_thumbnail(p) for p in person.reference[:MAX_FACES_SHOWN]])]
-    best = {row["cell"]: row["num_steps"] for row in tables.attacks if row["status"] == "done"}
+    best = {row.cell: row.num_steps or 0 for row in tables.attacks if row.status == "done"}
     for row in plan.rows:
         if row.identity == identity and row.cell.key in best:
             images = _images_at(out, row, best[row.cell.key])

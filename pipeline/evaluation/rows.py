@@ -5,8 +5,8 @@ that leaks most by the mean of the judges that were in no loss (of all, where al
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -77,12 +77,87 @@ IMAGES_SCHEMA = pa.schema(
 """One row per generated image and stop; ``counts``: of the stop that counts."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class JudgeScore:
+    """What one judge says of an attack; see ``dladiff.evaluation.scores``."""
+
+    judge: str
+    family: str = ""
+    in_loss: bool = False
+    kin_of_loss: bool = False
+    leak: float = 0.0
+    identity_score: float = 0.0
+    leak_smoothed: float = 0.0
+    floor: float = 0.0
+    floor_smoothed: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackRow:
+    """One row of ``attacks.parquet``; of an attack that failed most is not known."""
+
+    identity: str
+    attack: str
+    handling: str
+    condition: str
+    status: Literal["done", "failed"]
+    cell: str = ""
+    reason: str | None = None
+    num_photos: int | None = None
+    num_images: int | None = None
+    num_steps: int | None = None
+    """Steps of the stop that counts."""
+    face_detection_rate: float | None = None
+    face_detection_rate_smoothed: float | None = None
+    kid: float | None = None
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    scores: tuple[JudgeScore, ...] = ()
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Any]) -> "AttackRow":
+        """A row as a file has it; what an older one lacks is as above."""
+        known = _known(cls, columns)
+        scores = tuple(JudgeScore(**_known(JudgeScore, one)) for one in known.pop("scores", ()))
+        return cls(**known, scores=scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageCosine:
+    """What one judge sees in a generated image."""
+
+    judge: str
+    cosine: float
+    cosine_smoothed: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRow:
+    """One row of ``images.parquet``."""
+
+    identity: str
+    attack: str
+    handling: str
+    condition: str
+    num_steps: int
+    counts: bool
+    image: int
+    face_found: bool
+    face_found_smoothed: bool
+    cosines: tuple[ImageCosine, ...]
+
+
+def _known(kind: type[Any], columns: Mapping[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in fields(kind)}
+    return {name: value for name, value in columns.items() if name in names and value is not None}
+
+
 @dataclass
 class Tables:
     """The result as rows."""
 
-    attacks: list[dict[str, Any]] = field(default_factory=list)
-    images: list[dict[str, Any]] = field(default_factory=list)
+    attacks: list[AttackRow] = field(default_factory=list)
+    images: list[ImageRow] = field(default_factory=list)
 
 
 def make_tables(
@@ -105,7 +180,9 @@ def make_tables(
         if any(part is None for part in parts):
             keys = (row.cell.key, row.measure.key, row.floor.key)
             reason = next((reasons[key] for key in keys if key in reasons), "not_done: interrupted")
-            tables.attacks.append(_named(row) | {"status": "failed", "reason": reason})
+            tables.attacks.append(
+                AttackRow(**_named(row), cell=row.cell.key, status="failed", reason=reason)
+            )
             continue
         attack, measure, floor = (part or {} for part in parts)
         best = _best_stop(measure["stops"], standings)
@@ -116,13 +193,7 @@ def make_tables(
 
 
 def _named(row: PlannedRow) -> dict[str, Any]:
-    return {
-        "identity": row.identity,
-        "attack": row.attack,
-        "handling": row.handling,
-        "condition": row.condition,
-        "cell": row.cell.key,
-    }
+    return {name: getattr(row, name) for name in ("identity", "attack", "handling", "condition")}
 
 
 def _best_stop(stops: Sequence[dict[str, Any]], standings: Mapping[str, Standing]) -> int:
@@ -140,56 +211,57 @@ def _attack_row(
     stop: dict[str, Any],
     floor: dict[str, Any],
     standings: Mapping[str, Standing],
-) -> dict[str, Any]:
+) -> AttackRow:
     made, smooth = stop["as_made"], stop["smoothed"]
     of_floor = floor["stops"][-1]
     found = np.array(made["found"])
     scores = [
-        {
-            "judge": judge,
+        JudgeScore(
+            judge=judge,
             **asdict(standings[judge]),
-            "leak": leak(_array(cosines)),
-            "identity_score": identity_score(_array(cosines), found),
-            "leak_smoothed": leak(_array(smooth["cosines"][judge])),
-            "floor": leak(_array(of_floor["as_made"]["cosines"][judge])),
-            "floor_smoothed": leak(_array(of_floor["smoothed"]["cosines"][judge])),
-        }
+            leak=leak(_array(cosines)),
+            identity_score=identity_score(_array(cosines), found),
+            leak_smoothed=leak(_array(smooth["cosines"][judge])),
+            floor=leak(_array(of_floor["as_made"]["cosines"][judge])),
+            floor_smoothed=leak(_array(of_floor["smoothed"]["cosines"][judge])),
+        )
         for judge, cosines in made["cosines"].items()
     ]
-    return _named(row) | {
-        "status": "done",
-        "num_photos": attack["num_photos"],
-        "num_images": attack["num_images"],
-        "num_steps": stop["num_steps"],
-        "face_detection_rate": face_detection_rate(found),
-        "face_detection_rate_smoothed": face_detection_rate(np.array(smooth["found"])),
-        "kid": stop["kid"],
-        "seconds": attack["seconds"],
-        "cpu_seconds": attack["cpu_seconds"],
-        "scores": scores,
-    }
+    return AttackRow(
+        **_named(row),
+        cell=row.cell.key,
+        status="done",
+        num_photos=attack["num_photos"],
+        num_images=attack["num_images"],
+        num_steps=stop["num_steps"],
+        face_detection_rate=face_detection_rate(found),
+        face_detection_rate_smoothed=face_detection_rate(np.array(smooth["found"])),
+        kid=stop["kid"],
+        seconds=attack["seconds"],
+        cpu_seconds=attack["cpu_seconds"],
+        scores=tuple(scores),
+    )
 
 
-def _image_rows(row: PlannedRow, stop: dict[str, Any], counts: bool) -> list[dict[str, Any]]:
+def _image_rows(row: PlannedRow, stop: dict[str, Any], counts: bool) -> list[ImageRow]:
     made, smooth = stop["as_made"], stop["smoothed"]
-    named = {key: value for key, value in _named(row).items() if key != "cell"}
     return [
-        named
-        | {
-            "num_steps": stop["num_steps"],
-            "counts": counts,
-            "image": index,
-            "face_found": made["found"][index],
-            "face_found_smoothed": smooth["found"][index],
-            "cosines": [
-                {
-                    "judge": judge,
-                    "cosine": cosines[index],
-                    "cosine_smoothed": smooth["cosines"][judge][index],
-                }
+        ImageRow(
+            **_named(row),
+            num_steps=stop["num_steps"],
+            counts=counts,
+            image=index,
+            face_found=made["found"][index],
+            face_found_smoothed=smooth["found"][index],
+            cosines=tuple(
+                ImageCosine(
+                    judge=judge,
+                    cosine=cosines[index],
+                    cosine_smoothed=smooth["cosines"][judge][index],
+                )
                 for judge, cosines in made["cosines"].items()
-            ],
-        }
+            ),
+        )
         for index in range(len(made["found"]))
     ]
 

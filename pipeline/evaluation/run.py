@@ -86,7 +86,7 @@ def run_evaluation(
     tables = make_tables(out, plan, standing, reasons)
     lines = ResultLines(tables.attacks).lines()
     _write(out, plan, settings, standing, tables, lines, trees)
-    num_failed = sum(row["status"] != "done" for row in tables.attacks)
+    num_failed = sum(row.status != "done" for row in tables.attacks)
     code = EXIT_UNFINISHED if interrupted else EXIT_FAILURES if num_failed else EXIT_DONE
     return EvaluationOutcome(
         code, lines, len(tables.attacks), num_failed, time.monotonic() - started, out.uri
@@ -180,8 +180,12 @@ def _write(
     trees: Mapping[str, str],
 ) -> None:
     """Tables, summary and page; the page comes last."""
-    out.write("attacks.parquet", parquet_bytes(tables.attacks, ATTACKS_SCHEMA))
-    out.write("images.parquet", parquet_bytes(tables.images, IMAGES_SCHEMA))
+    out.write(
+        "attacks.parquet", parquet_bytes(map(dataclasses.asdict, tables.attacks), ATTACKS_SCHEMA)
+    )
+    out.write(
+        "images.parquet", parquet_bytes(map(dataclasses.asdict, tables.images), IMAGES_SCHEMA)
+    )
     visibility = visibility_of(out, plan)
     notes = facts(plan, settings, standing, tables)
     curves = curve_points(lines, visibility, cpu_seconds_of(trees))
@@ -199,7 +203,7 @@ def _write(
     out.write("page.html", page.encode())
 
 
-def parquet_bytes(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> bytes:
+def parquet_bytes(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema), buffer, compression="zstd")
+    pq.write_table(pa.Table.from_pylist([*rows], schema), buffer, compression="zstd")
     return buffer.getvalue()

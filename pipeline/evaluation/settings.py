@@ -1,12 +1,12 @@
 """What an evaluation does: people, attacks, handlings, judges. Imports no torch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from dladiff.config import EncoderSettings, Settings, SurrogateSettings
+from dladiff.config import EncoderSettings, ModelSettings, Settings, put
 from dladiff.evaluation.settings import (
     ATTACKS,
     HANDLINGS,
@@ -17,14 +17,14 @@ from dladiff.evaluation.settings import (
     attack_settings,
 )
 from dladiff.weight_files import REFERENCE_MODELS
-from pipeline.config import nearest_hint, parse_assignment
+from pipeline.config import nearest_hint, parse_assignment, read_yaml
 from pipeline.errors import ConfigurationError
 
 REFERENCE_ADAPTER = REFERENCE_MODELS / "adapters" / "sface-ip-adapter.safetensors"
-"""Of the embedded checkpoint; reads SFace embeddings."""
+"""The adapter of the embedded checkpoint; reads SFace embeddings."""
 
 INSTANTID_SAMPLING = {"adapter_scale": 0.8, "guidance_scale": 5.0, "num_inference_steps": 30}
-"""As in its authors' example; the scale is of the adapter and of the ControlNet."""
+"""Values of its authors' example; the scale is of the adapter and of the ControlNet."""
 
 ALL_PHOTOS = 1_000_000
 """``num_trained`` where nothing is trained: every photo that has its protected one."""
@@ -39,7 +39,7 @@ class EvaluationSettings(Settings):
     attacks: tuple[AttackName, ...] = ("dreambooth", "lora")
     handlings: tuple[HandlingName, ...] = ("none", "jpeg75_half")
     max_people: Annotated[int, Field(ge=1)] | None = None
-    """So many identities by name; None: all."""
+    """How many identities are attacked, by name; None: all."""
     skip_people: Annotated[int, Field(ge=0)] = 0
     """Leave out the first so many, e.g. those on whom something was tuned."""
     num_trained: Annotated[int, Field(ge=1)] = 4
@@ -110,9 +110,9 @@ class EvaluationSettings(Settings):
         return self
 
     @property
-    def surrogate(self) -> SurrogateSettings:
+    def surrogate(self) -> ModelSettings:
         """The checkpoint as ``dladiff`` names it."""
-        return SurrogateSettings(checkpoint=self.checkpoint, revision=self.revision)
+        return ModelSettings(checkpoint=self.checkpoint, revision=self.revision)
 
     def attack(self, name: AttackName, aligned_faces: bool) -> AttackSettings:
         """The settings of an attack as this evaluation runs it."""
@@ -134,26 +134,37 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 def evaluation_settings(
-    preset: str, given: Mapping[str, Any], overrides: Iterable[str] = ()
+    preset: str | None,
+    given: Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    file: str | Path | None = None,
 ) -> EvaluationSettings:
-    """A preset with what a person said instead.
+    """A preset, then a file, then ``key=value`` overrides, then what options said.
 
     Args:
-        preset: ``quick``, ``core`` or ``full``.
+        preset: ``quick``, ``core`` or ``full``; None: the file's, else ``quick``.
         given: Fields by name; None: not given.
-        overrides: ``dreambooth.num_steps=50`` and the like.
+        overrides: ``max_people=4``, ``dreambooth.num_steps=50`` and the like.
+        file: YAML with the same keys, and ``preset``.
 
     Raises:
         ConfigurationError: With the value found and the remedy.
     """
+    tree = {} if file is None else read_yaml(file, "settings of an evaluation")
+    preset = preset or tree.pop("preset", None) or "quick"
     if preset not in get_args(EvaluationPreset):
         raise ConfigurationError(f"no preset {preset!r}: choose quick, core or full")
-    values = {"judges": default_judges(), **_PRESETS[preset]}
-    values |= {name: value for name, value in given.items() if value is not None}
-    changes: dict[str, dict[str, Any]] = {}
     for override in overrides:
-        name, field, value = _parse_override(override)
-        changes.setdefault(name, {})[field] = value
+        path, value = parse_assignment(override)
+        _require_known(path[:1] if isinstance(value, Mapping) else path)
+        try:
+            put(tree, path, value)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+    _require_keys(tree)
+    changes: dict[str, Any] = {name: tree.pop(name) for name in ATTACKS if name in tree}
+    values = {"judges": default_judges(), **_PRESETS[preset], **_encoders_by_name(tree)}
+    values |= {name: value for name, value in given.items() if value is not None}
     try:
         settings = EvaluationSettings(**values, changes=changes)
         for name in ATTACKS:
@@ -168,6 +179,41 @@ def evaluation_settings(
     if len(set(names)) != len(names):
         raise ConfigurationError(f"judges need different names, got {', '.join(names)}")
     return settings
+
+
+def _encoders_by_name(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Judges and the adapter's encoder as a person names them: ``sface``, ``mine=model.onnx``."""
+    found = dict(tree)
+    if isinstance(judges := tree.get("judges"), list):
+        found["judges"] = [parse_judge(j) if isinstance(j, str) else j for j in judges]
+    if isinstance(encoder := tree.get("adapter_encoder"), str):
+        found["adapter_encoder"] = parse_judge(encoder)
+    return found
+
+
+_KEYS = [name for name in EvaluationSettings.model_fields if name != "changes"]
+_KEYS += [f"{name}.{field}" for name in ATTACKS for field in AttackSettings.model_fields]
+
+
+def _require_keys(tree: Mapping[str, Any]) -> None:
+    for name, value in tree.items():
+        if name not in ATTACKS:
+            _require_known([name])
+            continue
+        if not isinstance(value, Mapping):
+            raise ConfigurationError(f"{name}: expected settings of this attack, got {value!r}")
+        for field in value:
+            _require_known([name, field])
+
+
+def _require_known(path: Sequence[str]) -> None:
+    """Refuses a key that no evaluation has, naming the nearest one."""
+    key = ".".join(path)
+    if key not in _KEYS and key not in ATTACKS:
+        raise ConfigurationError(
+            f"unknown key {key!r}: expected a setting of the evaluation, or ATTACK.SETTING with "
+            f"one of {', '.join(ATTACKS)}{nearest_hint(key, _KEYS)}"
+        )
 
 
 def default_judges() -> tuple[EncoderSettings, ...]:
@@ -226,16 +272,3 @@ def parse_judge(text: str) -> EncoderSettings:
     raise ConfigurationError(
         f"--judge {text!r}: expected [family/]name=model.onnx or one of {', '.join(known)}"
     )
-
-
-def _parse_override(text: str) -> tuple[str, str, Any]:
-    parts, value = parse_assignment(text)
-    known = [f"{name}.{field}" for name in ATTACKS for field in AttackSettings.model_fields]
-    key = ".".join(parts)
-    if key not in known:
-        raise ConfigurationError(
-            f"--set {text!r}: expected ATTACK.SETTING=VALUE with one of {', '.join(ATTACKS)} and "
-            f"one of {', '.join(AttackSettings.model_fields)}{nearest_hint(key, known)}"
-        )
-    name, field = parts
-    return name, field, value

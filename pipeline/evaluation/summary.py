@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dladiff.evaluation.scores import Score, bootstrap, effect, effect_difference, retained
 from pipeline.evaluation.people import CLEAN, PROTECTED
+from pipeline.evaluation.rows import AttackRow, JudgeScore
 
 WORST = "worst family outside every loss"
 """The headline: of the families of which no member was in a loss, the one that sees most of the
@@ -33,7 +34,7 @@ class Line:
     condition: str
     judge: str
     family: str
-    """Of the judge; empty for a mean over families."""
+    """Family of the judge; empty for a mean over families."""
     in_loss: bool
     kin_of_loss: bool
     """A member of the judge's family was in a loss."""
@@ -44,7 +45,7 @@ class Line:
     identity_score: float
     face_detection_rate: float
     kid_clean: float | None
-    """Of images that were learnt from clean photos; None where it was not taken."""
+    """KID of images that were learnt from clean photos; None where it was not taken."""
     kid: float | None
     """How far images are from photos of the person as pictures; see ``KernelDistance``."""
     effect: Score
@@ -61,12 +62,13 @@ class Line:
 class ResultLines:
     """Lines of a result, from its attack rows."""
 
-    def __init__(self, attacks: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, attacks: Sequence[AttackRow]) -> None:
         self._rows = {
-            (row["attack"], row["handling"], row["condition"], row["identity"]): _with_means(row)
+            (row.attack, row.handling, row.condition, row.identity): row
             for row in attacks
-            if row["status"] == "done"
+            if row.status == "done"
         }
+        self._scores = {key: _with_means(row.scores) for key, row in self._rows.items()}
 
     def lines(self) -> list[Line]:
         """All lines: attacks and handlings as they came, the headline first."""
@@ -75,9 +77,9 @@ class ResultLines:
 
     def _group(self, attack: str, handling: str, condition: str) -> list[Line]:
         """The headline, the mean beside it, then single judges."""
-        scores = self._rows[
+        scores = self._scores[
             next(key for key in self._rows if key[:3] == (attack, handling, condition))
-        ]["scores"]
+        ]
         lines = {
             judge: line
             for judge in scores
@@ -101,8 +103,8 @@ class ResultLines:
             return None
 
         def column(of: str, name: str, under: str = handling) -> PerPerson:
-            rows = [self._rows[attack, under, of, person] for person in people]
-            return np.array([row["scores"][judge][name] for row in rows], dtype=np.float64)
+            scores = [self._scores[attack, under, of, person][judge] for person in people]
+            return np.array([getattr(score, name) for score in scores], dtype=np.float64)
 
         def triple(of: str, suffix: str = "", under: str = handling) -> tuple[PerPerson, ...]:
             return (
@@ -112,7 +114,7 @@ class ResultLines:
             )
 
         rows = [self._rows[attack, handling, condition, person] for person in people]
-        score = rows[0]["scores"][judge]
+        score = self._scores[attack, handling, condition, people[0]][judge]
         clean, leaks, floors = triple(condition)
         kept = None
         if handling != "none" and set(people) <= set(self._people(attack, "none", condition)):
@@ -125,19 +127,19 @@ class ResultLines:
             handling=handling,
             condition=condition,
             judge=judge,
-            family=score["family"],
-            in_loss=score["in_loss"],
-            kin_of_loss=score["kin_of_loss"],
+            family=score.family,
+            in_loss=score.in_loss,
+            kin_of_loss=score.kin_of_loss,
             num_people=len(people),
             leak_clean=float(clean.mean()),
             leak=float(leaks.mean()),
             floor=float(floors.mean()),
             identity_score=float(column(condition, "identity_score").mean()),
-            face_detection_rate=float(np.mean([row["face_detection_rate"] for row in rows])),
+            face_detection_rate=float(np.mean([row.face_detection_rate for row in rows])),
             kid_clean=mean_of_known(
-                [self._rows[attack, handling, CLEAN, person]["kid"] for person in people]
+                [self._rows[attack, handling, CLEAN, person].kid for person in people]
             ),
-            kid=mean_of_known([row["kid"] for row in rows]),
+            kid=mean_of_known([row.kid for row in rows]),
             effect=bootstrap(effect, clean, leaks, floors),
             effect_smoothed=bootstrap(effect, *triple(condition, "_smoothed")),
             retained=None if kept is None or math.isnan(kept) else kept,
@@ -155,40 +157,37 @@ class ResultLines:
 
 
 _FAMILY = "family "
-_NO_NUMBERS = ("judge", "family", "in_loss", "kin_of_loss")
+_NUMBERS = ("leak", "identity_score", "leak_smoothed", "floor", "floor_smoothed")
 
 
-def _with_means(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row with its scores by judge, and before them means: of each family of several judges
-    outside every loss, over families, or of judges in no loss where no family is outside."""
-    singles = {score["judge"]: score for score in row["scores"]}
-    outside: dict[str, list[Mapping[str, Any]]] = {}
+def _with_means(scores: Sequence[JudgeScore]) -> dict[str, JudgeScore]:
+    """Scores by judge, and before them means: of each family of several judges outside every
+    loss, over families, or of judges in no loss where no family is outside."""
+    singles = {score.judge: score for score in scores}
+    outside: dict[str, list[JudgeScore]] = {}
     for score in singles.values():
-        if not score["kin_of_loss"]:
-            outside.setdefault(score["family"], []).append(score)
+        if not score.kin_of_loss:
+            outside.setdefault(score.family, []).append(score)
     families = {
-        f"{_FAMILY}{family}": _mean(scores, f"{_FAMILY}{family}", family)
-        for family, scores in outside.items()
+        f"{_FAMILY}{family}": _mean(of_family, f"{_FAMILY}{family}", family)
+        for family, of_family in outside.items()
     }
-    means = {name: of for name, of in families.items() if len(outside[of["family"]]) > 1}
-    in_no_loss = [score for score in singles.values() if not score["in_loss"]]
+    means = {name: of for name, of in families.items() if len(outside[of.family]) > 1}
+    in_no_loss = [score for score in singles.values() if not score.in_loss]
     if len(families) > 1:
         means[OUTSIDE] = _mean(list(families.values()), OUTSIDE)
     elif in_no_loss and not families:
         means[NO_LOSS] = _mean(in_no_loss, NO_LOSS)
-    return {**row, "scores": {**means, **singles}}
+    return {**means, **singles}
 
 
-def _mean(scores: Sequence[Mapping[str, Any]], judge: str, family: str = "") -> dict[str, Any]:
+def _mean(scores: Sequence[JudgeScore], judge: str, family: str = "") -> JudgeScore:
     """Numbers averaged; none of these judges was in a loss."""
-    numbers = [name for name in scores[0] if name not in _NO_NUMBERS]
-    return {
-        "judge": judge,
-        "family": family,
-        "in_loss": False,
-        "kin_of_loss": any(score["kin_of_loss"] for score in scores),
-        **{name: float(np.mean([score[name] for score in scores])) for name in numbers},
+    numbers: dict[str, Any] = {
+        name: float(np.mean([getattr(score, name) for score in scores])) for name in _NUMBERS
     }
+    is_kin = any(score.kin_of_loss for score in scores)
+    return JudgeScore(judge=judge, family=family, kin_of_loss=is_kin, **numbers)
 
 
 def mean_of_known(values: Sequence[float | None]) -> float | None:
@@ -209,6 +208,22 @@ def summary_json(
     content = {**more, "visibility": visibility, "lines": [asdict(line) for line in lines]}
     cleaned: dict[str, Any] = _without_nan(content)
     return cleaned
+
+
+def lines_of(summary: Mapping[str, Any]) -> list[Line]:
+    """The lines of a ``summary.json``, the inverse of ``summary_json``."""
+    scores = ("effect", "effect_smoothed", "behind_protected")
+    return [
+        Line(**{**line, **{name: _score(line[name]) for name in scores}})
+        for line in summary["lines"]
+    ]
+
+
+def _score(columns: Mapping[str, Any] | None) -> Score | None:
+    if columns is None:
+        return None
+    value = columns["value"]
+    return Score(**{**columns, "value": math.nan if value is None else value})
 
 
 def _without_nan(value: Any) -> Any:

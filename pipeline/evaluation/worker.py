@@ -36,7 +36,7 @@ def do_cell(workplace: Workplace, cell: CellOfAttacks) -> CellOutcome:
 
 
 def do_look(folder: Path, workplace: Workplace, cell: LookCell) -> CellOutcome:
-    """As ``do_cell``; ``folder`` holds the autoencoder."""
+    """Does a cell as ``do_cell`` does; ``folder`` holds the autoencoder."""
     out = open_store(workplace.out_uri)
     return _keep(out, workplace, cell, lambda: look_at(folder, workplace, cell))
 

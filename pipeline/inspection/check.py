@@ -188,7 +188,7 @@ def _check_exclusive_creation(store: Store, single_writer: bool) -> Check:
     if store.probe_exclusive_creation():
         return Check(name, True, "can be written and tells the first writer from all others")
     detail = "can be written but does not honour exclusive creation (If-None-Match)"
-    remedy = "use another store, or --single-writer if only one run ever works on it"
+    remedy = "use another store, or --set single_writer=true if only one run ever works on it"
     return Check(name, single_writer, detail, None if single_writer else remedy)
 
 

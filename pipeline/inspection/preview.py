@@ -198,7 +198,7 @@ def _calibrated(plan: Plan, config: RunConfig, roots: Sequence[str], num_photos:
     from dladiff.accelerator import best_device
     from pipeline.inspection.calibration import calibrate
 
-    device = str(best_device()) if config.method.layer1.enabled else "cpu"
+    device = str(best_device()) if config.method.reads_model else "cpu"
     measured = calibrate(plan, config, roots, num_photos, device)
     assert measured is not None, "the plan has photos"
     photos = format_count(measured.num_photos, "photo")

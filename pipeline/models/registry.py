@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from dladiff.config import EncoderSettings, MethodSettings, SurrogateSettings
+from dladiff.config import EncoderSettings, MethodSettings, ModelSettings
 from dladiff.errors import ModelError
 from dladiff.weight_files import (
     ATTACKERS_CHECKPOINT,
@@ -76,12 +76,12 @@ def list_models(method: MethodSettings | None = None) -> list[ModelFile]:
         if encoder.kind in ("arcface_onnx", "clip"):
             find = partial(encoder_files, encoder)
             models.append(_given(encoder.name, "identity encoder", find))
-    surrogate = method.layer1.surrogate
-    if method.layer1.enabled and surrogate.revision is None:
+    model = method.model
+    if method.reads_model and model.revision is None:
         known = {model.path for model in models}
         embedded = {"embedded": EMBEDDED_CHECKPOINT, "attacker": ATTACKERS_CHECKPOINT}
-        if embedded.get(surrogate.checkpoint) not in known:
-            find = partial(_checkpoint_files, surrogate)
+        if embedded.get(model.checkpoint) not in known:
+            find = partial(_checkpoint_files, model)
             models.append(_given("checkpoint", "diffusion checkpoint", find))
     return models
 
@@ -103,15 +103,15 @@ def weights_sha256(method: MethodSettings) -> dict[str, str]:
 
 def _weights_sha256(method: MethodSettings) -> dict[str, str]:
     digests = _named("detector", detector_files(method.detector))
-    if method.layer2.enabled or method.likeness_leads or method.other.name is not None:
+    if method.looks_at_photo or method.likeness_leads or method.other is not None:
         for encoder in method.encoders:
             digests |= _named(f"encoder/{encoder.name}", encoder_files(encoder))
-    if method.layer1.enabled:
-        surrogate = method.layer1.surrogate
-        if checkpoint_folder(surrogate) is None:
-            digests[f"checkpoint/{surrogate.checkpoint}"] = f"revision:{surrogate.revision}"
-        digests |= _named("checkpoint", _checkpoint_files(surrogate))
-        for number, autoencoder in enumerate(method.layer1.autoencoders):
+    if method.reads_model:
+        model = method.model
+        if checkpoint_folder(model) is None:
+            digests[f"checkpoint/{model.checkpoint}"] = f"revision:{model.revision}"
+        digests |= _named("checkpoint", _checkpoint_files(model))
+        for number, autoencoder in enumerate(method.autoencoders):
             name, folder = f"autoencoder/{number}", autoencoder_folder(autoencoder)
             if folder is None:
                 digests[f"{name}/{autoencoder.checkpoint}"] = f"revision:{autoencoder.revision}"
@@ -120,9 +120,9 @@ def _weights_sha256(method: MethodSettings) -> dict[str, str]:
     return digests
 
 
-def _checkpoint_files(surrogate: SurrogateSettings) -> dict[str, Path]:
+def _checkpoint_files(model: ModelSettings) -> dict[str, Path]:
     """By path below the checkpoint's folder; none of a hub checkpoint."""
-    folder = checkpoint_folder(surrogate)
+    folder = checkpoint_folder(model)
     if folder is not None and is_xl(folder):
         raise ModelError(f"{folder}: {XL_IS_NO_SURROGATE}")
     return {} if folder is None else files_below(folder)

@@ -17,9 +17,11 @@ from pipeline.errors import PipelineError
 from pipeline.manifest_row import MANIFEST_SCHEMA, RECORD_VERSION, ManifestRow
 from pipeline.output.runs import check_run_id
 from pipeline.records import CommitName
-from pipeline.storage.store import Store
+from pipeline.storage.store import ObjectInfo, Store
 
 _PART = re.compile(r"manifest/run=([^/]+)/part-(\d{6})\.parquet")
+_FOOTER_BYTES = 128 * 1024
+"""Read of a part at first: more than the footer of one of 500 commits has."""
 _COMMITS, _OUTPUT, _VERSION = b"dladiff_commits", b"dladiff_output", b"dladiff_record_version"
 
 
@@ -48,19 +50,34 @@ def parts_so_far(store: Store, run_id: str) -> tuple[set[CommitName], int]:
     """Commits that the run's parts hold, and the number of its next part."""
     folded: set[CommitName] = set()
     number = 0
-    for key in part_keys(store, run_id):
-        metadata = pq.read_schema(pa.BufferReader(store.read(key))).metadata or {}
+    for info in _parts(store, run_id):
+        metadata = _footer(store, info).metadata or {}
         folded.update((name, g) for name, g in json.loads(metadata.get(_COMMITS, b"[]")))
-        number = max(number, _part_number(key) + 1)
+        number = max(number, _part_number(info.key) + 1)
     return folded, number
 
 
 def part_keys(store: Store, run_id: str | None = None) -> Iterator[str]:
     """Keys of one run's parts, or of all runs', in the order in which each run wrote them."""
+    return (info.key for info in _parts(store, run_id))
+
+
+def _parts(store: Store, run_id: str | None) -> Iterator[ObjectInfo]:
     prefix = "manifest/" if run_id is None else f"manifest/run={check_run_id(run_id)}/"
-    for info in store.list(prefix):
-        if _PART.fullmatch(info.key):
-            yield info.key
+    return (info for info in store.list(prefix) if _PART.fullmatch(info.key))
+
+
+def _footer(store: Store, info: ObjectInfo) -> pa.Schema:
+    """A part's schema with its metadata, from the end of the file: rows are not read.
+
+    A Parquet file ends in its footer, the footer's length in four bytes and ``PAR1``.
+    """
+    start = max(0, info.size - _FOOTER_BYTES)
+    end = store.read_part(info.key, start, info.size - start)
+    length = int.from_bytes(end[-8:-4], "little") + 8
+    if length > len(end):
+        end = store.read_part(info.key, info.size - length, length)
+    return pq.read_schema(pa.BufferReader(b"PAR1" + end[-length:]))
 
 
 def part_key(run_id: str, number: int) -> str:

@@ -36,7 +36,7 @@ def plan_beside_waiting(
     reprotect: Sequence[str],
     waiting: Sequence[CommitRecord],
 ) -> tuple[Plan, list[CommitRecord]]:
-    """As ``plan_against_output``, but photos that wait for the gate of this method are decided.
+    """Plans likewise, but photos that wait for the gate of this method are decided.
 
     Returns:
         The plan, and the commits of ``waiting`` that stay. One with a photo that is to do again,

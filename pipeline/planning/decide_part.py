@@ -142,5 +142,4 @@ def _originals(
 
 def min_photos_of_set(config: RunConfig) -> int:
     """Smaller sets are filled up to this with references; 0: none are."""
-    reads_references = config.method.layer1.enabled and config.method.other.name is None
-    return config.method.max_reference_photos if reads_references else 0
+    return config.method.num_references

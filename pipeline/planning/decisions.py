@@ -85,7 +85,7 @@ class DecisionRules:
         return state.sha256
 
     def _decide_again(self, photo: SourcePhoto, state: SourceState) -> Decision:
-        """Of a photo that is as it was, under a method that stands."""
+        """The decision on a photo that is as it was, under a method that stands."""
         if state.status == "failed":
             return "retry" if self.retry_failed else "standing_failure"
         if state.status == "quarantined":

@@ -26,7 +26,7 @@ class Estimate:
     num_bytes: int
     """Encoded bytes to read, references included."""
     seconds_per_photo: float | None
-    """Of one worker; None: nothing is known yet."""
+    """Seconds of one worker; None: nothing is known yet."""
     basis: str
     """Where ``seconds_per_photo`` comes from, for a person."""
 

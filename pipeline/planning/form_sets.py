@@ -62,7 +62,7 @@ def set_key(
 
 
 def _order(photo: SourcePhoto) -> bytes:
-    """By place in OUTPUT, not in INPUT: a copied album makes the same sets."""
+    """Orders by place in OUTPUT, not in INPUT: a copied album makes the same sets."""
     return sha256(photo.output_key.encode()).digest()
 
 

@@ -50,13 +50,13 @@ class PhotoCounts:
     unchanged: int = 0
     """Decided, and nothing to do."""
     below_target: int = 0
-    """Of the unchanged ones: protected, and the target likeness was missed."""
+    """How many unchanged photos are protected and missed the target likeness."""
     standing_failure: int = 0
     """Failed or quarantined before, and not asked for again."""
     ignored: int = 0
     """Files of INPUT that are no photos."""
     moved: int = 0
-    """Of the gone ones, those that seem to lie elsewhere in INPUT."""
+    """How many gone photos seem to lie elsewhere in INPUT."""
     returned: int = 0
     """Gone before, and back as they were: their protected photo holds on."""
     gone: int = 0
@@ -365,7 +365,7 @@ def _gone_row(uri: str, state: SourceState, output_uri: str) -> ManifestRow:
 
 
 def _handed_on_row(uri: str, state: SourceState) -> ManifestRow:
-    """Of a photo whose protected file is another one's from now on."""
+    """The row of a photo whose protected file is another one's from now on."""
     return ManifestRow(
         identity=state.identity,
         source_uri=uri,

@@ -22,7 +22,7 @@ A photo: staging, copying."""
 _READS_PER_RUN, _READS_PER_SET, _READS_PER_PHOTO = 9, 2, 1
 """A set: looking for a commit, reading it back. A photo: looking at what was staged."""
 _KEYS_PER_PAGE = 1000
-"""Of a listing."""
+"""Objects that one request of a listing names."""
 
 
 class Prices(Settings):

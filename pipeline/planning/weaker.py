@@ -5,30 +5,28 @@ from typing import Any
 from dladiff.config import MethodSettings, preset_settings
 
 _LESS_IS_WEAKER = (
-    "layer1.enabled",
-    "layer1.epsilon_levels",
-    "layer1.likeness.enabled",
-    "layer1.likeness.num_steps",
-    "layer1.likeness.finishing_steps",
-    "layer1.likeness.surroundings_levels",
-    "layer2.enabled",
-    "layer2.epsilon_levels",
-    "layer2.num_steps",
-    "masking.floor_share",
+    "budget.fine_tuning_levels",
+    "budget.zero_shot_levels",
+    "budget.surroundings_levels",
+    "budget.floor_share",
+    "loop.num_steps",
+    "loop.finishing_steps",
     "detector.max_faces",
 )
 _MORE_IS_WEAKER = (
-    "layer1.likeness.visibility_jod",
-    "layer2.target_cosine",
+    "loop.visibility_jod",
+    "target_cosine",
     "detector.min_size_px",
     "detector.min_score",
 )
 
 
 def weaker_than_preset(method: MethodSettings) -> str | None:
-    """``layer2.num_steps 2 instead of 80``, and so on, as a sentence; None: nothing is weaker."""
+    """``loop.num_steps 2 instead of 80``, and so on, as a sentence; None: nothing is weaker."""
     preset = preset_settings(method.preset)
     found = []
+    if method.against != preset.against and preset.against == "all":
+        found.append(f"against {method.against} instead of all")
     for sign, paths in ((1, _LESS_IS_WEAKER), (-1, _MORE_IS_WEAKER)):
         for path in paths:
             here, usual = _value(method, path), _value(preset, path)

@@ -49,10 +49,10 @@ class Reporter:
         """The pool starts; ``num_alive`` says how many of the workers wanted live when asked."""
 
     def held(self, num_photos: int) -> None:
-        """So many decided photos more wait for the gate of a new method."""
+        """Hears that so many decided photos more wait for the gate of a new method."""
 
     def released(self, num_photos: int, ages_s: Sequence[float]) -> None:
-        """So many photos that waited are published now; ``ages_s`` as in ``set_decided``."""
+        """Hears that so many photos that waited are published; ``ages_s`` as in ``set_decided``."""
 
     def deferred(self, cause: str) -> None:
         """The environment kept one photo set from being decided."""

@@ -43,11 +43,11 @@ class AzurePrefix:
         data: bytes = stream.readall()
         return data
 
-    def get_start(self, key: str, num_bytes: int) -> bytes:
+    def get_part(self, key: str, start: int, num_bytes: int) -> bytes:
         from azure.core.exceptions import HttpResponseError
 
         try:
-            stream = self._client().download_blob(self._prefix + key, 0, num_bytes)
+            stream = self._client().download_blob(self._prefix + key, start, num_bytes)
         except HttpResponseError as error:
             if getattr(error, "error_code", "") == "InvalidRange":  # the blob is empty
                 return b""

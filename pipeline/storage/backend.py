@@ -59,8 +59,8 @@ class Backend(Protocol):
     def get(self, key: str, max_bytes: int | None) -> bytes:
         """The whole object; ObjectTooLarge before more than ``max_bytes`` are kept."""
 
-    def get_start(self, key: str, num_bytes: int) -> bytes:
-        """The first bytes of an object, fewer where it has no more; one request."""
+    def get_part(self, key: str, start: int, num_bytes: int) -> bytes:
+        """Bytes of an object from ``start`` on, fewer where it has no more; one request."""
 
     def put(self, key: str, data: bytes, metadata: dict[str, str]) -> None:
         """Writes all or nothing, replacing."""

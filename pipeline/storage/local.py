@@ -42,8 +42,10 @@ class LocalFolder:
                 raise ObjectTooLarge(len(data), max_bytes)
             return data
 
-    def get_start(self, key: str, num_bytes: int) -> bytes:
+    def get_part(self, key: str, start: int, num_bytes: int) -> bytes:
         with open(self._path(key), "rb", buffering=0) as file:
+            if start:
+                file.seek(start)
             return file.read(num_bytes)
 
     def put(self, key: str, data: bytes, metadata: dict[str, str]) -> None:

@@ -41,8 +41,9 @@ class FsspecPrefix:
         data: bytes = self._connection().cat_file(self._base + key)
         return data
 
-    def get_start(self, key: str, num_bytes: int) -> bytes:
-        data: bytes = self._connection().cat_file(self._base + key, start=0, end=num_bytes)
+    def get_part(self, key: str, start: int, num_bytes: int) -> bytes:
+        end = start + num_bytes
+        data: bytes = self._connection().cat_file(self._base + key, start=start, end=end)
         return data
 
     def put(self, key: str, data: bytes, metadata: dict[str, str]) -> None:

@@ -62,24 +62,27 @@ class S3Prefix:
         data: bytes = sync(fs.loop, read_all)
         return data
 
-    def get_start(self, key: str, num_bytes: int) -> bytes:
+    def get_part(self, key: str, start: int, num_bytes: int) -> bytes:
         fs = self._connection()
         place = {"Bucket": self._bucket, "Key": self._prefix + key}
 
-        async def read_start() -> bytes:
-            response = await fs._call_s3("get_object", Range=f"bytes=0-{num_bytes - 1}", **place)
+        async def read_part() -> bytes:
+            wanted = f"bytes={start}-{start + num_bytes - 1}"
+            response = await fs._call_s3("get_object", Range=wanted, **place)
             async with response["Body"] as body:
-                # A server that ignores ranges sends all of it: no more is taken than was asked for.
+                # A server that ignores ranges sends all of it: no more is kept than was asked for.
+                if start and "ContentRange" not in response:
+                    await body.read(start)
                 data: bytes = await body.read(num_bytes)
             return data
 
         try:
-            start: bytes = sync(fs.loop, read_start)
+            part: bytes = sync(fs.loop, read_part)
         except OSError as error:
             if _is_beyond_the_end(error):
                 return b""
             raise
-        return start
+        return part
 
     def put(self, key: str, data: bytes, metadata: dict[str, str]) -> None:
         self._put(key, data, metadata)

@@ -155,7 +155,15 @@ class Store:
         Raises:
             FileNotFoundError: As ``read``.
         """
-        return self._do("looking into", lambda: self._backend.get_start(key, num_bytes))
+        return self.read_part(key, 0, num_bytes)
+
+    def read_part(self, key: str, start: int, num_bytes: int) -> bytes:
+        """Bytes of an object from ``start`` on, in one request; fewer where it has no more.
+
+        Raises:
+            FileNotFoundError: As ``read``.
+        """
+        return self._do("looking into", lambda: self._backend.get_part(key, start, num_bytes))
 
     def write(self, key: str, data: bytes, metadata: Mapping[str, str] | None = None) -> None:
         """Replaces the object in one step: a reader sees the old bytes or all of the new ones.

@@ -34,7 +34,7 @@ def load_measure(method: MethodSettings) -> Measure:
 
     def measure(row: ManifestRow, clean: Image, shown: Image, coding: Coding) -> ManifestRow:
         faces = [face_of(face) for face in row.faces or ()]
-        found = measure_photo(clean, shown, faces, models, method.layer2.target_cosine)
+        found = measure_photo(clean, shown, faces, models, method.target_cosine)
         return replace(
             row,
             target_met=found.target_met,

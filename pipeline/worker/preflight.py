@@ -9,13 +9,11 @@ from pipeline.worker.protector import LoadProtector, Protector, load_protector
 from pipeline.worker.settings import WorkerSettings
 
 _FEW = {
-    "layer1.likeness.num_steps": 3,
-    "layer1.likeness.photo_step_every": 3,
-    "layer1.likeness.finishing_steps": 1,
-    "layer1.surrogate.step0_steps": 1,
-    "layer1.num_epochs": 1,
-    "layer2.num_steps": 3,
-    "other.num_steps": 1,
+    "loop.num_steps": 3,
+    "loop.photo_step_every": 3,
+    "loop.finishing_steps": 1,
+    "surrogates.step0_steps": 1,
+    "surrogates.num_epochs": 1,
 }
 """Iterations that still reach every part: of three steps one looks at the photo itself."""
 

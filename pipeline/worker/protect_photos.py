@@ -163,7 +163,9 @@ class PhotoSetWorker:
                 reads, self._limits, DECODING_LIMIT_S, lambda: self._watch.arm(2 * DECODING_LIMIT_S)
             )
             self._watch.arm()
-        inputs = sort_inputs(photo_set, reads, self._limits)
+        inputs = sort_inputs(
+            photo_set, reads, self._limits, keep_references=self._method.num_references > 0
+        )
         record = CommitRecord(
             set_key=photo_set.key,
             generation=photo_set.generation,

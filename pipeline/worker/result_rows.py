@@ -36,7 +36,7 @@ def result_row(
         photo_row(photo.source, result.status, photo_set, reason),
         source_sha256=photo.sha256,
         target_met=result.target_met,
-        target_cosine=None if result.target_met is None else method.layer2.target_cosine,
+        target_cosine=None if result.target_met is None else method.target_cosine,
         stop_reason=result.stop_reason or of_set.layer1_stop_reason,
         width=decoded.image.shape[1],
         height=decoded.image.shape[0],
@@ -63,12 +63,12 @@ def result_row(
 def _with_budgets(row: ManifestRow, method: MethodSettings) -> ManifestRow:
     """Adds the budgets that were used."""
     has_image = row.status in PROTECTED_STATUSES
-    layer1 = method.layer1.enabled and has_image and row.status != "layer2_only"
-    layer2 = method.layer2.enabled and has_image and row.status != "layer1_only"
+    layer1 = method.reads_model and has_image and row.status != "layer2_only"
+    layer2 = method.looks_at_photo and has_image and row.status != "layer1_only"
     return replace(
         row,
-        epsilon_finetune_levels=method.layer1.epsilon_levels if layer1 else 0.0,
-        epsilon_zeroshot_levels=method.layer2.epsilon_levels if layer2 else 0.0,
+        epsilon_finetune_levels=method.budget.fine_tuning_levels if layer1 else 0.0,
+        epsilon_zeroshot_levels=method.budget.zero_shot_levels if layer2 else 0.0,
     )
 
 

@@ -60,11 +60,14 @@ class SetInputs:
         self.to_do.sort(key=lambda photo: photo.index)
 
 
-def sort_inputs(photo_set: PhotoSet, reads: Sequence[ReadPhoto], limits: PhotoLimits) -> SetInputs:
+def sort_inputs(
+    photo_set: PhotoSet, reads: Sequence[ReadPhoto], limits: PhotoLimits, keep_references: bool
+) -> SetInputs:
     """Sorts the photos of a set by what is to be done with them.
 
     Args:
         reads: One per photo, then one per reference.
+        keep_references: Whether the method reads any; else their pixels are never decoded.
     """
     inputs = SetInputs()
     sources = (*photo_set.photos, *photo_set.references)
@@ -73,7 +76,8 @@ def sort_inputs(photo_set: PhotoSet, reads: Sequence[ReadPhoto], limits: PhotoLi
         is_reference = index >= len(photo_set.photos)
         is_unchanged = source.previous_sha256 is not None and source.previous_sha256 == read.sha256
         if isinstance(photo, WholePhoto) and (is_reference or is_unchanged):
-            inputs.references.append(photo)
+            if keep_references:
+                inputs.references.append(photo)
         elif isinstance(photo, WholePhoto) and (twin := _twin_of(photo)) is not None:
             inputs.known.append((photo, twin))
         elif isinstance(photo, WholePhoto):

@@ -4,12 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dladiff.config import (
-    Layer1Settings,
-    LikenessSettings,
-    SurrogateSettings,
-    TransformSettings,
-)
+from dladiff.config import MethodSettings, ModelSettings, preset_settings
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.photo_at_work import PhotoAtWork
 from tests.layer1_scenes import a_face, random_photo
@@ -31,12 +26,12 @@ def velocity_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def diffusion(checkpoint: Path) -> DiffusionModel:
-    return load_diffusion_model(SurrogateSettings(checkpoint=str(checkpoint)), "cpu")
+    return load_diffusion_model(ModelSettings(checkpoint=str(checkpoint)), "cpu")
 
 
 @pytest.fixture(scope="session")
 def velocity_diffusion(velocity_checkpoint: Path) -> DiffusionModel:
-    return load_diffusion_model(SurrogateSettings(checkpoint=str(velocity_checkpoint)), "cpu")
+    return load_diffusion_model(ModelSettings(checkpoint=str(velocity_checkpoint)), "cpu")
 
 
 @pytest.fixture
@@ -50,18 +45,11 @@ def photos() -> list[PhotoAtWork]:
 
 
 @pytest.fixture(scope="session")
-def settings() -> Layer1Settings:
+def settings() -> MethodSettings:
     """The paper's steps, few of them, a high learning rate and no handling: losses move visibly."""
-    return Layer1Settings(
-        num_epochs=2,
-        attention_steps=2,
-        denoising_steps=2,
-        surrogate_steps=2,
-        timesteps_per_step=2,
-        joint_steps=False,
-        likeness=LikenessSettings(enabled=False),
-        dynamic_reset_epochs=None,
-        views_per_photo=4,
-        transforms=TransformSettings(enabled=False),
-        surrogate=SurrogateSettings(lora_rank=4, step0_steps=8, learning_rate=1e-2),
+    return preset_settings("paper").changed(
+        "surrogates={num_epochs: 2, attention_steps: 2, denoising_steps: 2, surrogate_steps: 2, "
+        "timesteps_per_step: 2, lora_rank: 4, step0_steps: 8, learning_rate: 1.0e-2}",
+        "paper={crop: false, timestep_choice: stratified, include_largest_maps: false, "
+        "drop_bos: true, use_views: true}",
     )

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from dladiff.budget import budget_map, masking_share
-from dladiff.config import MaskingSettings
 
-FLAT = MaskingSettings(floor_share=1.0)
-SPARING = MaskingSettings(floor_share=0.4)
+FLAT = 1.0
+SPARING = 0.4
 
 
 def half_textured() -> torch.Tensor:

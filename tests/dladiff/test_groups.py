@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dladiff.budget import budget_map
-from dladiff.config import FaceDetectorSettings, MaskingSettings, MethodSettings, preset_settings
+from dladiff.config import FaceDetectorSettings, MethodSettings, preset_settings
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.face_detection import FaceDetector, FoundFaces, load_face_detector
 from dladiff.image_values import Image
@@ -107,7 +107,7 @@ def models(sface: IdentityEncoder, detector: FaceDetector) -> ProtectionModels:
 
 @pytest.fixture(scope="module")
 def config() -> MethodSettings:
-    return preset_settings("zero-shot").changed("layer2.num_steps=2")
+    return preset_settings("zero-shot").changed("loop.num_steps=2")
 
 
 def test_a_photo_with_faces_left_out_is_not_plainly_protected(
@@ -144,7 +144,7 @@ def test_faces_of_a_group_take_turns_and_get_the_gradients_that_they_get_alone(
     sface: IdentityEncoder, config: MethodSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(photo_likeness, "CROPS_PER_PASS", 2)
-    loss = PhotoLikeness([sface], config.layer2, -1.0, seed=0, micro_batch=8, cost=Cost())
+    loss = PhotoLikeness([sface], config.handling, -1.0, seed=0, micro_batch=8, cost=Cost())
     generator = torch.Generator().manual_seed(0)
     crops = torch.rand(5, 3, 112, 112, generator=generator)
     targets = torch.nn.functional.normalize(torch.randn(5, 128, generator=generator))
@@ -166,7 +166,7 @@ def test_masks_of_many_faces_are_never_in_memory_together() -> None:
             del mask
             assert sum(one() is not None for one in made) <= 2
 
-    flat = MaskingSettings(floor_share=1.0)
+    flat = 1.0
     budget = budget_map(torch.full((1, 3, 40, 40), 0.5), 1.0, 5.0, masks(), flat)
     assert isinstance(budget, torch.Tensor)
     assert torch.allclose(budget, torch.tensor(5 / 255))

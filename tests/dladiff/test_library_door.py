@@ -21,10 +21,9 @@ def short(preset: str) -> dladiff.MethodSettings:
     """A method of few steps, its models those of the preset."""
     method = dladiff.preset_settings(preset)  # type: ignore[arg-type]  # the parameter's values
     few = {
-        "layer1.likeness.num_steps": 3,
-        "layer1.likeness.finishing_steps": 1,
-        "layer2.num_steps": 3,
-        "layer2.step_size_levels": 3,
+        "loop.num_steps": 3,
+        "loop.finishing_steps": 1,
+        "loop.step_size_levels": 3,
     }
     unread = unread_settings(method)
     return method.changed(*(f"{path}={n}" for path, n in few.items() if path not in unread))

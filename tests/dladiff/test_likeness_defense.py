@@ -3,17 +3,18 @@
 import io
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 
+from dladiff.ascent_loop import Step
 from dladiff.config import (
-    Layer2Settings,
-    LikenessSettings,
+    LoopSettings,
     MethodSettings,
-    SurrogateSettings,
+    ModelSettings,
     preset_settings,
 )
 from dladiff.diffusion.checkpoint import load_autoencoder
@@ -43,7 +44,7 @@ def models(detector: FaceDetector, sface: IdentityEncoder) -> ProtectionModels:
         torch.device("cpu"),
         detector,
         [sface],
-        [load_autoencoder(SurrogateSettings(), "cpu")],
+        [load_autoencoder(ModelSettings(), "cpu")],
         load_diffusion=never,  # type: ignore[arg-type]
         lpips=None,
     )
@@ -51,11 +52,8 @@ def models(detector: FaceDetector, sface: IdentityEncoder) -> ProtectionModels:
 
 @pytest.fixture(scope="module")
 def config() -> MethodSettings:
-    base = preset_settings("fast")
-    likeness = base.layer1.likeness.model_copy(
-        update={"num_steps": 15, "step_size_levels": 2.0, "visibility_jod": None}
-    )
-    return base.model_copy(update={"layer1": base.layer1.model_copy(update={"likeness": likeness})})
+    steps = "loop.num_steps=15", "loop.step_size_levels=2", "loop.visibility_jod=null"
+    return preset_settings("fast").changed(*steps)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +89,7 @@ def test_the_budgets_hold_inside_and_outside_of_the_face(
         change = np.abs(photo.image.astype(int) - clean.image.astype(int)).max(axis=2)
         assert 11 < change[top:bottom, left:right].max() <= 18
         change[top:bottom, left:right] = 0
-        assert change.max() == config.layer1.likeness.surroundings_levels == 3
+        assert change.max() == config.budget.surroundings_levels == 3
         assert photo.max_change_levels_outside_faces == 3
 
 
@@ -108,7 +106,7 @@ def test_the_same_photos_give_the_same_bytes(
 
 
 def test_steps_fall_from_twice_the_mean_and_average_to_it() -> None:
-    steps = all_step_sizes(LikenessSettings(num_steps=60, step_size_levels=0.5))
+    steps = all_step_sizes(LoopSettings(num_steps=60, step_size_levels=0.5))
     assert len(steps) == 60
     assert steps[0] == pytest.approx(1.0)
     assert steps == sorted(steps, reverse=True)
@@ -117,7 +115,7 @@ def test_steps_fall_from_twice_the_mean_and_average_to_it() -> None:
 
 
 def test_a_shorter_loop_settles_from_where_it_is_and_ends_on_the_photo() -> None:
-    whole = all_step_sizes(LikenessSettings(num_steps=60, step_size_levels=0.5))
+    whole = all_step_sizes(LoopSettings(num_steps=60, step_size_levels=0.5))
     short = settled(whole, 20, photo_step_every=3)
     assert len(short) == 30
     assert short[:20] == whole[:20]
@@ -144,12 +142,8 @@ def test_the_stop_rule_asks_the_photo_that_shows_most_over_ten_looks() -> None:
 def test_a_loop_that_has_reached_its_aim_ends_early(
     photos: list[Photo], models: ProtectionModels
 ) -> None:
-    base = preset_settings("balanced")
-    likeness = base.layer1.likeness.model_copy(
-        update={"stop_cosine": 0.3, "step_size_levels": 1.0, "visibility_jod": None}
-    )
-    method = base.model_copy(
-        update={"layer1": base.layer1.model_copy(update={"likeness": likeness})}
+    method = preset_settings("balanced").changed(
+        "loop.stop_cosine=0.3", "loop.step_size_levels=1", "loop.visibility_jod=null"
     )
     done: list[float] = []
 
@@ -160,7 +154,7 @@ def test_a_loop_that_has_reached_its_aim_ends_early(
     short = protect_photo_set(photos, [], models, method, report)
     assert {photo.stop_reason for photo in short.photos} == {"stop_cosine"}
     assert max(photo.model_likeness[0].after for photo in short.photos) < 0.3
-    assert len(done) < likeness.num_steps == 60
+    assert len(done) < method.loop.num_steps == 60
     assert done[-1] == 1
 
 
@@ -168,13 +162,12 @@ def test_finishing_steps_move_only_faces_that_still_ask_for_it(
     photos: list[Photo], models: ProtectionModels, config: MethodSettings
 ) -> None:
     def protect(num_finishing: int, target_cosine: float) -> SetResult:
-        changes = {
-            "finishing_steps": num_finishing,
-            "photo_target_cosine": target_cosine,
-        }
-        likeness = config.layer1.likeness.model_copy(update={"num_steps": 6, **changes})
-        layer1 = config.layer1.model_copy(update={"likeness": likeness})
-        return protect_photo_set(photos, [], models, config.model_copy(update={"layer1": layer1}))
+        method = config.changed(
+            "loop.num_steps=6",
+            f"loop.finishing_steps={num_finishing}",
+            f"loop.photo_target_cosine={target_cosine}",
+        )
+        return protect_photo_set(photos, [], models, method)
 
     for photo, without in zip(protect(8, 0.9).photos, protect(0, 0.9).photos, strict=True):
         assert np.array_equal(photo.image, without.image)  # type: ignore[arg-type]
@@ -188,7 +181,7 @@ def test_faces_keep_the_looks_that_are_asked_for(
 ) -> None:
     found = {}
     for target in (9.0, 9.6):
-        held = config.changed(f"layer1.likeness.visibility_jod={target}")
+        held = config.changed(f"loop.visibility_jod={target}")
         found[target] = protect_photo_set(photos[:1], [], models, held).photos
         for photo in found[target]:
             assert photo.face_visibility_jod is not None
@@ -211,7 +204,7 @@ def test_faces_keep_their_looks_in_the_file_that_is_saved(
 ) -> None:
     saved = jpeg_read_back(photos[0].image)
     photo = replace(photos[0], image=saved, read_back=jpeg_read_back, jpeg_quality=60)
-    held = config.changed("layer1.likeness.visibility_jod=9.3")
+    held = config.changed("loop.visibility_jod=9.3")
     (result,) = protect_photo_set([photo], [], models, held).photos
     assert result.face_visibility_jod == pytest.approx(9.35, abs=0.07)
 
@@ -234,7 +227,7 @@ def test_a_grey_photo_is_protected_in_its_one_channel(
     def read_back(image: Image) -> Image:
         return np.array(PIL.Image.fromarray(image).convert("L").convert("RGB"))
 
-    changes = ("layer1.likeness.visibility_jod=9.0", "layer1.likeness.step_size_levels=0.7")
+    changes = ("loop.visibility_jod=9.0", "loop.step_size_levels=0.7")
     held = config.changed(*changes)
     likeness = []
     for is_grey in (False, True):
@@ -257,17 +250,24 @@ class NothingShown:
         raise AssertionError("a schedule takes no steps itself")
 
 
-def schedule_of(settings: LikenessSettings) -> LikenessSchedule:
-    on_photo = PhotoLikeness([], Layer2Settings(), 0.0, seed=0, micro_batch=1, cost=Cost())
+def schedule_of(settings: LoopSettings) -> LikenessSchedule:
+    on_photo = PhotoLikeness([], True, 0.0, seed=0, micro_batch=1, cost=Cost())
     return LikenessSchedule(NothingShown(), PhotoLosses(on_photo, on_photo), settings)
 
 
+def draw_of(step: Step[PhotoAtWork]) -> int:
+    """What keys the draws of its loss."""
+    assert isinstance(step.loss, partial)
+    (number,) = step.loss.keywords.values()
+    return int(number)
+
+
 def test_losses_take_turns_and_finishing_steps_come_last_without_momentum() -> None:
-    schedule = schedule_of(LikenessSettings(num_steps=6, photo_step_every=3, finishing_steps=2))
+    schedule = schedule_of(LoopSettings(num_steps=6, photo_step_every=3, finishing_steps=2))
     steps = list(schedule)
     assert [step.may_vanish for step in steps] == [False, False, True] * 2 + [True] * 2
     assert [step.momentum > 0 for step in steps] == [True] * 6 + [False] * 2
-    assert [step.draw for step in steps] == list(range(8))
+    assert [draw_of(step) for step in steps] == list(range(8))
     assert (schedule.num_taken, len(schedule)) == (6, 8)
     sizes = [step.size_levels for step in steps]
     assert sizes[:6] == sorted(sizes[:6], reverse=True)
@@ -275,11 +275,11 @@ def test_losses_take_turns_and_finishing_steps_come_last_without_momentum() -> N
 
 
 def test_what_is_heard_cuts_the_schedule_short_and_finishing_steps_still_come() -> None:
-    settings = LikenessSettings(num_steps=90, finishing_steps=4, stop_cosine=0.1)
+    settings = LoopSettings(num_steps=90, finishing_steps=4, stop_cosine=0.1)
     schedule = schedule_of(settings)
     draws = []
     for step in schedule:
-        draws.append(step.draw)
+        draws.append(draw_of(step))
         if not step.may_vanish:
             schedule.hear(torch.tensor([0.05]))
     # Ten looks among fourteen steps, then at least ten more to settle, up to a look at the photo.

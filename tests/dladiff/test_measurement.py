@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 import torch
 
-from dladiff.config import SurrogateSettings
+from dladiff.config import ModelSettings
 from dladiff.diffusion.checkpoint import load_autoencoder
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.face_detection import FaceDetector, FoundFaces
@@ -93,7 +93,7 @@ def test_the_target_counts_white_boxes_only(
 def test_what_the_autoencoder_shows_is_measured_as_well(
     portrait: Image, masked: Face, detector: FaceDetector, sface: IdentityEncoder
 ) -> None:
-    embedded = load_autoencoder(SurrogateSettings(), "cpu")
+    embedded = load_autoencoder(ModelSettings(), "cpu")
     models = replace(_models(detector, sface), autoencoders=[embedded])
     result = measure_photo(portrait, portrait.copy(), [masked], models, 0.1)
     (seen,) = result.model_likeness

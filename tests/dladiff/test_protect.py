@@ -22,9 +22,7 @@ def models(detector: FaceDetector, sface: IdentityEncoder) -> ProtectionModels:
 
 @pytest.fixture(scope="module")
 def config() -> MethodSettings:
-    settings = preset_settings("zero-shot")
-    layer2 = settings.layer2.model_copy(update={"num_steps": 16, "step_size_levels": 2.0})
-    return settings.model_copy(update={"layer2": layer2})
+    return preset_settings("zero-shot").changed("loop.num_steps=16", "loop.step_size_levels=2")
 
 
 @pytest.fixture(scope="module")

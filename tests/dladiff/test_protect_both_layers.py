@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from dladiff.config import Layer1Settings, Layer2Settings, MethodSettings, preset_settings
+from dladiff.config import MethodSettings
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image
+from dladiff.methods.photo_latents import Looks
 from dladiff.models import ProtectionModels
 from dladiff.protect import protect_photo_set
 from dladiff.results import Photo, SetResult
@@ -31,14 +32,9 @@ def models(
 
 
 @pytest.fixture
-def config(settings: Layer1Settings) -> MethodSettings:
-    base = preset_settings("fast")
-    return base.model_copy(
-        update={
-            "layer1": settings.model_copy(update={"step_size_levels": 3.0}),
-            "layer2": base.layer2.model_copy(update={"num_steps": 6, "step_size_levels": 3.0}),
-        }
-    )
+def config(settings: MethodSettings) -> MethodSettings:
+    steps = "surrogates.step_size_levels=3", "loop.num_steps=6", "loop.step_size_levels=3"
+    return settings.changed(*steps, "loop.stop_cosine=null")
 
 
 def protect(
@@ -92,17 +88,17 @@ def test_a_small_set_is_filled_up_with_references_for_step_0(
         return latents.new_zeros(0)
 
     monkeypatch.setattr("dladiff.diffusion.fine_tuning.FineTuner.train", count)
-    only_layer1 = config.model_copy(update={"layer2": Layer2Settings(enabled=False)})
+    only_layer1 = config.changed("against=fine-tuning")
     references = [Photo(f"reference {n}", photos[1].image) for n in range(9)]
     protect(photos[:1], references, models, only_layer1)
-    views = config.layer1.views_per_photo
-    assert trained[0] == (1 + (config.max_reference_photos - 1)) * views
+    num_photos = config.num_references
+    assert trained[0] == num_photos * Looks.of(config).num_views
 
 
 def test_layer_1_alone_protects_every_photo_within_its_budget(
     photos: list[Photo], models: ProtectionModels, config: MethodSettings
 ) -> None:
-    only_layer1 = config.model_copy(update={"layer2": Layer2Settings(enabled=False)})
+    only_layer1 = config.changed("against=fine-tuning")
     result = protect(photos, [], models, only_layer1)
     assert [photo.max_change_levels for photo in result.photos] == [7, 7]
     assert result.attention_loss_after_layer2 is None

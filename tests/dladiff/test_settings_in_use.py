@@ -24,23 +24,12 @@ from dladiff.settings_in_use import (
 ELSEWHERE = {"preset", "threads", "keep_metadata"}
 """A label, and what the pipeline reads when it starts a worker and writes a file."""
 SHORT = {
-    "layer1.likeness.num_steps": 3,
-    "layer1.likeness.finishing_steps": 3,
-    "layer1.num_epochs": 1,
-    "layer1.surrogate.step0_steps": 1,
-    "layer2.num_steps": 3,
-    "other.num_steps": 2,
+    "loop.num_steps": 3,
+    "loop.finishing_steps": 3,
+    "surrogates.num_epochs": 1,
+    "surrogates.step0_steps": 1,
 }
-BY_CHANCE = {
-    f"{layer}.transforms.{name}"
-    for layer in ("layer1", "layer2")
-    for name in ("blur_sigma_px", "noise_sigma_levels")
-}
-"""Read where a draw is of this kind; so few steps need not meet one."""
-FROM_A_COPY = {
-    f"layer1.surrogate.{name}"
-    for name in ("step0_steps", "batch_size", "weight_decay", "max_grad_norm")
-}
+FROM_A_COPY = {"surrogates.step0_steps", "surrogates.batch_size"}
 """A method of others that trains a surrogate reads them from settings of its own."""
 
 
@@ -98,44 +87,43 @@ def test_what_photos_read_is_what_the_table_says(
     by_somebody = on_loading | read[0] | read[1] | ELSEWHERE
     by_somebody |= FROM_A_COPY if preset == "fsmg" else set()
     # What nothing asks for is refused, and what a preset sets is asked for.
-    assert paths - by_somebody - BY_CHANCE <= unread
+    assert paths - by_somebody <= unread
     assert chosen(preset) & unread == set()
     assert chosen(preset) <= by_somebody
     # What is said to act on photos without a face alone is not asked for on others.
     assert read_without_face_alone(method) & read[0] == set()
     # Refused for less than nobody asking: these are asked, and the answer changes nothing.
     assert unread & by_somebody <= {
-        "layer1.autoencoders",
-        "layer2.crops_per_step",
+        "autoencoders",
         "detector.pack",
-        "layer1.surrogate.lora_rank",
-        "layer1.surrogate.learning_rate",
-        "layer1.surrogate.prompt",
-        "masking.full_contrast_levels",
+        "handling",
+        "surrogates.lora_rank",
+        "surrogates.learning_rate",
+        "surrogates.prompt",
+        "surrogates.adaptation",
     }
 
 
 def chosen(preset: PresetName) -> set[str]:
     """The leaves in which a preset differs from the defaults."""
     usual, values = leaves(MethodSettings()), leaves(preset_settings(preset))
-    return {path for path, value in values.items() if usual[path] != value} - {"preset"}
+    return {path for path, value in values.items() if usual.get(path) != value} - {"preset"}
 
 
 @pytest.mark.parametrize(
     ("preset", "change", "meant"),
     [
-        ("fast", "layer2.num_steps=90", "layer1.likeness.num_steps"),
-        ("balanced", "layer2.step_size_levels=1", "layer1.likeness.step_size_levels"),
-        ("balanced", "layer2.mode=crop", "layer1.likeness.enabled=false"),
-        ("zero-shot", "layer1.likeness.num_steps=90", "layer2.num_steps"),
+        ("zero-shot", "loop.finishing_steps=9", "loop.num_steps"),
         ("zero-shot", "precision=bfloat16", "no diffusion checkpoint"),
-        ("paper", "layer1.likeness.num_steps=90", "layer1.num_epochs"),
-        ("paper", "masking.floor_share=.5", "likeness loop is off"),
+        ("zero-shot", "budget.floor_share=.5", "budgets are flat"),
+        ("paper", "loop.finishing_steps=90", "surrogates.num_epochs"),
+        ("paper", "budget.floor_share=.5", "budgets are flat"),
+        ("paper", "budget.box_scale=1.3", "paper.crop"),
         ("balanced", "detector.pack=buffalo_l", "detector.kind=insightface"),
-        ("balanced", "other.num_steps=20", "layer1.likeness.num_steps"),
-        ("mist", "layer1.likeness.num_steps=90", "other.num_steps"),
-        ("mist", "layer1.surrogate.batch_size=2", "trains no surrogate"),
-        ("mist", "layer2.target_cosine=.3", "other.num_steps"),
+        ("balanced", "model.revision=abc1", "model.checkpoint"),
+        ("mist", "loop.stop_cosine=0.3", "loop.num_steps"),
+        ("mist", "surrogates.batch_size=2", "no surrogate learns"),
+        ("mist", "target_cosine=.3", "loop.num_steps"),
     ],
 )
 def test_a_value_in_vain_is_refused_with_what_was_meant(
@@ -148,17 +136,10 @@ def test_a_value_in_vain_is_refused_with_what_was_meant(
     assert meant in str(caught.value)
 
 
-def test_a_contrast_of_a_flat_budget_is_refused() -> None:
-    method = preset_settings("strong").changed("masking.full_contrast_levels=3")
-    refuse_unread(method)
-    with pytest.raises(ValueError, match=r"masking\.floor_share"):
-        refuse_unread(method.changed("masking.floor_share=1"))
-
-
 def test_a_set_of_photos_is_refused_before_any_work(detector: FaceDetector) -> None:
     models = ProtectionModels(torch.device("cpu"), detector, [], [], None, lpips=None)
-    method = preset_settings("balanced").changed("layer2.num_steps=90")
-    with pytest.raises(ValueError, match=r"layer2\.num_steps has no effect here"):
+    method = preset_settings("zero-shot").changed("loop.finishing_steps=90")
+    with pytest.raises(ValueError, match=r"loop\.finishing_steps has no effect here"):
         protect_photo_set([], [], models, method)
 
 
@@ -170,8 +151,8 @@ def test_a_preset_sets_nothing_in_vain(preset: PresetName) -> None:
 
 
 def test_a_change_is_checked_like_all_values() -> None:
-    method = preset_settings("fast").changed("layer1.likeness.num_steps=7", "seed=3")
-    assert (method.layer1.likeness.num_steps, method.seed, method.preset) == (7, 3, "fast")
-    for change in ("layer1.likeness.num_steps=-3", "layer1.likeness.steps=3", "seed.x=1", "seed"):
-        with pytest.raises(ValueError, match=r"num_steps|steps|seed"):
+    method = preset_settings("fast").changed("loop.num_steps=7", "seed=3")
+    assert (method.loop.num_steps, method.seed, method.preset) == (7, 3, "fast")
+    for change in ("loop.num_steps=-3", "loop.steps=3", "seed.x=1", "seed", "paper.crop=1"):
+        with pytest.raises(ValueError, match=r"num_steps|steps|seed|paper"):
             method.changed(change)

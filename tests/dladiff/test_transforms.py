@@ -9,7 +9,6 @@ import pytest
 import scipy.ndimage
 import torch
 
-from dladiff.config import TransformSettings
 from dladiff.image_values import Image, image_to_tensor
 from dladiff.randomness import keyed_generator
 from dladiff.transforms import (
@@ -93,8 +92,7 @@ def test_transforms_keep_size_and_range_and_pass_the_gradient_to_the_pixels(
 
 
 def test_draws_have_the_configured_shares_and_ranges() -> None:
-    settings = TransformSettings()
-    draws = [draw_photometric(settings, keyed_generator(0, "draw", i)) for i in range(2000)]
+    draws = [draw_photometric(True, keyed_generator(0, "draw", i)) for i in range(2000)]
     kinds = Counter(
         "both"
         if draw.half_size and draw.jpeg_quality
@@ -112,9 +110,7 @@ def test_draws_have_the_configured_shares_and_ranges() -> None:
 
 
 def test_the_same_key_draws_the_same_and_disabled_draws_nothing() -> None:
-    settings = TransformSettings()
-    first, second = (draw_photometric(settings, keyed_generator(3, "a")) for _ in range(2))
+    first, second = (draw_photometric(True, keyed_generator(3, "a")) for _ in range(2))
     assert first == second
-    disabled = TransformSettings(enabled=False)
-    draws = {draw_photometric(disabled, keyed_generator(0, i)) for i in range(20)}
+    draws = {draw_photometric(False, keyed_generator(0, i)) for i in range(20)}
     assert draws == {PhotometricTransform()}

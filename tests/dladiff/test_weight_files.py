@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dladiff import weight_files
-from dladiff.config import EncoderSettings, FaceDetectorSettings, SurrogateSettings
+from dladiff.config import EncoderSettings, FaceDetectorSettings, ModelSettings
 from dladiff.diffusion.checkpoint import load_diffusion_model
 from dladiff.encoders.identity_encoders import load_identity_encoder
 from dladiff.errors import ModelError
@@ -61,13 +61,13 @@ def test_an_encoder_that_cannot_be_hashed_cannot_be_loaded(settings: EncoderSett
 @pytest.mark.parametrize(
     "settings",
     [
-        SurrogateSettings(checkpoint="/nowhere", revision="0123abcd"),
-        SurrogateSettings(checkpoint="org/model"),
-        SurrogateSettings(checkpoint=str(Path(__file__).parent)),
+        ModelSettings(checkpoint="/nowhere", revision="0123abcd"),
+        ModelSettings(checkpoint="org/model"),
+        ModelSettings(checkpoint=str(Path(__file__).parent)),
     ],
     ids=["no folder", "hub id without revision", "folder of something else"],
 )
-def test_a_checkpoint_that_cannot_be_hashed_cannot_be_loaded(settings: SurrogateSettings) -> None:
+def test_a_checkpoint_that_cannot_be_hashed_cannot_be_loaded(settings: ModelSettings) -> None:
     with pytest.raises(ModelError) as hashed:
         checkpoint_folder(settings)
     with pytest.raises(ModelError) as loaded:

@@ -17,9 +17,9 @@ def test_the_example_protects_a_real_photo_within_the_budget(
     source = tmp_path / "ann"
     source.mkdir()
     Image.fromarray(astronaut[:300, 100:400]).save(source / "1.png")
-    method = dladiff.preset_settings("zero-shot")
-    layer2 = method.layer2.model_copy(update={"num_steps": 8, "step_size_levels": 3.0})
-    method = method.model_copy(update={"layer2": layer2, "threads": 1})
+    method = dladiff.preset_settings("zero-shot").changed(
+        "loop.num_steps=8", "loop.step_size_levels=3"
+    )
     protector = dladiff.Protector(method, cache_dir=tmp_path)
     (result,) = protect_folder(source, tmp_path / "protected", protector)
     assert result.status == "protected"

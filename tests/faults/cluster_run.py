@@ -17,7 +17,7 @@ from tools.trial.ray_nodes import RayCluster
 PEOPLE = "abcdef"
 """With a photo each: six sets."""
 NODE_CPUS = 2
-_SETTINGS = {"layer2.num_steps": 20, "threads": 1, "worker_memory_gb": 1}
+_SETTINGS = {"loop.num_steps": 20, "threads": 1, "worker_memory_gb": 1}
 
 
 @dataclass

@@ -24,15 +24,15 @@ def repeatable_kernels() -> Iterator[None]:
 
 
 METHODS = {
-    "layer 2": dladiff.preset_settings("zero-shot").changed("layer2.num_steps=8"),
+    "layer 2": dladiff.preset_settings("zero-shot").changed("loop.num_steps=8"),
     "one loop": dladiff.preset_settings("fast").changed(
-        "layer1.likeness.num_steps=9", "layer1.likeness.finishing_steps=4"
+        "loop.num_steps=9", "loop.finishing_steps=4"
     ),
-    "two layers": dladiff.preset_settings("fast").changed(
-        "layer1.likeness.enabled=false",
-        "layer1.num_epochs=2",
-        "layer1.surrogate.step0_steps=4",
-        "layer2.num_steps=8",
+    "two layers": dladiff.preset_settings("paper").changed(
+        "surrogates.adaptation=lora",
+        "surrogates.num_epochs=2",
+        "surrogates.step0_steps=4",
+        "loop.num_steps=8",
     ),
 }
 """Each way through the method, with as few steps as show a change."""

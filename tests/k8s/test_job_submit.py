@@ -32,7 +32,7 @@ INPUT, OUTPUT = "photos-uploaded", "photos-protected"
 """Buckets of k8s/overlays/bucket-to-bucket."""
 PEOPLE = {"zoe-quill": 2, "max-ohm": 1, "ida-vane": 1}
 CONFIG = """
-method: {preset: zero-shot, threads: 1, layer2: {num_steps: 2}}
+method: {preset: zero-shot, threads: 1, loop: {num_steps: 2}}
 operation: {workers: 1, worker_memory_gb: 1, canary: {num_sets: 0}}
 """
 LABELS = {

@@ -161,7 +161,7 @@ def protect_yaml(folder: str, tmp_path: Path) -> Path:
 def test_settings_that_need_weights_come_with_their_volume(
     folder: str, spec: Manifest, tmp_path: Path
 ) -> None:
-    checkpoint = load_config(file=protect_yaml(folder, tmp_path)).method.layer1.surrogate.checkpoint
+    checkpoint = load_config(file=protect_yaml(folder, tmp_path)).method.model.checkpoint
     mounts = [m["mountPath"] for pod in ray_pods(spec) for m in mounts_of(pod)]
     assert mounts.count("/models") == (2 if str(checkpoint).startswith("/models/") else 0)
 

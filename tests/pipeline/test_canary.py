@@ -167,7 +167,7 @@ def test_a_plan_does_not_count_what_waits_for_the_gate_as_to_do(runs: Runs) -> N
     preview = preview_run(str(runs.album), runs.output, config_of(), RunOptions())
     assert preview.num_photos == 2
     assert "4 photos held back until the canary is judged" in preview.notes[0]
-    others = config_of("layer2.num_steps=3")  # other settings do them all again
+    others = config_of("loop.num_steps=3")  # other settings do them all again
     assert preview_run(str(runs.album), runs.output, others, RunOptions()).num_photos == 6
 
 
@@ -200,7 +200,7 @@ def test_canary_0_publishes_what_was_held_back(runs: Runs) -> None:
 
 def test_other_settings_do_the_held_photos_again_and_nothing_old_appears_later(runs: Runs) -> None:
     runs(figures={**GOOD, "psnr_db": 20.0})
-    outcome = runs("layer2.num_steps=7")
+    outcome = runs("loop.num_steps=7")
     assert (outcome.exit_code, outcome.counts) == (0, {"protected": 6})
     runs.check_whole()
     before = {key: runs.store.sha256_of(f"images/{key}") for key in ALBUM}

@@ -179,7 +179,7 @@ def test_without_a_command_the_help_is_shown() -> None:
         (["protect", "in", "out", "--on-method-change", "ignore"], "--on-method-change"),
         (["plan", "in", "out", "--preset", "quick"], "no preset 'quick': choose one of paper"),
         (["plan", "in", "out", "--config", "none.yaml"], "no configuration file at none.yaml"),
-        (["plan", "in", "out", "--set", "layer2.num_stepps=3"], "did you mean"),
+        (["plan", "in", "out", "--set", "loop.num_stepps=3"], "did you mean"),
         (["plan", "in", "out", "--set", "layer2.encoders=[]"], "is now recognisers"),
         (["plan", "ftp://host/in", "out"], "scheme 'ftp' is not supported"),
         (["plan", "nowhere", "out"], "does not exist"),
@@ -234,17 +234,18 @@ def test_protect_hands_every_option_to_the_run(run: Run, tmp_path: Path) -> None
     file.write_text("method: {seed: 5}\noperation: {max_set_photos: 8}\n")
     result = dladiff(
         *("protect", "in", "out", "--preset", "fast", "--config", str(file)),
-        *("--set", "layer1.likeness.num_steps=7", "--set", "read_concurrency=2", "--run-id", "r9"),
-        *("--ray-address", "auto", "--workers", "3", "--gpus-per-worker", "0.5"),
+        *("--set", "loop.num_steps=7", "--set", "read_concurrency=2", "--run-id", "r9"),
+        *("--ray-address", "auto", "--workers", "3", "--set", "gpus_per_worker=0.5"),
         *("--on-method-change", "keep", "--retry-failed", "--retry-quarantined"),
         *(
-            "--max-failed",
-            "0.1",
+            "--set",
+            "max_failed=0.1",
             "--min-target-met",
             "0.8",
             "--wait",
             "--batch",
-            "--single-writer",
+            "--set",
+            "single_writer=true",
             "--log-json",
         ),
         *("--allow-prefix", "s3://a/b", "--allow-prefix", "/c: d", "--metrics-port", "0"),
@@ -263,7 +264,7 @@ def test_protect_hands_every_option_to_the_run(run: Run, tmp_path: Path) -> None
         log_json=True,
     )
     method, operation = run.config.method, run.config.operation
-    assert (method.preset, method.seed, method.layer1.likeness.num_steps) == ("fast", 5, 7)
+    assert (method.preset, method.seed, method.loop.num_steps) == ("fast", 5, 7)
     assert (operation.workers, operation.gpus_per_worker, operation.max_failed) == (3, 0.5, 0.1)
     assert operation.min_target_met == 0.8
     assert (operation.single_writer, operation.max_set_photos) == (True, 8)
@@ -289,11 +290,11 @@ def test_the_shown_configuration_is_a_configuration_file(tmp_path: Path) -> None
 
 def test_a_setting_in_vain_is_refused_with_the_one_that_was_meant(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
-    file.write_text("method: {layer2: {num_steps: 90}}\n")
+    file.write_text("method: {preset: zero-shot, loop: {finishing_steps: 90}}\n")
     for given, remedy in (
-        (("--preset", "fast", "--set", "layer2.num_steps=80"), "layer1.likeness.num_steps"),
-        (("--config", str(file)), "layer1.likeness.num_steps"),
-        (("--preset", "paper", "--set", "masking.floor_share=1"), "layer1.likeness.enabled"),
+        (("--preset", "mist", "--set", "surrogates.num_epochs=80"), "loop.num_steps"),
+        (("--config", str(file)), "loop.num_steps"),
+        (("--preset", "paper", "--set", "budget.floor_share=1"), "preset balanced"),
     ):
         result = dladiff("config", "show", *given)
         assert result.exit_code == 1
@@ -301,12 +302,28 @@ def test_a_setting_in_vain_is_refused_with_the_one_that_was_meant(tmp_path: Path
         assert remedy in result.output
 
 
+def test_a_setting_of_before_is_refused_with_where_it_is_now(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("method: {layer1: {likeness: {num_steps: 90}, enabled: true}}\n")
+    for given, remedies in (
+        (("--config", str(file)), ("num_steps is now loop.num_steps", "enabled is now against")),
+        (("--set", "layer2.momentum=0"), ("layer2.momentum is no setting any more",)),
+        (("--set", "layer1.surrogate.checkpoint=/x"), ("is now model.checkpoint",)),
+        (("--set", "other.name=mist"), ("other.name is now other",)),
+        (("--set", "paper.joint_steps=true"), ("take preset paper",)),
+    ):
+        result = dladiff("config", "show", *given)
+        assert result.exit_code == 1
+        for remedy in remedies:
+            assert remedy in result.output
+
+
 def test_the_schema_documents_every_key() -> None:
     schema = json.loads(dladiff("config", "schema").stdout)
     assert schema["properties"].keys() == {"method", "operation", "output"}
-    layer2 = schema["$defs"]["Layer2Settings"]["properties"]["epsilon_levels"]
-    assert "Budget" in layer2["description"]
-    assert layer2["maximum"] == 64
+    levels = schema["$defs"]["BudgetSettings"]["properties"]["zero_shot_levels"]
+    assert "in faces alone" in levels["description"]
+    assert levels["maximum"] == 64
 
 
 def test_plan_says_what_would_be_done_and_writes_nothing(

@@ -105,7 +105,7 @@ def test_no_worker_outlives_the_command(tmp_path: Path, number: signal.Signals) 
     command = [sys.executable, "-c", "from pipeline.cli import main; main()", "protect"]
     command += [str(tmp_path / "in"), str(tmp_path / "out"), "--preset", "zero-shot"]
     process = subprocess.Popen(
-        [*command, "--set", "layer2.num_steps=100000"], stderr=subprocess.PIPE, text=True
+        [*command, "--set", "loop.num_steps=100000"], stderr=subprocess.PIPE, text=True
     )
     try:
         attempts = tmp_path.glob

@@ -116,7 +116,7 @@ def test_the_command_says_what_became_of_every_file(tmp_path: Path) -> None:
     write_album(source, {"ann/film.mov": b"x", "ann/.DS_Store": b"x", "bob/1.jxl": b"\xff\x0a12"})
 
     def dladiff(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-        settings = "layer2.num_steps=2", "recognisers=[{name: sface, kind: sface}]", "threads=1"
+        settings = "loop.num_steps=2", "recognisers=[{name: sface, kind: sface}]", "threads=1"
         changes = [part for one in settings for part in ("--set", one)]
         arguments = [command, str(folder), str(tmp_path / "out"), "--preset", "zero-shot", *changes]
         code = "from pipeline.cli import main; main()"

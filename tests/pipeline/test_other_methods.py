@@ -16,7 +16,7 @@ def test_the_command_takes_one_by_name(astronaut: np.ndarray, tmp_path: Path) ->
         tmp_path / "in" / "ann" / "1.png"
     )
     words = ["protect", str(tmp_path / "in"), str(tmp_path / "out"), "--method", "photoguard"]
-    words += ["--set", "other.num_steps=2", "--workers", "1", "--log-json"]
+    words += ["--set", "loop.num_steps=2", "--workers", "1", "--log-json"]
     outcome = CliRunner().invoke(app, words)
     assert outcome.exit_code == 0, outcome.output
     (row,) = pq.read_table(tmp_path / "out" / "manifest").to_pylist()

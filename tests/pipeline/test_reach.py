@@ -216,7 +216,7 @@ def test_the_command_says_whom_it_left_out_of_a_group(tmp_path: Path) -> None:
     (portrait,) = face_images(1)
     both = np.concatenate([portrait, portrait[:, ::-1]], axis=1)
     album = write_album(tmp_path / "in", {"ann/both.png": encode(both, "PNG")})
-    few = ("layer2.num_steps=2", "recognisers=[{name: sface, kind: sface}]", "workers=1")
+    few = ("loop.num_steps=2", "recognisers=[{name: sface, kind: sface}]", "workers=1")
     settings = [part for each in (*few, "detector.max_faces=1") for part in ("--set", each)]
     output = str(tmp_path / "out")
     command = ("protect", str(album), output, "--preset", "zero-shot", "--canary", "0", *settings)
@@ -238,7 +238,7 @@ def test_the_command_says_whom_it_left_out_of_a_group(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_command_on_a_real_photo_with_too_few_steps(tmp_path: Path) -> None:
     album, output = face_album(tmp_path / "in", {"ann": 1}), str(tmp_path / "out")
-    few = ("layer2.num_steps=2", "recognisers=[{name: sface, kind: sface}]", "workers=1")
+    few = ("loop.num_steps=2", "recognisers=[{name: sface, kind: sface}]", "workers=1")
     settings = [part for each in few for part in ("--set", each)]
     command = ("protect", str(album), output, "--preset", "zero-shot", *settings)
     done = dladiff(*command, "--canary", "0", "--min-target-met", "0.9")

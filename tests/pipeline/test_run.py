@@ -45,7 +45,7 @@ pytestmark = pytest.mark.slow
 
 
 QUICK = (
-    "layer2.num_steps=2",
+    "loop.num_steps=2",
     "recognisers=[{name: sface, kind: sface}]",
     "threads=1",
     "worker_memory_gb=0.5",
@@ -358,7 +358,7 @@ def test_a_killed_driver_is_finished_by_another_run(tmp_path: Path, output: Path
 
 def test_sigterm_folds_what_is_decided_and_exits_with_3(tmp_path: Path, output: Path) -> None:
     album = face_album(tmp_path / "in", dict.fromkeys("abcdefgh", 1))
-    stopped = quick_command(album, output, "stopped", "layer2.num_steps=20")
+    stopped = quick_command(album, output, "stopped", "loop.num_steps=20")
     command = [*stopped, "--canary", "0"]  # published as they are done
     with subprocess.Popen(command) as process:
         images_folder = output / "images"
@@ -376,9 +376,9 @@ def test_sigterm_folds_what_is_decided_and_exits_with_3(tmp_path: Path, output: 
 
 def test_another_method_is_refused_with_the_difference(first: FirstRun) -> None:
     album, output = first.album, first.output
-    with pytest.raises(ConfigurationError, match=r"layer2\.epsilon_levels: 11\.0 -> 8"):
-        protect(album, output, "layer2.epsilon_levels=8")
-    eight = "layer2.epsilon_levels=8"
+    with pytest.raises(ConfigurationError, match=r"budget\.zero_shot_levels: 11\.0 -> 8"):
+        protect(album, output, "budget.zero_shot_levels=8")
+    eight = "budget.zero_shot_levels=8"
     kept = protect_here(album, output, eight, options=RunOptions(on_method_change="keep"))
     assert kept.num_sets == 0
     redone = protect_here(album, output, eight, options=RunOptions(on_method_change="reprotect"))

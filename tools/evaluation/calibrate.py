@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from scipy.stats import rankdata
 from dladiff.evaluation.scores import Score, bootstrap, effect
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.evaluation.people import CLEAN
+from pipeline.evaluation.rows import AttackRow
 from pipeline.manifest_row import CosineColumn, ManifestRow
 from pipeline.output.manifest import newest_rows
 from pipeline.storage.store import open_store
@@ -45,7 +46,7 @@ class Observation:
 
 
 def observations(
-    attacks: Sequence[Mapping[str, Any]],
+    attacks: Sequence[AttackRow],
     manifests: Mapping[str, Sequence[ManifestRow]],
     attack: str,
     handling: str,
@@ -61,9 +62,9 @@ def observations(
         handling: Under which handling.
     """
     rows = {
-        (row["condition"], row["identity"]): row
+        (row.condition, row.identity): row
         for row in attacks
-        if (row["attack"], row["handling"], row["status"]) == (attack, handling, "done")
+        if (row.attack, row.handling, row.status) == (attack, handling, "done")
     }
     found = []
     for (condition, identity), row in rows.items():
@@ -73,7 +74,7 @@ def observations(
         columns = [_headline(clean, "leak"), _headline(row, "leak"), _headline(row, "floor")]
         measured = float(effect(*(np.array([value]) for value in columns)))
         if math.isfinite(measured):
-            proxies = _proxies(manifests[condition], identity, row["num_photos"])
+            proxies = _proxies(manifests[condition], identity, row.num_photos or 0)
             found.append(Observation(identity, condition, measured, proxies))
     return found
 
@@ -110,12 +111,12 @@ def rank_correlation(found: Sequence[Observation], proxy: str) -> Score | None:
     )
 
 
-def _headline(row: Mapping[str, Any], name: str) -> float:
+def _headline(row: AttackRow, name: Literal["leak", "floor"]) -> float:
     """A score averaged over the judges outside every loss, else in no loss, else over all."""
-    in_no_loss = [score for score in row["scores"] if not score["in_loss"]]
-    outside = [score for score in in_no_loss if not score.get("kin_of_loss", False)]
-    scores = outside or in_no_loss or row["scores"]
-    return fmean(score[name] for score in scores)
+    in_no_loss = [score for score in row.scores if not score.in_loss]
+    outside = [score for score in in_no_loss if not score.kin_of_loss]
+    scores = outside or in_no_loss or row.scores
+    return fmean(getattr(score, name) for score in scores)
 
 
 def _proxies(rows: Sequence[ManifestRow], identity: str, num_photos: int) -> dict[str, float]:
@@ -171,7 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         manifests = dict(_named_manifest(text) for text in options.outputs)
         content = open_store(options.results).read("attacks.parquet")
-        attacks = pq.read_table(pa.BufferReader(content)).to_pylist()
+        rows = pq.read_table(pa.BufferReader(content)).to_pylist()
+        attacks = [AttackRow.from_columns(row) for row in rows]
         found = observations(attacks, manifests, options.attack, options.handling)
         if not found:
             raise ConfigurationError(

@@ -76,7 +76,7 @@ class Models:
         }.get(method, ())
         return cls(
             detector=load_face_detector(settings.detector),
-            diffusion=load_diffusion_model(settings.layer1.surrogate, "cpu"),
+            diffusion=load_diffusion_model(settings.model, "cpu"),
             identity_encoder=(
                 load_identity_encoder(recogniser, "cpu") if method == FACELOCK else None
             ),
@@ -237,7 +237,7 @@ def _away_from_stranger(
     aimed = take_stranger_away(
         photos, models.protection, models.diffusion, method, 1000 * settings.seed + number
     )
-    tally.add(aimed.cost, method.layer1.likeness.num_steps, effort.cpu_seconds_spent)
+    tally.add(aimed.cost, method.loop.num_steps, effort.cpu_seconds_spent)
     return aimed.images
 
 

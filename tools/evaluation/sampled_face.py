@@ -40,19 +40,15 @@ def sampled_face_method(settings: BaselineSettings, num_steps: int | None) -> Me
         num_steps: Of the likeness loop; None: as many as the preset takes.
     """
     method = settings.method
-    # Only the sum counts inside faces; outside, the smaller of layer 1's and the surroundings'.
-    layer1_levels = min(method.layer1.epsilon_levels, settings.face_levels)
-    changes = {"surroundings_levels": settings.surroundings_levels}
-    likeness = method.layer1.likeness.model_copy(
-        update=changes if num_steps is None else changes | {"num_steps": num_steps}
+    # Only the sum counts inside faces; outside, the smaller of eta_ft and the surroundings'.
+    of_model = min(method.budget.fine_tuning_levels, settings.face_levels)
+    return method.changed(
+        f"budget.fine_tuning_levels={of_model}",
+        f"budget.zero_shot_levels={settings.face_levels - of_model}",
+        f"budget.surroundings_levels={settings.surroundings_levels}",
+        f"loop.num_steps={num_steps or method.loop.num_steps}",
+        f"seed={settings.seed}",
     )
-    layer1 = method.layer1.model_copy(
-        update={"epsilon_levels": layer1_levels, "likeness": likeness}
-    )
-    layer2 = method.layer2.model_copy(
-        update={"epsilon_levels": settings.face_levels - layer1_levels}
-    )
-    return method.model_copy(update={"layer1": layer1, "layer2": layer2, "seed": settings.seed})
 
 
 def take_stranger_away(
@@ -91,7 +87,7 @@ def take_stranger_away(
         take_likeness_away(with_faces, models, method, cost, lambda stage, fraction: None)
     faceless = [photo for photo in at_work if not photo.found]
     protect_in_two_layers(faceless, [], models, method, cost, lambda stage, fraction: None)
-    epsilon = levels_to_unit(method.layer2.epsilon_levels)
+    epsilon = levels_to_unit(method.budget.zero_shot_levels)
     images = [tensor_to_image(one.with_added(one.perturbed(), epsilon)) for one in at_work]
     return Aimed(images, cost)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.published_models import AUTOENCODERS
 from dladiff.config import PresetName, preset_settings
+from dladiff.layer1.likeness import AutoencoderLikeness
 
 _RESULTS = Path(__file__).resolve().parents[2] / "results" / "model_cost.json"
 GPUS = {"A100": 312, "H100": 989, "RTX 4090": 165, "L4": 121}
@@ -49,12 +50,12 @@ def presets_table() -> str:
 
 def tflop_of_a_photo(name: str, preset: PresetName) -> float:
     """All steps through the autoencoder, of one of ``PHOTOS`` photos of a person."""
-    row, likeness = _row(name, "float32"), preset_settings(preset).layer1.likeness
-    steps = likeness.num_steps - likeness.num_steps // likeness.photo_step_every
+    row, loop = _row(name, "float32"), preset_settings(preset).loop
+    steps = loop.num_steps - loop.num_steps // loop.photo_step_every
     decode, both = row["decode_tflop"], row["encode_tflop"] + row["decode_tflop"]
     # The way back costs each part about what the way there did, since weights are frozen.
     decode_and_back = decode + row["back_tflop"] * decode / both
-    mixtures = likeness.view_shares[2] * likeness.mixtures_per_step / PHOTOS
+    mixtures = AutoencoderLikeness.view_shares[2] * loop.mixtures_per_step / PHOTOS
     whole: float = steps * (both + row["back_tflop"] + mixtures * decode_and_back)
     return whole
 

@@ -149,7 +149,7 @@ class Trial:
             was_last = not uploads.is_alive()
             code = self._dladiff(
                 *("protect", INPUT, OUTPUT, "--preset", "zero-shot", "--batch"),
-                *("--set", f"layer2.num_steps={arguments.steps}", "--set", "threads=1"),
+                *("--set", f"loop.num_steps={arguments.steps}", "--set", "threads=1"),
                 # So few steps make no method that a canary would have to let through.
                 *("--set", "worker_memory_gb=1", "--workers", "1", "--canary", "0"),
                 *("--ray-address", cluster.address, "--metrics-port", str(self._metrics_port)),

@@ -18,10 +18,10 @@ from dladiff.diffusion.parts import refusing
 from dladiff.image_values import Images, image_to_tensor
 
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255))
-"""Of the keypoints, RGB: left eye, right eye, nose, left and right mouth corner."""
+"""Colours of the keypoints, RGB: left eye, right eye, nose, left and right mouth corner."""
 NOSE = 2
 LIMB_BRIGHTNESS = 0.6
-"""Of the lines to the nose, relative to the points that they come from."""
+"""Brightness of the lines to the nose, relative to the points that they come from."""
 DRAWN_SIDE = 1024
 POINT_RADIUS, LIMB_HALF_WIDTH = 10, 4
 """Pixels of an image of ``DRAWN_SIDE``, as the published network was trained on."""
@@ -36,7 +36,7 @@ class IdentityNet(ControlNetModel):  # type: ignore[misc]  # diffusers has no ty
     def forward(
         self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, **arguments: Any
     ) -> Any:
-        """As ``ControlNetModel``; the prompt's ``encoder_hidden_states`` are not looked at."""
+        """As ``ControlNetModel`` computes, but without the prompt's ``encoder_hidden_states``."""
         if self.face_tokens is None:
             raise RuntimeError("face_tokens must be set before an IdentityNet is asked")
         return super().forward(sample, timestep, self.face_tokens, **arguments)

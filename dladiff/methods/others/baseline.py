@@ -1,17 +1,17 @@
-"""The loop that all baselines share: signed steps up a gradient until the effort is spent.
+"""What all baselines share: signed steps up a gradient until the effort is spent.
 
 Knows when to ask for a gradient. What it is the gradient of, each baseline says itself.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
-from dladiff.image_values import levels_to_unit
+from dladiff.ascent_loop import Step, ascend
 from dladiff.methods.image_gradients import LatentGradient, draw_step, perturbation_gradients
-from dladiff.methods.others.person import Person
-from dladiff.photo_at_work import NativePhoto
+from dladiff.methods.others.person import AS_PAPERS_LOOK, Person
+from dladiff.photo_at_work import NativePhoto, PhotoAtWork
 
 
 class Baseline(ABC):
@@ -28,7 +28,7 @@ class Baseline(ABC):
 
     @abstractmethod
     def gradients(self, step: int) -> list[NativePhoto]:
-        """Of the loss that is raised, to each photo's perturbation."""
+        """The gradient of the loss that is raised, to each photo's perturbation."""
 
     def step_scale(self, share: float) -> float:
         """Size of a step relative to the common one, after ``share`` of the effort."""
@@ -44,23 +44,21 @@ class Baseline(ABC):
             ValueError: If the effort did not suffice for a single step.
             GradientError: If a photo's gradient was zero or not finite.
         """
-        person, effort = self.person, self.person.effort
         name = type(self).__name__
+        photos = [instance.photo for instance in self.person.instances]
+        if not ascend(photos, self._steps(on_progress), name):
+            raise ValueError(f"{name}: the effort was spent before the first step; grant more")
+
+    def _steps(self, on_progress: Callable[[float], None] | None) -> Iterator[Step[PhotoAtWork]]:
+        person, effort = self.person, self.person.effort
         self.prepare()
         while effort.share < 1:
-            step_size = levels_to_unit(person.settings.step_size_levels)
-            step_size *= self.step_scale(effort.share)
+            size = person.settings.step_size_levels * self.step_scale(effort.share)
             self.before_step(effort.num_taken)
-            gradients = self.gradients(effort.num_taken)
-            for instance, gradient in zip(person.instances, gradients, strict=True):
-                instance.photo.ascent.step(gradient, step_size)
+            yield Step(lambda _: self.gradients(effort.num_taken), size)
             effort.num_taken += 1
             if on_progress is not None:
                 on_progress(effort.share)
-        if effort.num_taken == 0:
-            raise ValueError(f"{name}: the effort was spent before the first step; grant more")
-        for instance in person.instances:
-            instance.photo.ascent.require_live(f"{name}, photo {instance.photo.key}")
 
 
 class LatentBaseline(Baseline):
@@ -68,8 +66,7 @@ class LatentBaseline(Baseline):
 
     def __init__(self, person: Person) -> None:
         super().__init__(person)
-        self.layer1 = person.layer1
-        """Of the draws: view, handling, timesteps."""
+        self.looks = AS_PAPERS_LOOK
         self.timestep_weights: Tensor | None = None
 
     @abstractmethod
@@ -80,7 +77,7 @@ class LatentBaseline(Baseline):
         person, settings = self.person, self.person.settings
         draws = [
             draw_step(
-                instance, self.layer1, person.diffusion, settings.seed, step, self.timestep_weights
+                instance, self.looks, person.diffusion, settings.seed, step, self.timestep_weights
             )
             for instance in person.instances
         ]

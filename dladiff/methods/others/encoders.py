@@ -59,7 +59,7 @@ class Mist(AdvDm):
         return from_loss, self.textural_gradient(latents, clean)
 
     def textural_gradient(self, latents: Latents, clean: Latents) -> Latents:
-        """Of minus the squared distance to the target's latents."""
+        """The gradient of minus the squared distance to the target's latents."""
         return towards(latents, self.target)
 
 

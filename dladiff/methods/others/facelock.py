@@ -75,7 +75,7 @@ class FaceLock(Baseline):
 
     @torch.no_grad()
     def _clean_identity(self, photo: PhotoAtWork) -> UnitEmbeddings | None:
-        """Of the photo's largest face, which is the one in its view."""
+        """The embedding of the photo's largest face, which is the one in its view."""
         if not photo.faces:
             return None
         photo_from_crop = np.linalg.inv(crop_from_photo(photo.faces[0], self.recogniser.template))

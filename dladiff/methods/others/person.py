@@ -10,18 +10,17 @@ from dataclasses import dataclass, field
 import torch
 
 from dladiff.budget import budget_map
-from dladiff.config import Layer1Settings, MethodSettings, TransformSettings, preset_settings
+from dladiff.config import MethodSettings, SurrogateSettings, preset_settings
 from dladiff.diffusion.autoencoder import Latents
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.evaluation.settings import attack_settings
 from dladiff.image_values import levels_to_unit
-from dladiff.methods.photo_latents import PhotoEncoder, ViewedPhoto
+from dladiff.methods.photo_latents import Looks, PhotoEncoder, ViewedPhoto
 from dladiff.photo_at_work import PhotoAtWork
 from dladiff.placement import face_masks
 from dladiff.projected_gradient import Budget
 from dladiff.quality import LearnedPerceptualDistance
-from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
 
 
@@ -44,38 +43,35 @@ class BaselineSettings:
 
     @classmethod
     def of(cls, method: MethodSettings) -> "BaselineSettings":
-        """The budgets of a method's settings, as our loop has them, and its ``other``."""
-        layer1, layer2 = method.layer1, method.layer2
+        """The budgets of a method's settings, as our loop has them, and its steps."""
         return cls(
-            face_levels=layer1.epsilon_levels + (layer2.epsilon_levels if layer2.enabled else 0.0),
-            surroundings_levels=min(layer1.likeness.surroundings_levels, layer1.epsilon_levels),
-            step_size_levels=method.other.step_size_levels,
+            face_levels=method.face_levels,
+            surroundings_levels=method.surroundings_levels,
+            step_size_levels=method.loop.step_size_levels,
             seed=method.seed,
             micro_batch=method.micro_batch,
             method=method,
         )
 
-    def layer1(self, diffusion: DiffusionModel) -> Layer1Settings:
-        """One exact aligned view, one timestep per step, no handling: as these papers work.
+    def surrogates(self, diffusion: DiffusionModel) -> SurrogateSettings:
+        """Full weights that learn as fast as the DreamBooth attack.
 
-        Surrogates are full weights that learn as fast as the DreamBooth attack, since these papers
-        fine-tune the whole UNet.
+        These papers fine-tune the whole UNet.
         """
-        layer1 = self.method.layer1
+        surrogates = self.method.surrogates
         attack = attack_settings("dreambooth", diffusion.face_template is not None)
-        rate = layer1.surrogate.learning_rate or attack.learning_rate
-        return layer1.model_copy(
-            update={
-                "views_per_photo": 1,
-                "view_shares": (0.0, 0.0, 1.0),
-                "timesteps_per_step": 1,
-                "timestep_choice": "uniform",
-                "transforms": TransformSettings(enabled=False),
-                "surrogate": layer1.surrogate.model_copy(
-                    update={"adaptation": "full", "learning_rate": rate}
-                ),
-            }
-        )
+        rate = surrogates.learning_rate or attack.learning_rate
+        return surrogates.model_copy(update={"adaptation": "full", "learning_rate": rate})
+
+
+AS_PAPERS_LOOK = Looks(
+    num_views=1,
+    view_shares=(0.0, 0.0, 1.0),
+    timesteps_per_step=1,
+    timestep_choice="uniform",
+    handling=False,
+)
+"""One exact aligned view, one timestep per step, no handling: as these papers work."""
 
 
 @dataclass(eq=False)
@@ -89,7 +85,7 @@ class Effort:
 
     @property
     def cpu_seconds_spent(self) -> float:
-        """Of all threads, since this began."""
+        """CPU seconds of all threads since this began."""
         return time.process_time() - self.started
 
     @property
@@ -110,8 +106,8 @@ class Person:
     instances: list[ViewedPhoto]
     diffusion: DiffusionModel
     photo_encoder: PhotoEncoder
-    layer1: Layer1Settings
-    """Of draws and surrogates, see ``BaselineSettings.layer1``."""
+    surrogates: SurrogateSettings
+    """See ``BaselineSettings.surrogates``."""
     settings: BaselineSettings
     effort: Effort
     cost: Cost
@@ -131,19 +127,22 @@ class Person:
         cost: Cost | None = None,
     ) -> "Person":
         """Encodes the clean photos and starts each perturbation at noise of one step."""
-        cost, layer1 = cost or Cost(), settings.layer1(diffusion)
-        encoder = PhotoEncoder(diffusion, layer1, settings.seed, settings.micro_batch, cost)
-        instances = []
-        for photo in photos:
-            views = encoder.views(photo)
-            photo.begin(
-                budget_of(photo, settings),
-                levels_to_unit(settings.step_size_levels),
-                keyed_generator(settings.seed, photo.key, "start"),
-            )
-            instances.append(ViewedPhoto(photo, views, encoder.encode(photo.clean, views)))
+        cost, surrogates = cost or Cost(), settings.surrogates(diffusion)
+        encoder = PhotoEncoder(diffusion, AS_PAPERS_LOOK, settings.seed, settings.micro_batch, cost)
+        instances = [
+            encoder.begin(photo, budget_of(photo, settings), settings.step_size_levels)
+            for photo in photos
+        ]
         return cls(
-            instances, diffusion, encoder, layer1, settings, effort, cost, identity_encoder, lpips
+            instances,
+            diffusion,
+            encoder,
+            surrogates,
+            settings,
+            effort,
+            cost,
+            identity_encoder,
+            lpips,
         )
 
     @property
@@ -161,11 +160,11 @@ def budget_of(photo: PhotoAtWork, settings: BaselineSettings) -> Budget:
     if settings.flat:
         return levels_to_unit(settings.face_levels)
     if not photo.faces:
-        return levels_to_unit(settings.method.layer1.epsilon_levels)
+        return levels_to_unit(settings.method.budget.fine_tuning_levels)
     return budget_map(
         photo.clean,
         settings.surroundings_levels,
         settings.face_levels,
-        face_masks(photo.size, photo.faces, settings.method.layer2, photo.clean.device),
-        settings.method.masking,
+        face_masks(photo.size, photo.faces, settings.method.budget.box_scale, photo.clean.device),
+        settings.method.budget.floor_share,
     )

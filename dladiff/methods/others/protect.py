@@ -27,17 +27,17 @@ def protect_by_other_method(
     Raises:
         GradientError: If a photo's gradient was zero or not finite.
     """
-    name = config.other.name
+    name = config.other
     if not photos:
         return
     assert name is not None
-    assert models.load_diffusion is not None, "the settings require layer 1"
+    assert models.load_diffusion is not None, "the settings require a checkpoint"
     with timed(cost, "layer1", models.device):
         person = Person.begin(
             photos,
             models.load_diffusion(),
             BaselineSettings.of(config),
-            Effort(config.other.num_steps),
+            Effort(config.loop.num_steps),
             next(iter(models.white_boxes), None),
             models.lpips,
             cost,
@@ -45,4 +45,4 @@ def protect_by_other_method(
         BASELINES[name](person).run(lambda share: report("layer1", share))
     for photo in photos:
         photo.stop_reason = "num_steps"
-        place_faces(photo, config.layer2)
+        place_faces(photo, config.budget.box_scale)

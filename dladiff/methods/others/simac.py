@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ class Simac(Aspl):
             settings.micro_batch,
         )
         self.timestep_weights = (sizes == sizes.max()).to(sizes)
-        self.layer1 = self.layer1.model_copy(update={"timestep_choice": "gradient"})
+        self.looks = replace(self.looks, timestep_choice="gradient")
 
     def latent_gradient(self, step: int) -> LatentGradient:
         return self._joint_gradient
@@ -47,7 +48,7 @@ class Simac(Aspl):
     def _joint_gradient(
         self, latents: Latents, clean: Latents, timesteps: Timesteps, noise: Latents
     ) -> tuple[Latents, Latents]:
-        """Of L_den and of the distance of features, from one forward."""
+        """The gradients of L_den and of the distance of features, from one forward."""
         diffusion = self.person.diffusion
         leaf = latents.detach().requires_grad_(True)
         with torch.no_grad(), recorded(self._late_blocks()) as of_clean:

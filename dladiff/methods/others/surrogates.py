@@ -3,10 +3,11 @@
 Of each the paper and what it trains when. None has the prior term, as our own surrogates.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from dladiff.config import TransformSettings
 from dladiff.diffusion.attention_maps import AttentionReader, attention_layers
 from dladiff.diffusion.fine_tuning import FineTuner
 from dladiff.diffusion.surrogates import FullSurrogate, Surrogate
@@ -42,7 +43,7 @@ class AdvDm(LatentBaseline):
     def tuner(self, surrogate: Surrogate) -> FineTuner:
         """A fresh optimiser that lowers L_den of a surrogate; counted."""
         person = self.person
-        return FineTuner(surrogate, person.diffusion, self.layer1.surrogate, person.cost)
+        return FineTuner(surrogate, person.diffusion, person.surrogates, person.cost)
 
     def draws(self, *names: str | int) -> torch.Generator:
         """For one call of a tuner."""
@@ -58,11 +59,11 @@ class Fsmg(AdvDm):
     """
 
     training_share = 0.5
-    """Of the effort, at most."""
+    """Largest share of the effort that training takes."""
 
     def prepare(self) -> None:
         tuner, latents = self.tuner(self.surrogate), self.person.clean_latents
-        for done in range(self.layer1.surrogate.step0_steps):
+        for done in range(self.person.surrogates.step0_steps):
             if self.person.effort.share >= self.training_share:
                 break
             tuner.train(latents, 1, self.draws(done))
@@ -136,7 +137,7 @@ class MetaCloak(AdvDm):
         super().__init__(person)
         pool = [FullSurrogate(person.diffusion) for _ in range(self.num_surrogates)]
         self.pool = [self.tuner(surrogate) for surrogate in pool]
-        self.layer1 = self.layer1.model_copy(update={"transforms": TransformSettings()})
+        self.looks = replace(self.looks, handling=True)
 
     def before_step(self, step: int) -> None:
         turn, number = divmod(step, self.num_surrogates)

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from dladiff.config import Layer2Settings
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.faces import (
     ARCFACE_SIDE,
@@ -40,6 +39,9 @@ from dladiff.placement import (
 from dladiff.results import Face
 from dladiff.transforms import PhotometricTransform
 
+GRID_MAX_CELLS = 256
+"""A side, of the grid on which the perturbation of a face lives."""
+
 
 @dataclass(frozen=True, eq=False)
 class FaceCanvas:
@@ -61,17 +63,17 @@ def image_canvas(
     clean: Image,
     perturbation: Perturbation | None,
     face: Face,
-    settings: Layer2Settings,
     device: torch.device | str,
+    box_scale: float,
 ) -> FaceCanvas:
-    """A grid over the face box of at most ``grid_max_cells`` a side, aligned with the photo."""
-    square = face_square(face, settings.box_scale)
+    """A grid over the face box of at most ``GRID_MAX_CELLS`` a side, aligned with the photo."""
+    square = face_square(face, box_scale)
     extent = within(square, clean.shape, block=1)
     reach = _union(square, crop_bounds(face, CROP_REACH))
     region = within(reach, clean.shape, BLOCK)
     native = _cut(clean, perturbation, region, device)
     height, width = native.shape[-2:]
-    cell_px = max(1.0, (square[2] - square[0]) / settings.grid_max_cells)
+    cell_px = max(1.0, (square[2] - square[0]) / GRID_MAX_CELLS)
     base, lattice_from_native = native, np.eye(3)
     if cell_px > 1.0:
         size = (math.ceil(height / cell_px), math.ceil(width / cell_px))
@@ -94,7 +96,6 @@ def crop_canvas(
     clean: Image,
     perturbation: Perturbation | None,
     face: Face,
-    settings: Layer2Settings,
     device: torch.device | str,
 ) -> FaceCanvas:
     """The aligned crop itself, as the paper perturbs it; warped back bilinearly."""

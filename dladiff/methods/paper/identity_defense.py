@@ -5,22 +5,27 @@ and handling. Knows faces, encoders and the budget; knows no diffusion model and
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dladiff.config import Layer2Settings
+from dladiff.ascent_loop import Step, ascend
+from dladiff.config import MethodSettings
 from dladiff.encoders.identity_encoders import IdentityEncoder, UnitEmbeddings
 from dladiff.image_values import Crops, Images, Perturbation, levels_to_unit
-from dladiff.layer2.face_views import FaceView, draw_view
+from dladiff.layer2.face_views import OUR_WARPS, PAPERS_WARPS, FaceView, Warps, draw_view
 from dladiff.methods.paper.canvas import FaceCanvas, crop_canvas, crop_of, image_canvas, still_view
 from dladiff.photo_at_work import PhotoAtWork
 from dladiff.placement import FacePerturbation
 from dladiff.projected_gradient import GradientAscent
 from dladiff.randomness import keyed_generator
+
+MOMENTUM = 0.9
+"""Decay of the sum of earlier gradients; none on the paper's crop."""
 
 
 @dataclass(eq=False)
@@ -30,7 +35,7 @@ class FaceAttack:
     key: str
     """The photo's."""
     index: int
-    """Of the face in its photo."""
+    """Number of the face in its photo."""
     canvas: FaceCanvas
     clean_embeds: dict[str, UnitEmbeddings]
     ascent: GradientAscent
@@ -42,10 +47,7 @@ class FaceAttack:
 def defend_identity(
     photos: Sequence[PhotoAtWork],
     encoders: Sequence[IdentityEncoder],
-    settings: Layer2Settings,
-    *,
-    seed: int,
-    micro_batch: int,
+    method: MethodSettings,
     device: torch.device | str = "cpu",
     on_progress: Callable[[float], None] | None = None,
 ) -> int:
@@ -55,10 +57,9 @@ def defend_identity(
         photos: They get their faces' perturbations, mask extents and stop reasons; on one that
             has a perturbation already this builds. A photo without a face gets nothing.
         encoders: Those marked ``held_out`` are left out here.
-        settings: Mode, budget, steps and augmentation.
-        seed: Every draw is keyed by it, the photo, the face and the step, so that neither the
-            company of other photos nor ``micro_batch`` changes what is drawn.
-        micro_batch: Crops per forward pass.
+        method: Canvas, budget, steps and handling. Every draw is keyed by its seed, the photo, the
+            face and the step, so that neither the company of other photos nor ``micro_batch``
+            changes what is drawn.
         device: Where the encoders live.
         on_progress: Called after each step with the fraction done.
 
@@ -72,32 +73,57 @@ def defend_identity(
     whose = [
         (index, face) for index, photo in enumerate(photos) for face in range(len(photo.found))
     ]
-    encoder_passes = 0
+    loss = _EnsembleLoss(white_boxes, method)
     for photo in photos:
         photo.stop_reason = "stop_cosine"
-    faces_at_once = max(1, micro_batch // settings.crops_per_step)
-    for first in range(0, len(whose), faces_at_once):
+    for first in range(0, len(whose), method.micro_batch):
         # All steps of a few faces, then the next: only these few hold their pixels in memory.
-        batch = whose[first : first + faces_at_once]
+        batch = whose[first : first + method.micro_batch]
         attacks = [
-            begin_attack(photos[index], face, white_boxes, settings, seed, device)
-            for index, face in batch
+            begin_attack(photos[index], face, white_boxes, method, device) for index, face in batch
         ]
-        for step in range(settings.num_steps):
-            active = [attack for attack in attacks if not attack.stopped]
-            if not active:
-                break
-            gradients = ensemble_gradients(active, white_boxes, settings, seed, step)
-            encoder_passes += len(active) * settings.crops_per_step * len(white_boxes)
-            for attack, gradient in zip(active, gradients, strict=True):
-                _step(attack, gradient, settings)
-            if on_progress is not None:
-                fraction = (step + 1) / settings.num_steps
-                on_progress((first + len(batch) * fraction) / len(whose))
+        ascend(attacks, _steps(attacks, loss, (first, len(whose)), on_progress), "layer 2")
         for (index, _), attack in zip(batch, attacks, strict=True):
-            attack.ascent.require_live(f"layer 2, photo {photos[index].key}")
             _keep(photos[index], attack)
-    return encoder_passes
+    return loss.num_passes
+
+
+def _steps(
+    attacks: Sequence[FaceAttack],
+    loss: "_EnsembleLoss",
+    place: tuple[int, int],
+    on_progress: Callable[[float], None] | None,
+) -> Iterator[Step[FaceAttack]]:
+    """The same step again and again, until every face has reached the stop rule."""
+    loop, (first, total) = loss.method.loop, place
+    momentum = 0.0 if loss.method.layers.crop else MOMENTUM
+    for step in range(loop.num_steps):
+        if all(attack.stopped for attack in attacks):
+            return
+        yield Step(partial(loss.gradients, step=step), loop.step_size_levels, momentum)
+        if on_progress is not None:
+            on_progress((first + len(attacks) * (step + 1) / loop.num_steps) / total)
+
+
+@dataclass
+class _EnsembleLoss:
+    """The loss of all encoders, for faces that have not reached the stop rule."""
+
+    encoders: Sequence[IdentityEncoder]
+    method: MethodSettings
+    num_passes: int = 0
+    """Crops that went forward and backward through an encoder."""
+
+    def gradients(self, attacks: Sequence[FaceAttack], step: int) -> list[Perturbation | None]:
+        """The gradient of each face; None of one that has stopped, or stops now."""
+        active = [attack for attack in attacks if not attack.stopped]
+        found = ensemble_gradients(active, self.encoders, self.method, step)
+        self.num_passes += len(active) * len(self.encoders)
+        stop = self.method.loop.stop_cosine
+        for attack in active:
+            attack.stopped = stop is not None and attack.largest_cosine < stop
+        by_attack = dict(zip(map(id, active), found, strict=True))
+        return [None if one.stopped else by_attack[id(one)] for one in attacks]
 
 
 def _keep(photo: PhotoAtWork, attack: FaceAttack) -> None:
@@ -113,26 +139,27 @@ def begin_attack(
     photo: PhotoAtWork,
     face_index: int,
     encoders: Sequence[IdentityEncoder],
-    settings: Layer2Settings,
-    seed: int,
+    method: MethodSettings,
     device: torch.device | str,
 ) -> FaceAttack:
     """The face's canvas, its clean embeddings and a random start (delta = 0 has no gradient)."""
-    make_canvas = image_canvas if settings.mode == "image" else crop_canvas
+    make_canvas = crop_canvas
+    if not method.layers.crop:
+        make_canvas = partial(image_canvas, box_scale=method.budget.box_scale)
     face, clean = photo.found[face_index], photo.photo.image
-    clean_canvas = make_canvas(clean, None, face, settings, device)
+    clean_canvas = make_canvas(clean, None, face, device)
     canvas = clean_canvas
     if photo.has_begun:
-        canvas = make_canvas(clean, photo.native_perturbation(), face, settings, device)
+        canvas = make_canvas(clean, photo.native_perturbation(), face, device)
     nothing = torch.zeros_like(canvas.base)
     with torch.no_grad():
         clean_embeds = {
             encoder.name: encoder.embed(still_view(clean_canvas, nothing, encoder))
             for encoder in encoders
         }
-    step_size = levels_to_unit(settings.step_size_levels)
-    epsilon = levels_to_unit(settings.epsilon_levels)
-    generator = keyed_generator(seed, photo.key, "layer2", face_index, "start")
+    step_size = levels_to_unit(method.loop.step_size_levels)
+    epsilon = levels_to_unit(method.budget.zero_shot_levels)
+    generator = keyed_generator(method.seed, photo.key, "layer2", face_index, "start")
     return FaceAttack(
         key=photo.key,
         index=face_index,
@@ -145,39 +172,37 @@ def begin_attack(
 def ensemble_gradients(
     attacks: Sequence[FaceAttack],
     encoders: Sequence[IdentityEncoder],
-    settings: Layer2Settings,
-    seed: int,
+    method: MethodSettings,
     step: int,
 ) -> list[Perturbation]:
-    """The gradient of the loss to each face's perturbation, summed over its crops.
+    """The gradient of the loss to each face's perturbation, through one drawn view.
 
     Each encoder's gradient is brought to unit length at the crop, so that none drowns the
     others; one backward pass then carries their weighted sum through the warps.
     """
     perturbations = [attack.ascent.leaf() for attack in attacks]
-    views = [_views(attack, settings, seed, step) for attack in attacks]
+    warps = PAPERS_WARPS if method.layers.crop else OUR_WARPS
+    views = [_view(attack, warps, method, step) for attack in attacks]
     all_crops: list[Crops] = []
     all_gradients: list[Crops] = []
-    all_cosines: list[Float[Tensor, "faces crops"]] = []
+    all_cosines: list[Float[Tensor, " faces"]] = []
     for group in _by_geometry(encoders):
         crops = torch.cat(
             [
                 crop_of(view, attack.canvas, perturbation, group[0])
-                for attack, perturbation, drawn in zip(attacks, perturbations, views, strict=True)
-                for view in drawn
+                for attack, perturbation, view in zip(attacks, perturbations, views, strict=True)
             ]
         )
         gradients = torch.zeros_like(crops)
         for encoder in group:
             targets = torch.cat([attack.clean_embeds[encoder.name] for attack in attacks])
-            targets = targets.repeat_interleave(settings.crops_per_step, dim=0)
             gradient, cosines = _away_from(encoder, crops.detach(), targets)
             gradients += encoder.weight * gradient
-            all_cosines.append(cosines.reshape(len(attacks), -1))
+            all_cosines.append(cosines)
         all_crops.append(crops)
         all_gradients.append(gradients)
-    if settings.stop_cosine is not None:
-        largest = torch.cat(all_cosines, dim=1).amax(dim=1).tolist()
+    if method.loop.stop_cosine is not None:
+        largest = torch.stack(all_cosines).amax(dim=0).tolist()
         for attack, cosine in zip(attacks, largest, strict=True):
             attack.largest_cosine = cosine
     return list(torch.autograd.grad(all_crops, perturbations, all_gradients))
@@ -202,20 +227,7 @@ def _away_from(
     return gradient / length, cosines.detach()
 
 
-def _views(attack: FaceAttack, settings: Layer2Settings, seed: int, step: int) -> list[FaceView]:
-    """The crops of a face at one step; their draws depend on nothing else."""
-    return [
-        draw_view(
-            settings,
-            keyed_generator(seed, attack.key, "layer2", attack.index, step, crop),
-        )
-        for crop in range(settings.crops_per_step)
-    ]
-
-
-def _step(attack: FaceAttack, gradient: Perturbation, settings: Layer2Settings) -> None:
-    """One signed step with momentum, unless the face has reached its stop rule."""
-    if settings.stop_cosine is not None and attack.largest_cosine < settings.stop_cosine:
-        attack.stopped = True
-        return
-    attack.ascent.step(gradient, levels_to_unit(settings.step_size_levels), settings.momentum)
+def _view(attack: FaceAttack, warps: Warps, method: MethodSettings, step: int) -> FaceView:
+    """How a face is seen at one step; the draw depends on nothing else."""
+    generator = keyed_generator(method.seed, attack.key, "layer2", attack.index, step, 0)
+    return draw_view(warps, method.handling, generator)

@@ -27,7 +27,7 @@ class Layer1Outcome:
 
     metrics: "Layer1Metrics | None" = None
     losses_after_layer2: "Layer1Losses | None" = None
-    """Of the photos as they are served; None without layer 2."""
+    """Losses of the photos as they are served; None without layer 2."""
 
 
 def protect_in_two_layers(
@@ -47,7 +47,7 @@ def protect_in_two_layers(
             metrics = layer1.run(report)
             for photo in photos:
                 photo.by_surrogates = True
-        if config.layer2.enabled:
+        if config.looks_at_photo:
             with timed(cost, "layer2", models.device):
                 _add_layer2(photos, models, config, cost, report)
             if layer1 is not None and metrics is not None:
@@ -68,20 +68,20 @@ def _layer1(
     cost: Cost,
 ) -> Iterator["FinetuningDefense | None"]:
     """Layer 1 with its surrogates, which live as long as the context; None where disabled."""
-    if models.load_diffusion is None or not config.layer1.enabled:
+    if models.load_diffusion is None or not config.reads_model:
         yield None
         return
     from dladiff.methods.paper.adft import open_finetuning_defense
 
-    missing = max(0, config.max_reference_photos - len(photos))
-    others = [PhotoAtWork.seen_by(models.detector, photo, models.device) for photo in references]
+    missing = max(0, config.num_references - len(photos))
+    others = [
+        PhotoAtWork.seen_by(models.detector, photo, models.device) for photo in references[:missing]
+    ]
     with open_finetuning_defense(
         photos=photos,
-        references=others[:missing],
+        references=others,
         diffusion=models.load_diffusion(),
-        settings=config.layer1,
-        seed=config.seed,
-        micro_batch=config.micro_batch,
+        method=config,
         cost=cost,
     ) as layer1:
         yield layer1
@@ -98,15 +98,13 @@ def _add_layer2(
     cost.encoder_passes += defend_identity(
         photos,
         models.encoders,
-        config.layer2,
-        seed=config.seed,
-        micro_batch=config.micro_batch,
-        device=models.device,
-        on_progress=lambda fraction: report("layer2", fraction),
+        config,
+        models.device,
+        lambda fraction: report("layer2", fraction),
     )
 
 
 def _delta_zs(photo: PhotoAtWork, config: MethodSettings) -> NativePhoto:
     """Layer 2's part of a photo, as it acts on top of layer 1's."""
     base = photo.perturbed()
-    return photo.with_added(base, levels_to_unit(config.layer2.epsilon_levels)) - base
+    return photo.with_added(base, levels_to_unit(config.budget.zero_shot_levels)) - base

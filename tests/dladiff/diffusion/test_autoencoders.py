@@ -16,7 +16,7 @@ from diffusers import (
 )
 from torch.nn import functional
 
-from dladiff.config import AutoencoderSettings, SurrogateSettings
+from dladiff.config import AutoencoderSettings, ModelSettings
 from dladiff.diffusion.autoencoder import Autoencoder
 from dladiff.diffusion.checkpoint import load_autoencoder
 from dladiff.errors import ModelError
@@ -172,7 +172,7 @@ def test_another_class_is_refused_by_name_before_its_weights_are_read(tmp_path: 
     for refused in (
         lambda: autoencoder_folder(extra),
         lambda: load_autoencoder(extra, "cpu"),
-        lambda: checkpoint_folder(SurrogateSettings(checkpoint=str(tmp_path))),
+        lambda: checkpoint_folder(ModelSettings(checkpoint=str(tmp_path))),
     ):
         with pytest.raises(ModelError, match=message):
             refused()

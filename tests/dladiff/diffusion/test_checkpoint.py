@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from dladiff.config import SurrogateSettings
+from dladiff.config import ModelSettings
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.errors import ModelError
 
 
 def load(folder: Path, **changes: object) -> DiffusionModel:
     return load_diffusion_model(
-        SurrogateSettings.model_validate({"checkpoint": str(folder), **changes}), "cpu"
+        ModelSettings.model_validate({"checkpoint": str(folder), **changes}), "cpu"
     )
 
 
@@ -103,7 +103,7 @@ def test_weights_given_to_predict_stand_in_for_the_unets_own(diffusion: Diffusio
 def test_a_checkpoint_that_cannot_be_found_is_refused_with_the_remedy(
     checkpoint_name: str, revision: str | None, message: str
 ) -> None:
-    settings = SurrogateSettings(checkpoint=checkpoint_name, revision=revision)
+    settings = ModelSettings(checkpoint=checkpoint_name, revision=revision)
     with pytest.raises(ModelError, match=message):
         load_diffusion_model(settings, "cpu")
 
@@ -113,13 +113,13 @@ def test_an_absent_embedded_checkpoint_is_refused_with_the_remedy(
 ) -> None:
     monkeypatch.setattr("dladiff.weight_files.EMBEDDED_CHECKPOINT", tmp_path)
     with pytest.raises(ModelError, match="name another one in"):
-        load_diffusion_model(SurrogateSettings(), "cpu")
+        load_diffusion_model(ModelSettings(), "cpu")
 
 
 def test_the_attackers_checkpoint_goes_by_its_short_name(
     monkeypatch: pytest.MonkeyPatch, checkpoint: Path, tmp_path: Path
 ) -> None:
-    settings = SurrogateSettings(checkpoint="attacker")
+    settings = ModelSettings(checkpoint="attacker")
     monkeypatch.setattr("dladiff.weight_files.ATTACKERS_CHECKPOINT", checkpoint)
     assert load_diffusion_model(settings, "cpu").resolution == load(checkpoint).resolution
     monkeypatch.setattr("dladiff.weight_files.ATTACKERS_CHECKPOINT", tmp_path)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from dladiff.config import SurrogateSettings
+from dladiff.config import ModelSettings
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.evaluation.attacks.attack import (
     FINE_TUNING,
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def diffusion(folder: Path) -> DiffusionModel:
-    return load_diffusion_model(SurrogateSettings(checkpoint=str(folder)), "cpu")
+    return load_diffusion_model(ModelSettings(checkpoint=str(folder)), "cpu")
 
 
 @pytest.fixture(scope="module")

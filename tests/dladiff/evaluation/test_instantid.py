@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers.models.embeddings import IPAdapterPlusImageProjection
 
-from dladiff.config import EncoderSettings, SurrogateSettings
+from dladiff.config import EncoderSettings, ModelSettings
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.encoders.identity_encoders import IdentityEncoder, load_identity_encoder
 from dladiff.errors import ModelError
@@ -24,12 +24,12 @@ SFACE_DIM = 128
 
 
 @pytest.fixture(scope="module")
-def xl_settings(tmp_path_factory: pytest.TempPathFactory) -> SurrogateSettings:
-    return SurrogateSettings(checkpoint=str(write_xl_checkpoint(tmp_path_factory.mktemp("xl"))))
+def xl_settings(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
+    return ModelSettings(checkpoint=str(write_xl_checkpoint(tmp_path_factory.mktemp("xl"))))
 
 
 @pytest.fixture(scope="module")
-def xl(xl_settings: SurrogateSettings) -> DiffusionModel:
+def xl(xl_settings: ModelSettings) -> DiffusionModel:
     return load_diffusion_model(xl_settings, "cpu", accepts_xl=True)
 
 
@@ -191,6 +191,6 @@ def test_a_folder_without_a_control_network_is_refused(tmp_path: Path) -> None:
         load_identity_net(tmp_path, "cpu")
 
 
-def test_a_surrogate_of_xl_is_refused(xl_settings: SurrogateSettings) -> None:
-    with pytest.raises(ModelError, match=r"cannot be layer 1's surrogate.*layer1\.autoencoders"):
+def test_a_surrogate_of_xl_is_refused(xl_settings: ModelSettings) -> None:
+    with pytest.raises(ModelError, match=r"cannot be layer 1's surrogate.*autoencoders"):
         load_diffusion_model(xl_settings, "cpu")

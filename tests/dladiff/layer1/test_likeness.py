@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from dladiff.config import LikenessSettings, TransformSettings
 from dladiff.diffusion.autoencoder import Autoencoder
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.encoders.identity_encoders import IdentityEncoder
@@ -20,8 +19,14 @@ from dladiff.randomness import keyed_generator
 from dladiff.results import Cost, Face
 from tests.layer1_scenes import TinyEncoder, a_face, in_float64, random_photo
 
-STILL = LikenessSettings(mixtures_per_step=0, latent_noise=0, crop_jitter=0)
-NO_HANDLING = TransformSettings(enabled=False)
+SHARES = {"whole": (1.0, 0.0, 0.0), "face": (0.0, 1.0, 0.0), "template": (0.0, 0.0, 1.0)}
+
+
+@pytest.fixture(autouse=True)
+def _still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither noise nor jitter, so that numbers can be compared."""
+    monkeypatch.setattr(AutoencoderLikeness, "latent_noise", 0.0)
+    monkeypatch.setattr(AutoencoderLikeness, "crop_jitter", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +60,11 @@ def likeness(
     autoencoder: Autoencoder,
     encoder: IdentityEncoder,
     kind: ViewKind = "template",
-    settings: LikenessSettings = STILL,
-    **changes: object,
+    num_mixtures: int = 0,
 ) -> AutoencoderLikeness:
-    shares = {"whole": (1.0, 0.0, 0.0), "face": (0.0, 1.0, 0.0), "template": (0.0, 0.0, 1.0)}
-    chosen = settings.model_copy(update={"view_shares": shares[kind], **changes})
-    return AutoencoderLikeness([autoencoder], [encoder], [], chosen, NO_HANDLING, 0, 4, Cost())
+    loss = AutoencoderLikeness([autoencoder], [encoder], [], num_mixtures, False, 0, 4, Cost())
+    loss.view_shares = SHARES[kind]
+    return loss
 
 
 def seen_cosine(
@@ -173,7 +177,7 @@ def test_mixtures_reach_every_photo_and_count_as_rows_of_the_decoder(
 ) -> None:
     photos = [known(key, n, [a_face(20.0, 12.0, 36.0)]) for n, key in enumerate("abc")]
     alone = likeness(autoencoder, encoder)
-    mixed = likeness(autoencoder, encoder, mixtures_per_step=2)
+    mixed = likeness(autoencoder, encoder, num_mixtures=2)
     (plain, _), (coupled, _) = alone.gradients(photos, 0), mixed.gradients(photos, 0)
     assert not any(torch.equal(a, b) for a, b in zip(plain, coupled, strict=True))
     assert mixed.cost.vae_passes == alone.cost.vae_passes + 2
@@ -197,9 +201,9 @@ def test_each_autoencoder_takes_its_turn(
 ) -> None:
     both = [in_float64(diffusion), in_float64(velocity_diffusion)]
     photo = known("a", 1, [a_face(20.0, 12.0, 36.0)])
-    loss = AutoencoderLikeness(both, [encoder], [], STILL, NO_HANDLING, 0, 4, Cost())
+    loss = AutoencoderLikeness(both, [encoder], [], 0, False, 0, 4, Cost())
     for step in (0, 1):
-        one = AutoencoderLikeness([both[step]], [encoder], [], STILL, NO_HANDLING, 0, 4, Cost())
+        one = AutoencoderLikeness([both[step]], [encoder], [], 0, False, 0, 4, Cost())
         (turn,), _ = loss.gradients([photo], step)
         (expected,), _ = one.gradients([photo], step)
         assert torch.equal(turn, expected)
@@ -222,7 +226,7 @@ def test_more_encoders_push_but_the_stop_rule_does_not_ask_them(
         ("equals", [encoder, other], []),
     ):
         loss = AutoencoderLikeness(
-            [autoencoder], leading, more, STILL, NO_HANDLING, seed=0, micro_batch=4, cost=Cost()
+            [autoencoder], leading, more, 0, False, seed=0, micro_batch=4, cost=Cost()
         )
         (gradient,), cosines = loss.gradients([photo], 0)
         found[name] = gradient, float(cosines[0])
@@ -236,7 +240,7 @@ def test_all_weights_stay_frozen_and_as_they_were(
 ) -> None:
     before = copy.deepcopy(autoencoder.vae.state_dict())
     photo = known("a", 1, [a_face(20.0, 12.0, 36.0)])
-    likeness(autoencoder, encoder, mixtures_per_step=2).gradients([photo], 0)
+    likeness(autoencoder, encoder, num_mixtures=2).gradients([photo], 0)
     assert not any(weight.requires_grad for weight in autoencoder.vae.parameters())
     after = autoencoder.vae.state_dict()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())

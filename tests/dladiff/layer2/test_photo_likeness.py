@@ -4,20 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from dladiff.config import Layer2Settings, TransformSettings
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.face_detection import FaceDetector
 from dladiff.faces import crop_from_photo, warp
 from dladiff.identities import clean_identities
 from dladiff.image_values import Image
+from dladiff.layer2.face_views import Warps
 from dladiff.layer2.photo_likeness import PhotoLikeness
 from dladiff.photo_at_work import PhotoAtWork
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost, Photo
 
-STILL = Layer2Settings(
-    jitter_px=0, scale_range=(1, 1), flip=False, transforms=TransformSettings(enabled=False)
-)
+STILL = Warps((1.0, 1.0), flip=False, jitter_px=0.0)
 
 
 @pytest.fixture
@@ -39,7 +37,7 @@ def cosine(photo: PhotoAtWork, sface: IdentityEncoder) -> float:
 def test_steps_make_the_face_less_like_itself_until_it_is_unlike_enough(
     photo: PhotoAtWork, sface: IdentityEncoder
 ) -> None:
-    loss = PhotoLikeness([sface], Layer2Settings(), 0.2, seed=0, micro_batch=4, cost=Cost())
+    loss = PhotoLikeness([sface], True, 0.2, seed=0, micro_batch=4, cost=Cost())
     before = cosine(photo, sface)
     for step in range(30):
         (gradient,) = loss.gradients([photo], step)
@@ -51,10 +49,10 @@ def test_steps_make_the_face_less_like_itself_until_it_is_unlike_enough(
 def test_a_content_face_has_no_gradient_and_an_unlike_target_has_one(
     photo: PhotoAtWork, sface: IdentityEncoder
 ) -> None:
-    content = PhotoLikeness([sface], STILL, 1.1, seed=0, micro_batch=4, cost=Cost())
+    content = PhotoLikeness([sface], False, 1.1, seed=0, micro_batch=4, cost=Cost(), warps=STILL)
     (gradient,) = content.gradients([photo], 0)
     assert float(gradient.abs().max()) == 0
-    asking = PhotoLikeness([sface], STILL, 0.0, seed=0, micro_batch=4, cost=Cost())
+    asking = PhotoLikeness([sface], False, 0.0, seed=0, micro_batch=4, cost=Cost(), warps=STILL)
     (gradient,) = asking.gradients([photo], 0)
     assert float(gradient.abs().max()) > 0
     left, top, right, bottom = (round(edge) for edge in photo.faces[0].box)
@@ -66,7 +64,7 @@ def test_a_content_face_has_no_gradient_and_an_unlike_target_has_one(
 def test_the_gradient_agrees_with_a_step_along_it(
     photo: PhotoAtWork, sface: IdentityEncoder
 ) -> None:
-    loss = PhotoLikeness([sface], STILL, -1.0, seed=0, micro_batch=4, cost=Cost())
+    loss = PhotoLikeness([sface], False, -1.0, seed=0, micro_batch=4, cost=Cost(), warps=STILL)
     before = cosine(photo, sface)
     (gradient,) = loss.gradients([photo], 1)
     ascent = photo.ascent

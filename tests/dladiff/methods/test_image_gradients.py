@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from dladiff.config import Layer1Settings, TransformSettings
+from dladiff.config import MethodSettings
 from dladiff.diffusion.attention_maps import AttentionReader, attention_distance, attention_layers
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.denoising_loss import add_noise, denoising_loss
 from dladiff.diffusion.surrogates import open_surrogates
 from dladiff.methods.image_gradients import StepDraw, draw_step, perturbation_gradients
-from dladiff.methods.photo_latents import PhotoEncoder, ViewedPhoto
+from dladiff.methods.photo_latents import Looks, PhotoEncoder, ViewedPhoto
 from dladiff.methods.surrogate_losses import SurrogateLosses
 from dladiff.photo_at_work import PhotoAtWork
 from dladiff.results import Cost
@@ -26,11 +26,11 @@ class Scene:
     diffusion: DiffusionModel
     losses: SurrogateLosses
     instances: list[ViewedPhoto]
-    settings: Layer1Settings
+    looks: Looks
     cost: Cost
 
     def draws(self, step: int = 0) -> list[StepDraw]:
-        drawn = [draw_step(i, self.settings, self.diffusion, 0, step) for i in self.instances]
+        drawn = [draw_step(i, self.looks, self.diffusion, 0, step) for i in self.instances]
         return [dataclasses.replace(draw, noise=draw.noise.double()) for draw in drawn]
 
     def gradients(
@@ -48,7 +48,7 @@ class Scene:
 
 @pytest.fixture(params=["diffusion", "velocity_diffusion"])
 def scene(
-    request: pytest.FixtureRequest, photos: list[PhotoAtWork], settings: Layer1Settings
+    request: pytest.FixtureRequest, photos: list[PhotoAtWork], settings: MethodSettings
 ) -> Iterator[Scene]:
     diffusion = in_float64(request.getfixturevalue(request.param))
     doubles = [
@@ -56,7 +56,7 @@ def scene(
     ]
     cost = Cost()
     names = ("static", "dynamic")
-    with open_surrogates(diffusion, settings.surrogate, names, seed=0) as surrogates:
+    with open_surrogates(diffusion, settings.surrogates, names, seed=0) as surrogates:
         for shift, name in enumerate(names):
             for weight in surrogates[name].weights():
                 weight.data = weight.data.double() + 0.02 * (1 + shift)
@@ -64,9 +64,10 @@ def scene(
         losses = SurrogateLosses(
             surrogates["static"], surrogates["dynamic"], reader, diffusion, cost
         )
-        encoder = PhotoEncoder(diffusion, settings, 0, 8, cost)
-        instances = [encoder.begin(photo) for photo in doubles]
-        yield Scene(diffusion, losses, instances, settings, cost)
+        looks = Looks.of(settings)
+        encoder = PhotoEncoder(diffusion, looks, 0, 8, cost)
+        instances = [encoder.begin(photo, 7 / 255, 0.6375) for photo in doubles]
+        yield Scene(diffusion, losses, instances, looks, cost)
 
 
 def loss_at(scene: Scene, kind: str, index: int, draw: StepDraw, delta: torch.Tensor) -> float:
@@ -131,7 +132,7 @@ def test_timesteps_of_one_vae_pass_add_up_to_the_single_gradients(scene: Scene, 
                 for draw in draws
             ],
         )
-        for number in range(scene.settings.timesteps_per_step)
+        for number in range(scene.looks.timesteps_per_step)
     ]
     for index, gradient in enumerate(together):
         total = torch.stack([single[index] for single in singles]).sum(dim=0)
@@ -174,8 +175,8 @@ def test_weights_are_frozen_while_gradients_are_taken(scene: Scene) -> None:
 
 
 def test_handling_acts_on_the_perturbed_photo_only_and_draws_are_keyed(scene: Scene) -> None:
-    settings = scene.settings.model_copy(update={"transforms": TransformSettings(none_share=0.0)})
-    scene = dataclasses.replace(scene, settings=settings)
+    looks = dataclasses.replace(scene.looks, handling=True)
+    scene = dataclasses.replace(scene, looks=looks)
     first, again, later = scene.draws(), scene.draws(), scene.draws(1)
     assert [d.handling for d in first] == [d.handling for d in again]
     assert [d.handling for d in first] != [d.handling for d in later]
@@ -186,8 +187,8 @@ def test_handling_acts_on_the_perturbed_photo_only_and_draws_are_keyed(scene: Sc
 
 
 def test_every_view_is_visited_once_a_round(scene: Scene) -> None:
-    visited = [scene.draws(step)[0].view_index for step in range(8)]
-    assert sorted(visited[:4]) == sorted(visited[4:]) == [0, 1, 2, 3]
+    visited = [scene.draws(step)[0].view_index for step in range(16)]
+    assert sorted(visited[:8]) == sorted(visited[8:]) == list(range(8))
 
 
 def test_passes_are_counted(scene: Scene) -> None:

@@ -121,17 +121,40 @@ def test_presets_and_what_a_person_says() -> None:
     assert changed.attack("dreambooth", aligned_faces=True).num_steps == 200
 
 
+def test_a_file_holds_what_set_takes_and_options_stand_above_it(tmp_path: Path) -> None:
+    file = tmp_path / "evaluation.yaml"
+    file.write_text(
+        "preset: core\nmax_people: 3\nnum_images: 5\njudges: [sface, mine=/m.onnx]\n"
+        "lora: {num_steps: 7}\n"
+    )
+    settings = evaluation_settings(None, {"num_images": 9}, ["max_people=2"], file)
+    assert (settings.max_people, settings.num_images) == (2, 9)
+    assert [judge.name for judge in settings.judges] == ["sface", "mine"]
+    assert settings.attack("lora", aligned_faces=True).num_steps == 7
+    file.write_text("attakcs: [lora]\n")
+    with pytest.raises(ConfigurationError, match=r"did you mean attacks\?"):
+        evaluation_settings(None, {}, (), file)
+
+
 @pytest.mark.parametrize(
     ("preset", "given", "overrides", "message"),
     [
         ("slow", {}, [], "choose quick, core or full"),
         ("quick", {"attacks": ["magic"]}, [], "got 'magic'"),
         ("quick", {"handlings": ["soap"]}, [], "got 'soap'"),
-        ("quick", {}, ["lora.steps=3"], "expected ATTACK.SETTING=VALUE"),
+        (
+            "quick",
+            {},
+            ["lora.steps=3"],
+            "unknown key .lora.steps.",
+        ),
         ("quick", {}, ["lora.num_stepz=3"], r"did you mean lora\.num_steps\?"),
         ("quick", {}, ["lora.num_steps=[3"], r"--set .*: while parsing"),
         ("quick", {}, ["lora"], "expected key=value"),
         ("quick", {}, ["lora.num_steps=few"], "num_steps"),
+        ("quick", {}, ["max_peeple=3"], r"did you mean max_people\?"),
+        ("quick", {}, ["lora={num_stepz: 3}"], r"did you mean lora\.num_steps\?"),
+        ("quick", {}, ["lora=3"], "expected settings of this attack"),
     ],
 )
 def test_wrong_wishes_are_refused_with_what_is_possible(

@@ -35,10 +35,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def album(tmp_path: Path, checkpoint: Path) -> ProtectedAlbum:
     """Ann with four photos and ben with one, protected against the tiny checkpoint."""
-    method = preset_settings("balanced")
-    surrogate = method.layer1.surrogate.model_copy(update={"checkpoint": str(checkpoint)})
-    layer1 = method.layer1.model_copy(update={"surrogate": surrogate})
-    config = RunConfig(method=method.model_copy(update={"layer1": layer1}))
+    config = RunConfig(method=preset_settings("balanced").changed(f"model.checkpoint={checkpoint}"))
     faces = [encode(image, "JPEG", quality=95) for image in face_images(5)]
     return ProtectedAlbum(
         tmp_path,

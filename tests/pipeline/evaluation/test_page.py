@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from dladiff.evaluation.scores import Score
-from pipeline.evaluation.curve_plots import curve_plots
 from pipeline.evaluation.curves import CurvePoint
 from pipeline.evaluation.page import PageContent, Sheet, make_page
-from pipeline.evaluation.plots import PlotRow, interval_plot
+from pipeline.evaluation.plots import PlotRow, curve_plots, interval_plot
 from pipeline.evaluation.summary import WORST, Line
 
 LINE = Line(
@@ -78,39 +77,43 @@ def test_text_is_escaped(page: str) -> None:
     assert "clean &lt;reference&gt;" in page
 
 
+def places(svg: str, kind: str) -> list[list[tuple[float, float]]]:
+    """Where the markers of each artist of a kind stand, in points from the left and the top."""
+    groups = [one for one in ElementTree.fromstring(svg).iter(f"{SVG}g") if one.get("id") == kind]
+    return [
+        [(float(u.get("x", "nan")), float(u.get("y", "nan"))) for u in group.iter(f"{SVG}use")]
+        for group in groups
+    ]
+
+
 def test_a_plot_is_wellformed_and_places_values_on_one_scale() -> None:
-    rows = [PlotRow("a < b", 0.0, None, None), PlotRow("c", 1.0, 0.5, 3.0, [("judge", 0.25)])]
-    svg = ElementTree.fromstring(interval_plot(rows, "effect"))
-    space = "{http://www.w3.org/2000/svg}"
-    values = [c for c in svg.iter(f"{space}circle") if c.get("class") == "value"]
-    ticks = {
-        text.text: float(text.get("x", "nan"))
-        for text in svg.iter(f"{space}text")
-        if text.get("class") == "tick"
-    }
-    assert [float(circle.get("cx", "nan")) for circle in values] == [ticks["0"], ticks["1"]]
-    (interval,) = [line for line in svg.iter(f"{space}line") if line.get("class") == "interval"]
-    assert float(interval.get("x1", "nan")) == ticks["0.5"]
+    rows = [PlotRow("a < b", 0.0, None, None), PlotRow("$c$", 1.0, 0.5, 3.0, [0.25, -7.0])]
+    svg = interval_plot(rows, "effect")
+    assert svg == interval_plot(rows, "effect")
+    assert "a &lt; b" in svg
+    assert "$c$" in svg
+    (zero, one), (none, rings) = ([p[0] for p in places(svg, "value")], places(svg, "other"))
+    assert none == []
+    scale = one[0] - zero[0]
+    assert scale > 100
     # What lies beyond the axis ends at its end.
-    assert float(interval.get("x2", "nan")) < 1020
+    assert [(x - zero[0]) / scale for x, _ in rings] == pytest.approx([0.25, -0.25])
+    assert one[1] == rings[0][1] > zero[1]
+    assert svg.count('id="interval"') == 1
 
 
 def test_curves_join_the_trees_of_a_method_and_show_each_where_it_is_known(page: str) -> None:
-    jod, lpips, psnr, seconds = [ElementTree.fromstring(text) for text in curve_plots(POINTS)]
+    jod, lpips, psnr, seconds = curve_plots(POINTS)
     for svg, points_of_ours in ((jod, 2), (lpips, 2), (psnr, 2), (seconds, 1)):
-        corners = [line.get("points", "").split() for line in svg.iter(f"{SVG}polyline")]
-        assert [len(of_method) for of_method in corners] == [points_of_ours, 1]
-    x12, x18 = (float(corner.split(",")[0]) for corner in first_line(lpips))
+        assert sorted(map(len, places(svg, "curve"))) == sorted([points_of_ours, 1])
+        assert "a &lt; b@18" in svg
+    (x12, _), (x18, _) = max(places(lpips, "curve"), key=len)
     assert x12 < x18
     # PSNR falls where LPIPS rises: the stronger tree comes first.
-    y18, y12 = (float(corner.split(",")[1]) for corner in first_line(psnr))
+    (_, y18), (_, y12) = max(places(psnr, "curve"), key=len)
     assert y18 < y12
-    assert "ours@18" in page
-    assert "a &lt; b" in page
-
-
-def first_line(svg: ElementTree.Element) -> list[str]:
-    return next(svg.iter(f"{SVG}polyline")).get("points", "").split()
+    assert len(places(jod, "mean")) == 2
+    assert page.count("data:image/svg+xml;base64,") == 1 + 4
 
 
 def test_one_tree_alone_is_no_curve() -> None:

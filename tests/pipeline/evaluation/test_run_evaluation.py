@@ -175,9 +175,9 @@ def test_roles_tell_what_a_loss_read() -> None:
     leading = {"name": "net", "kind": "dlib_resnet", "role": "lead"}
     method: dict[str, Any] = {"recognisers": [leading, small, judging]}
     assert encoders_of_method(method) == {"net": "dlib", "small": "SFace"}
-    assert encoders_of_method(method | {"layer1": {"enabled": False}}) == {"net": "dlib"}
-    assert encoders_of_method(method | {"other": {"name": "facelock"}}) == {"net": "dlib"}
-    assert encoders_of_method(method | {"other": {"name": "mist"}}) == {}
+    assert encoders_of_method(method | {"against": "zero-shot"}) == {"net": "dlib"}
+    assert encoders_of_method(method | {"other": "facelock"}) == {"net": "dlib"}
+    assert encoders_of_method(method | {"other": "mist"}) == {}
 
 
 def test_each_tree_is_a_point_of_a_curve_with_what_it_shows_and_costs(

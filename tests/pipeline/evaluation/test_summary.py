@@ -1,10 +1,12 @@
 """From rows to lines."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from pipeline.evaluation.rows import AttackRow
 from pipeline.evaluation.summary import NO_LOSS, OUTSIDE, WORST, ResultLines, summary_json
 
 
@@ -16,7 +18,7 @@ def row(
     floor: float = 0.0,
     smoothed: float | None = None,
     in_loss: float = 0.9,
-) -> dict[str, Any]:
+) -> AttackRow:
     """An attack row of two judges of which ``seen`` was in a loss."""
     smooth = leak if smoothed is None else smoothed
 
@@ -33,7 +35,7 @@ def row(
             "floor_smoothed": floor,
         }
 
-    return {
+    columns = {
         "identity": identity,
         "attack": "lora",
         "handling": handling,
@@ -43,6 +45,7 @@ def row(
         "kid": leak / 10,
         "scores": [score("seen", True, in_loss), score("unseen", False, leak)],
     }
+    return AttackRow.from_columns(columns)
 
 
 ROWS = [
@@ -70,7 +73,7 @@ def test_kid_stands_beside_that_of_clean_photos_as_a_mean_over_people(
 ) -> None:
     line = lines["none", "protected", "unseen"]
     assert (line.kid_clean, line.kid) == pytest.approx((0.06, 0.03))
-    unknown = ResultLines([{**one, "kid": None} for one in ROWS]).lines()[0]
+    unknown = ResultLines([replace(one, kid=None) for one in ROWS]).lines()[0]
     assert (unknown.kid_clean, unknown.kid) == (None, None)
 
 
@@ -89,19 +92,23 @@ def test_the_headline_leaves_out_judges_that_were_in_a_loss(lines: dict[Any, Any
     assert not lines["none", "protected", "seen"].headline
 
 
-def with_judges(**effects: tuple[str, bool, bool, float]) -> list[dict[str, Any]]:
+def with_judges(**effects: tuple[str, bool, bool, float]) -> list[AttackRow]:
     """One person; of each judge family, in a loss, kin of a loss, and its leak where clean is 1."""
     rows = []
     for condition in ("clean", "protected"):
         base = row("ann", condition, 0.0)
-        template = base["scores"][0]
-        base["scores"] = [
-            template
-            | {"judge": judge, "family": family, "in_loss": is_in, "kin_of_loss": is_kin}
-            | {"leak": 1.0 if condition == "clean" else leak}
+        scores = tuple(
+            replace(
+                base.scores[0],
+                judge=judge,
+                family=family,
+                in_loss=is_in,
+                kin_of_loss=is_kin,
+                leak=1.0 if condition == "clean" else leak,
+            )
             for judge, (family, is_in, is_kin, leak) in effects.items()
-        ]
-        rows.append(base)
+        )
+        rows.append(replace(base, scores=scores))
     return rows
 
 
@@ -151,7 +158,7 @@ def test_people_without_a_clean_attack_are_left_out_of_the_comparison() -> None:
 
 
 def test_failed_attacks_are_no_lines() -> None:
-    failed = {**row("ann", "protected", 0.0), "status": "failed"}
+    failed = replace(row("ann", "protected", 0.0), status="failed")
     assert ResultLines([row("ann", "clean", 0.5), failed]).lines() == []
 
 

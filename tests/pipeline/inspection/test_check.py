@@ -72,7 +72,7 @@ def test_a_store_without_exclusive_creation_needs_a_decision(
     monkeypatch.setattr(Store, "probe_exclusive_creation", lambda self: False)
     refused = by_name(check_all(zero_shot, None, str(album.output)))["OUTPUT store"]
     assert not refused.ok
-    assert "--single-writer" in str(refused.remedy)
+    assert "single_writer" in str(refused.remedy)
     single = load_config("zero-shot", overrides=["single_writer=true"])
     assert by_name(check_all(lambda: single, None, str(album.output)))["OUTPUT store"].ok
 

@@ -38,7 +38,7 @@ def test_what_is_passed_over_in_a_folder_is_said(tmp_path: Path) -> None:
 
 def test_a_calibration_measures_real_photos_and_leaves_no_trace(tmp_path: Path) -> None:
     face_album(tmp_path / "in", {"ann": 2, "bob": 1})
-    config = load_config("zero-shot", overrides=["layer2.num_steps=1", "threads=1"])
+    config = load_config("zero-shot", overrides=["loop.num_steps=1", "threads=1"])
     preview = preview_run(
         str(tmp_path / "in"),
         str(tmp_path / "out"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dladiff.config import EncoderSettings, FaceDetectorSettings, MethodSettings
+from dladiff.config import EncoderSettings, FaceDetectorSettings, MethodSettings, preset_settings
 from dladiff.weight_files import DLIB_RESNET, PUBLISHED_SHA256, SFACE, YUNET
 from pipeline.config import load_config, method_digest
 from pipeline.errors import ConfigurationError
@@ -20,8 +20,8 @@ def with_encoder(**settings: object) -> MethodSettings:
     return method.model_copy(update={"recognisers": (encoder,)})
 
 
-def layer_1(**surrogate: object) -> MethodSettings:
-    return MethodSettings.model_validate({"layer1": {"surrogate": surrogate}})
+def with_model(**model: object) -> MethodSettings:
+    return MethodSettings.model_validate({"model": model})
 
 
 def test_the_packaged_models_are_the_published_files() -> None:
@@ -54,7 +54,7 @@ def test_the_default_method_reads_detector_and_encoder() -> None:
 
 
 def test_encoders_that_only_the_likeness_reads_enter_the_digest_without_layer_2() -> None:
-    method = load_config("balanced", overrides=["layer2.enabled=false"]).method
+    method = load_config("balanced", overrides=["against=fine-tuning"]).method
     names = {name.split("/")[1] for name in weights_sha256(method) if name.startswith("encoder/")}
     assert names == {"sface", "dlib", "plain", "mobile"}
 
@@ -122,12 +122,12 @@ def test_a_model_folder_counts_weights_and_settings_but_no_other_files(tmp_path:
         (with_encoder(kind="arcface_onnx", path="/nowhere.onnx"), "no ONNX file at /nowhere.onnx"),
         (with_encoder(kind="clip", path="some/hub-id"), "is no folder: download the model once"),
         (with_encoder(kind="student"), "no student of this name is installed"),
-        (layer_1(checkpoint="/nowhere"), "give a folder in diffusers format"),
-        (layer_1(checkpoint="/nowhere", revision="0123abcd"), "no such folder"),
-        (layer_1(checkpoint="org/model"), "set layer1.surrogate.revision to a commit hash"),
+        (with_model(checkpoint="/nowhere"), "give a folder in diffusers format"),
+        (with_model(checkpoint="/nowhere", revision="0123abcd"), "no such folder"),
+        (with_model(checkpoint="org/model"), "set model.revision to a commit hash"),
         (
             MethodSettings(
-                layer1={"enabled": False},  # type: ignore[arg-type]
+                against="zero-shot",
                 detector=FaceDetectorSettings(kind="insightface", pack="/nowhere"),
             ),
             "no detection model",
@@ -140,7 +140,7 @@ def test_missing_weights_are_refused_with_the_remedy(method: MethodSettings, mes
 
 
 def test_a_hub_checkpoint_is_named_by_its_revision() -> None:
-    digests = weights_sha256(layer_1(checkpoint="org/model", revision="0123abcd"))
+    digests = weights_sha256(with_model(checkpoint="org/model", revision="0123abcd"))
     assert digests["checkpoint/org/model"] == "revision:0123abcd"
 
 
@@ -148,7 +148,7 @@ def test_a_checkpoint_folder_is_hashed_whole(tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     (tmp_path / "model_index.json").write_text("{}")
     (tmp_path / "unet" / "weights.safetensors").write_bytes(b"w")
-    digests = weights_sha256(layer_1(checkpoint=str(tmp_path)))
+    digests = weights_sha256(with_model(checkpoint=str(tmp_path)))
     assert digests["checkpoint/unet/weights.safetensors"] == hashlib.sha256(b"w").hexdigest()
     assert "checkpoint/model_index.json" in digests
 
@@ -157,7 +157,7 @@ def test_an_insightface_pack_counts_by_its_detection_model(tmp_path: Path) -> No
     for name in ("det_10g.onnx", "w600k_r50.onnx"):
         (tmp_path / name).write_bytes(name.encode())
     method = MethodSettings.model_validate(
-        {"layer1": {"enabled": False}, "detector": {"kind": "insightface", "pack": str(tmp_path)}}
+        {"against": "zero-shot", "detector": {"kind": "insightface", "pack": str(tmp_path)}}
     )
     assert "detector/det_10g.onnx" in weights_sha256(method)
     assert "detector/w600k_r50.onnx" not in weights_sha256(method)
@@ -185,7 +185,7 @@ def test_stable_diffusion_xl_is_refused_as_a_surrogate_and_taken_as_an_autoencod
     tmp_path: Path,
 ) -> None:
     folder = str(write_xl_checkpoint(tmp_path))
-    with pytest.raises(ConfigurationError, match=r"name it in layer1\.autoencoders"):
-        weights_sha256(layer_1(checkpoint=folder))
-    method = MethodSettings(layer1={"autoencoders": [{"checkpoint": folder}]})  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="name it in autoencoders"):
+        weights_sha256(with_model(checkpoint=folder))
+    method = preset_settings("balanced").changed(f"autoencoders=[{{checkpoint: {folder}}}]")
     assert any(name.startswith("autoencoder/0/") for name in weights_sha256(method))

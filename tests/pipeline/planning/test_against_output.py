@@ -51,8 +51,8 @@ def test_a_run_id_used_again_opens_the_next_generation(tmp_path: Path) -> None:
 
 def test_a_refusal_shows_the_settings_of_the_earlier_run(tmp_path: Path) -> None:
     album = ProtectedAlbum(tmp_path)
-    before = load_config("zero-shot", overrides=["layer2.num_steps=7"])
+    before = load_config("zero-shot", overrides=["loop.num_steps=7"])
     start_run(album.store, "run-2", {"config": before.model_dump(mode="json")})
     album.run("run-2", album.sets)
-    with pytest.raises(ConfigurationError, match=r"run-2.*\n.*layer2\.num_steps: 7 -> "):
+    with pytest.raises(ConfigurationError, match=r"run-2.*\n.*loop\.num_steps: 7 -> "):
         planned(album, DecisionRules("e" * 64))

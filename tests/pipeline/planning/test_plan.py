@@ -224,8 +224,8 @@ def test_a_missing_photo_of_a_catalog_file_is_decided_once(tmp_path: Path) -> No
 def test_another_method_is_refused_with_the_difference(
     catalog: Catalog, states: dict[str, SourceState]
 ) -> None:
-    config = load_config("zero-shot", overrides=["layer2.num_steps=60"])
-    before = load_config("zero-shot", overrides=["layer2.num_steps=150"])
+    config = load_config("zero-shot", overrides=["loop.num_steps=60"])
+    before = load_config("zero-shot", overrides=["loop.num_steps=150"])
     with pytest.raises(ConfigurationError) as caught:
         plan(
             catalog,
@@ -236,7 +236,7 @@ def test_another_method_is_refused_with_the_difference(
         )
     text = str(caught.value)
     assert "26 photos" in text
-    assert "layer2.num_steps: 150 -> 60" in text
+    assert "loop.num_steps: 150 -> 60" in text
     assert "--on-method-change keep" in text
 
 
@@ -273,18 +273,19 @@ def test_photos_of_another_input_are_left_alone(catalog: Catalog) -> None:
     assert result.counts.new == 26
 
 
-def test_references_are_usable_originals_and_only_for_layer_1(
+def test_references_are_usable_originals_and_only_for_methods_that_read_them(
     catalog: Catalog, states: dict[str, SourceState]
 ) -> None:
     todo, broken = photo_named(catalog, "ann/0.jpg"), photo_named(catalog, "ann/1.jpg")
     del states[todo.uri]
     states[broken.uri] = state_of(broken, status="skipped", reason="corrupt: pixels")
-    (photo_set,) = plan(catalog, states, config=load_config("balanced")).photo_sets
+    (photo_set,) = plan(catalog, states, config=load_config("paper")).photo_sets
     assert len(photo_set.references) == 3
     assert broken.uri not in {photo.uri for photo in photo_set.references}
     assert all(photo.identity == "ann" for photo in photo_set.references)
-    (without,) = plan(catalog, states, config=load_config("zero-shot")).photo_sets
-    assert without.references == ()
+    for preset in ("balanced", "zero-shot", "mist"):
+        (without,) = plan(catalog, states, config=load_config(preset)).photo_sets
+        assert without.references == ()
 
 
 def test_a_set_that_is_already_decided_gets_the_next_generation(catalog: Catalog) -> None:

@@ -32,7 +32,8 @@ def test_objects_are_written_once_found_copied_and_deleted(backend: FsspecPrefix
     assert backend.get("bob/b/3.jpg", None) == b"one"
     with pytest.raises(ObjectTooLarge):
         backend.get("ann/2.jpg", 2)
-    assert backend.get_start("ann/2.jpg", 2) == b"tw"
+    assert backend.get_part("ann/2.jpg", 0, 2) == b"tw"
+    assert backend.get_part("ann/2.jpg", 1, 5) == b"wo"
     keys = [info.key for info in backend.scan("", Skipped(), no_name)]
     assert sorted(keys) == ["ann/1.jpg", "ann/2.jpg", "bob/b/3.jpg"]
     assert [info.key for info in backend.scan("ann/2", Skipped(), no_name)] == ["ann/2.jpg"]

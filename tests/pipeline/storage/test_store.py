@@ -76,6 +76,9 @@ def test_the_first_bytes_are_read_alone(store: Store) -> None:
     store.write("empty", b"")
     assert store.read_start("photo", 3) == b"\xff\xd8\xff"
     assert store.read_start("short", 3) == b"12"
+    assert store.read_part("photo", 1, 2) == b"\xd8\xff"
+    assert store.read_part("photo", 100_001, 9) == store.read("photo")[100_001:]
+    assert store.read_part("short", 2, 3) == b""
     assert store.read_start("empty", 3) == b""
     with pytest.raises(FileNotFoundError):
         store.read_start("none", 3)

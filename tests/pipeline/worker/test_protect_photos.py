@@ -35,7 +35,7 @@ RUN = "run-1"
 
 @pytest.fixture
 def settings(tmp_path: Path) -> WorkerSettings:
-    config = load_config("zero-shot", overrides=["layer2.num_steps=2", "threads=1"])
+    config = load_config("zero-shot", overrides=["loop.num_steps=2", "threads=1"])
     return WorkerSettings(
         output_uri=f"file://{tmp_path}/out",
         run_id=RUN,
@@ -227,7 +227,8 @@ def grey_set(folder: Path, names: list[str], references: tuple[str, ...] = ()) -
 
 def with_limit(settings: WorkerSettings, megapixels: float) -> WorkerSettings:
     operation = settings.config.operation.model_copy(update={"max_set_megapixels": megapixels})
-    config = settings.config.model_copy(update={"operation": operation})
+    # Of all methods the paper's alone reads references.
+    config = load_config("paper").model_copy(update={"operation": operation})
     return dataclasses.replace(settings, config=config)
 
 

@@ -17,7 +17,7 @@ METHOD = load_config(
     "zero-shot",
     overrides=[
         "threads=1",
-        "layer2.num_steps=6",
+        "loop.num_steps=6",
         "recognisers=[{name: sface, kind: sface}]",
     ],
 )

@@ -36,12 +36,15 @@ def read(content: bytes) -> ReadPhoto:
 
 
 def sort(
-    photos: list[tuple[SourcePhoto, ReadPhoto]], references: list[tuple[SourcePhoto, ReadPhoto]]
+    photos: list[tuple[SourcePhoto, ReadPhoto]],
+    references: list[tuple[SourcePhoto, ReadPhoto]],
+    keep_references: bool = True,
 ) -> SetInputs:
     photo_set = PhotoSet(
         "k", "ann", tuple(one for one, _ in photos), tuple(one for one, _ in references)
     )
-    return sort_inputs(photo_set, [each for _, each in [*photos, *references]], LIMITS)
+    reads = [each for _, each in [*photos, *references]]
+    return sort_inputs(photo_set, reads, LIMITS, keep_references)
 
 
 def names(photos: list[WholePhoto] | list[RefusedPhoto]) -> list[str]:
@@ -64,6 +67,8 @@ def test_an_unchanged_photo_is_not_done_again_and_is_a_reference_before_the_plan
     assert names(inputs.references) == ["same", "reference"]
     assert [photo.source for photo in inputs.unchanged] == [source("same", GOOD)]
     assert [photo.index for photo in [*inputs.to_do, *inputs.references]] == [1, 0, 2]
+    given = [(source("same", GOOD), read(GOOD))], [(source("reference"), read(GOOD))]
+    assert sort(*given, keep_references=False).references == []
 
 
 @pytest.mark.parametrize(

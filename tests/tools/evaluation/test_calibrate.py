@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.evaluation.rows import ATTACKS_SCHEMA
+from pipeline.evaluation.rows import ATTACKS_SCHEMA, AttackRow
 from pipeline.manifest_row import CosineColumn, ManifestRow
 from pipeline.output.manifest_parts import create_part
 from pipeline.records import photo_row
@@ -65,6 +65,10 @@ def attacks() -> list[dict[str, Any]]:
     return rows
 
 
+def attack_rows() -> list[AttackRow]:
+    return [AttackRow.from_columns(row) for row in attacks()]
+
+
 def manifests() -> dict[str, list[ManifestRow]]:
     """What the autoencoder shows ranks as the leak does; what the photo shows the other way."""
     found: dict[str, list[ManifestRow]] = {"weak": [], "strong": []}
@@ -81,7 +85,7 @@ def write_run(folder: Path, rows: Sequence[ManifestRow]) -> str:
 
 
 def test_a_proxy_that_falls_with_every_effect_has_rho_minus_one_and_its_mirror_plus_one() -> None:
-    found = observations(attacks(), manifests(), "dreambooth", "none")
+    found = observations(attack_rows(), manifests(), "dreambooth", "none")
     assert len(found) == 8
     likeness = rank_correlation(found, "model_likeness")
     on_photo = rank_correlation(found, "identity_cosines")
@@ -96,7 +100,7 @@ def test_a_proxy_that_falls_with_every_effect_has_rho_minus_one_and_its_mirror_p
 def test_only_judges_in_no_loss_and_encoders_in_no_loss_count() -> None:
     (found,) = (
         item
-        for item in observations(attacks(), manifests(), "dreambooth", "none")
+        for item in observations(attack_rows(), manifests(), "dreambooth", "none")
         if (item.identity, item.condition) == ("ann", "strong")
     )
     assert found.effect == pytest.approx((0.5 - 0.3) / (0.5 - 0.1))
@@ -106,19 +110,20 @@ def test_only_judges_in_no_loss_and_encoders_in_no_loss_count() -> None:
 def test_photos_beyond_the_attacked_ones_are_no_evidence() -> None:
     rows = manifests()
     rows["weak"].append(protected_row("ann", 9, -1.0))
-    before = observations(attacks(), manifests(), "dreambooth", "none")
-    assert observations(attacks(), rows, "dreambooth", "none") == before
+    before = observations(attack_rows(), manifests(), "dreambooth", "none")
+    assert observations(attack_rows(), rows, "dreambooth", "none") == before
 
 
 def test_people_of_whom_the_attack_shows_nothing_are_left_out() -> None:
-    rows = [row for row in attacks() if row["identity"] != "ann"]
-    rows += [attack_row("ann", "clean", 0.1), attack_row("ann", "weak", 0.1)]
+    rows = [row for row in attack_rows() if row.identity != "ann"]
+    nothing = [attack_row("ann", condition, 0.1) for condition in ("clean", "weak")]
+    rows += [AttackRow.from_columns(row) for row in nothing]
     found = observations(rows, manifests(), "dreambooth", "none")
     assert {item.identity for item in found} == {"ben", "cat", "dan"}
 
 
 def test_people_are_drawn_whole_so_that_one_person_has_no_interval() -> None:
-    found = observations(attacks(), manifests(), "dreambooth", "none")
+    found = observations(attack_rows(), manifests(), "dreambooth", "none")
     of_one = [item for item in found if item.identity == "ann"]
     three = [*of_one, replace(of_one[0], condition="third", effect=0.1)]
     score = rank_correlation(three, "model_likeness")
@@ -132,7 +137,7 @@ def test_a_proxy_that_was_not_measured_is_said_to_be_unknown() -> None:
         name: [replace(row, identity_cosines=None) for row in of]
         for name, of in manifests().items()
     }
-    lines = report_lines(observations(attacks(), rows, "dreambooth", "none"))
+    lines = report_lines(observations(attack_rows(), rows, "dreambooth", "none"))
     assert lines[1].startswith("model_likeness: rho -1.00")
     assert lines[2] == "identity_cosines: cannot be said from 0 observations"
 

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +9,8 @@ from PIL import Image
 
 from dladiff.config import MethodSettings
 from pipeline.config import load_config, method_digest
-from pipeline.evaluation.summary import ResultLines, summary_json
+from pipeline.evaluation.rows import AttackRow, JudgeScore
+from pipeline.evaluation.summary import ResultLines, lines_of, summary_json
 from tools.evaluation.controls import METHODS
 from tools.evaluation.core import __main__ as core
 from tools.evaluation.core.conditions import (
@@ -101,31 +101,21 @@ def test_a_tree_that_broke_off_is_made_anew(album: Path, tmp_path: Path) -> None
     assert len(list(tree.rglob("*.png"))) == 4
 
 
-def attack_row(condition: str, identity: str, leaks: tuple[float, float]) -> dict[str, Any]:
+def attack_row(condition: str, identity: str, leaks: tuple[float, float]) -> AttackRow:
     scores = [
-        {
-            "judge": judge,
-            "family": judge,
-            "in_loss": False,
-            "kin_of_loss": False,
-            "leak": leak,
-            "identity_score": leak,
-            "leak_smoothed": leak,
-            "floor": 0.0,
-            "floor_smoothed": 0.0,
-        }
+        JudgeScore(judge=judge, family=judge, leak=leak, identity_score=leak, leak_smoothed=leak)
         for judge, leak in zip(("one", "two"), leaks, strict=True)
     ]
-    return {
-        "identity": identity,
-        "attack": "lora",
-        "handling": "none",
-        "condition": condition,
-        "status": "done",
-        "face_detection_rate": 1.0,
-        "kid": 0.0125,
-        "scores": scores,
-    }
+    return AttackRow(
+        identity=identity,
+        attack="lora",
+        handling="none",
+        condition=condition,
+        status="done",
+        face_detection_rate=1.0,
+        kid=0.0125,
+        scores=tuple(scores),
+    )
 
 
 def test_the_table_has_a_row_per_condition_by_the_judges_that_are_asked() -> None:
@@ -142,7 +132,12 @@ def test_the_table_has_a_row_per_condition_by_the_judges_that_are_asked() -> Non
     seen = {"protected": change, "noise": change}
     summary = json.loads(json.dumps(summary_json(ResultLines(rows).lines(), seen)))
     table = markdown_table(
-        summary, {"protected": "`balanced`", "noise": "noise"}, "lora", "none", ["one"]
+        lines_of(summary),
+        summary["visibility"],
+        {"protected": "`balanced`", "noise": "noise"},
+        "lora",
+        "none",
+        ["one"],
     )
     head, _, ours, noise = table.splitlines()
     assert head == (

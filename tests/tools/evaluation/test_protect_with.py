@@ -132,6 +132,6 @@ def test_its_method_differs_from_ours_in_nothing_but_what_is_asked_for() -> None
     same = sampled_face_method(BaselineSettings(), None)
     assert same == ours.model_copy(update={"seed": 0})
     weaker = sampled_face_method(BaselineSettings(face_levels=12.0, surroundings_levels=2.0), 5)
-    assert weaker.layer1.epsilon_levels + weaker.layer2.epsilon_levels == 12
-    assert weaker.layer1.likeness.surroundings_levels == 2
-    assert weaker.layer1.likeness.num_steps == 5
+    assert weaker.budget.fine_tuning_levels + weaker.budget.zero_shot_levels == 12
+    assert weaker.budget.surroundings_levels == 2
+    assert weaker.loop.num_steps == 5

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from dladiff.config import SurrogateSettings
+from dladiff.config import ModelSettings
 from dladiff.diffusion.checkpoint import load_diffusion_model
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.evaluation.attacks.zero_shot import FaceAdapter, begin_zero_shot
@@ -55,7 +55,7 @@ def test_the_file_says_of_an_embedding_what_the_first_says_of_its_translation(
     sface: IdentityEncoder, tmp_path: Path, width: int
 ) -> None:
     folder = str(write_checkpoint(tmp_path / "checkpoint"))
-    diffusion = load_diffusion_model(SurrogateSettings(checkpoint=folder), "cpu")
+    diffusion = load_diffusion_model(ModelSettings(checkpoint=folder), "cpu")
     first = load_file(write_adapter(tmp_path / "first.safetensors", diffusion.unet, DIM))
     weight, source = unit(DIM, width, seed=5), unit(3, width, seed=6)
     translation = Translation(weight, unit(1, DIM, seed=7)[0])

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.evaluation.summary import lines_of
 from pipeline.models.hashing import file_sha256
 from pipeline.storage.store import read_uri
 from tools.evaluation.controls import BORROWED
@@ -49,11 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"core: {error}", file=sys.stderr)
         return 1
     summary = json.loads((options.work / "results" / "summary.json").read_text())
+    lines, seen = lines_of(summary), summary["visibility"]
     labels = {condition.name: condition.label for condition in chosen}
     for attack in options.attack:
         for handling in options.handling:
-            print(f"\n{attack}, {handling}\n")
-            print(markdown_table(summary, labels, attack, handling, options.by))
+            table = markdown_table(lines, seen, labels, attack, handling, options.by)
+            print(f"\n{attack}, {handling}\n\n{table}")
     return 0
 
 

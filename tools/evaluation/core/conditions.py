@@ -43,7 +43,14 @@ def _without(name: str, part: Part, label: str, *values: str) -> Condition:
 
 def _surrogates(name: str, label: str, *values: str) -> Condition:
     """Layer 1 by surrogates, a third of their epochs."""
-    shared = ("layer1.likeness.enabled=false", "layer1.num_epochs=10")
+    ours = (
+        "paper={crop: false, joint_steps: true, "
+        "timestep_choice: stratified, include_largest_maps: false, drop_bos: true, "
+        "use_views: true}"
+    )
+    if "paper.dynamic_fine_tuning=false" not in values:
+        values = (*values, "paper.dynamic_reset_epochs=2")
+    shared = (ours, "surrogates.num_epochs=10", "loop.num_steps=80")
     return _without(name, "surrogates", label, *shared, *values)
 
 
@@ -63,28 +70,28 @@ def _at_cost(method: str, label: str, cpu_seconds: str) -> Condition:
 
 
 BALANCED = _ours("protected", "presets", "`balanced`")
-_SEPARATE = "layer1.joint_steps=false"
+_SEPARATE = "paper.joint_steps=false"
 CONDITIONS: tuple[Condition, ...] = (
     _ours("protected@discreet", "presets", "`discreet`", "--preset", "discreet"),
     _ours("protected@strong", "presets", "`strong`", "--preset", "strong"),
     _ours("protected@fast", "presets", "`fast`", "--preset", "fast"),
     _ours("paper", "presets", "`paper`", "--preset", "paper"),
-    _without("layer1-alone", "ablations", "layer 1 alone", "layer2.enabled=false"),
+    _without("layer1-alone", "ablations", "layer 1 alone", "against=fine-tuning"),
     _ours("layer2-alone", "ablations", "layer 2 alone", "--preset", "zero-shot"),
     _without(
         "no-handling", "ablations", "no random handling in the loss",
-        "layer1.transforms.enabled=false", "layer2.transforms.enabled=false",
+        "handling=false",
     ),
-    _without("no-mixtures", "ablations", "no mixtures", "layer1.likeness.mixtures_per_step=0"),
+    _without("no-mixtures", "ablations", "no mixtures", "loop.mixtures_per_step=0"),
     _without(
         "no-students", "ablations", "no students",
         "recognisers=[{name: sface, kind: sface}, {name: dlib, kind: dlib_resnet}]",
     ),
     _surrogates("surrogates", "surrogates in place of L_id"),
-    _surrogates("no-dsur", "the same without DSUR", "layer1.dual_surrogates=false"),
-    _surrogates("no-adft", "the same without ADFT", "layer1.dynamic_fine_tuning=false"),
-    _surrogates("den-alone", "L_den alone", _SEPARATE, "layer1.attention_steps=0"),
-    _surrogates("att-alone", "L_att alone", _SEPARATE, "layer1.denoising_steps=0"),
+    _surrogates("no-dsur", "the same without DSUR", "paper.dual_surrogates=false"),
+    _surrogates("no-adft", "the same without ADFT", "paper.dynamic_fine_tuning=false"),
+    _surrogates("den-alone", "L_den alone", _SEPARATE, "surrogates.attention_steps=0"),
+    _surrogates("att-alone", "L_att alone", _SEPARATE, "surrogates.denoising_steps=0"),
     _without(
         "sface-alone", "families", "SFace",
         "recognisers=[{name: sface, kind: sface}]",

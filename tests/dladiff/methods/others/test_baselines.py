@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from dladiff.config import SurrogateSettings
+from dladiff.config import ModelSettings
 from dladiff.diffusion.autoencoder import PORTRAIT_TEMPLATE
 from dladiff.diffusion.checkpoint import DiffusionModel, load_diffusion_model
 from dladiff.diffusion.denoising_loss import evaluation_pairs, mean_denoising_loss
@@ -31,7 +31,7 @@ NUM_STEPS = 7
 def diffusion(tmp_path_factory: pytest.TempPathFactory) -> DiffusionModel:
     """A tiny checkpoint that is made for aligned faces."""
     folder = write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
-    loaded = load_diffusion_model(SurrogateSettings(checkpoint=str(folder)), "cpu")
+    loaded = load_diffusion_model(ModelSettings(checkpoint=str(folder)), "cpu")
     return dataclasses.replace(loaded, face_template=PORTRAIT_TEMPLATE)
 
 
@@ -55,10 +55,7 @@ def person_of(
 
 def few_training_steps() -> BaselineSettings:
     settings = BaselineSettings()
-    surrogate = settings.method.layer1.surrogate.model_copy(update={"step0_steps": 6})
-    layer1 = settings.method.layer1.model_copy(update={"surrogate": surrogate})
-    method = settings.method.model_copy(update={"layer1": layer1})
-    return dataclasses.replace(settings, method=method)
+    return dataclasses.replace(settings, method=settings.method.changed("surrogates.step0_steps=6"))
 
 
 def assert_within_budget(person: Person) -> None:
@@ -195,7 +192,7 @@ def test_fully_trained_surrogate_leaves_half_of_the_cpu_seconds_to_the_steps(
     baseline.prepare()
     assert 0.5 <= person.effort.share < 0.9
     trained = person.cost.unet_forward_backward_pairs
-    assert 0 < trained < settings.method.layer1.surrogate.step0_steps * 2
+    assert 0 < trained < settings.method.surrogates.step0_steps * 2
     baseline.run()
     assert person.effort.num_taken > 0
     assert person.effort.cpu_seconds_spent < 1.5

@@ -18,7 +18,7 @@ def test_every_method_of_others_is_a_preset() -> None:
     assert sorted(methods.NAMES) == sorted(BASELINES)
     for name in methods.NAMES:
         method = dladiff.preset_settings(name)
-        assert (method.other.name, method.preset) == (name, name)
+        assert (method.other, method.preset) == (name, name)
         in_loss = [encoder.name for encoder in method.encoders_in_loss]
         assert in_loss == (["sface"] if name == "facelock" else [])
 
@@ -27,7 +27,7 @@ def test_every_method_of_others_is_a_preset() -> None:
 def test_it_protects_photos_with_and_without_a_face_within_our_budgets(
     name: OtherMethodName, face: np.ndarray
 ) -> None:
-    method = dladiff.preset_settings(name).changed("other.num_steps=3", "other.step_size_levels=9")
+    method = dladiff.preset_settings(name).changed("loop.num_steps=3", "loop.step_size_levels=9")
     protector = dladiff.Protector(method)
     wall = np.tile(np.arange(64, 192, dtype=np.uint8)[:, None, None], (1, 128, 3))
     seen: list[tuple[str, float]] = []

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from dladiff.config import Layer1Settings, SurrogateSettings, TransformSettings
+from dladiff.ascent_loop import ascend
+from dladiff.config import MethodSettings, preset_settings
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.surrogates import Surrogate
 from dladiff.errors import GradientError
@@ -20,26 +21,26 @@ from dladiff.methods.paper.adft import (
 from dladiff.photo_at_work import PhotoAtWork
 from tests.layer1_scenes import a_face, random_photo
 
+ONE_EPOCH = "surrogates.num_epochs=1"
+
 
 @pytest.fixture
 def defense(
-    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: MethodSettings
 ) -> Iterator[FinetuningDefense]:
-    with open_finetuning_defense(photos, [], diffusion, settings, seed=0) as opened:
+    with open_finetuning_defense(photos, [], diffusion, settings) as opened:
         yield opened
 
 
-def run(
-    diffusion: DiffusionModel, settings: Layer1Settings, seed: int = 0, /, **changes: object
-) -> list[Image]:
+def run(diffusion: DiffusionModel, settings: MethodSettings, *changes: str) -> list[Image]:
     """Protects three photos as a caller would and returns them as they would be saved."""
     images = [random_photo(1, 40, 57), random_photo(2, 61, 39), random_photo(3, 48, 48)]
     faces = [[a_face(12.0, 8.0, 22.0)], [], [a_face(10.0, 12.0, 24.0)]]
     keys = ["landscape", "portrait", "square"]
     photos = [PhotoAtWork.of_images(k, x, f) for k, x, f in zip(keys, images, faces, strict=True)]
     reference = PhotoAtWork.of_images("reference", random_photo(4, 50, 50), [])
-    chosen = settings.model_copy(update=changes)
-    with open_finetuning_defense(photos, [reference], diffusion, chosen, seed) as defense:
+    chosen = settings.changed(*changes)
+    with open_finetuning_defense(photos, [reference], diffusion, chosen) as defense:
         defense.run()
         return [
             tensor_to_image((x + instance.photo.native_perturbation()).clamp(0, 1))
@@ -48,9 +49,9 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def usual(diffusion: DiffusionModel, settings: Layer1Settings) -> list[Image]:
+def usual(diffusion: DiffusionModel, settings: MethodSettings) -> list[Image]:
     """Of one epoch, with the settings as they are."""
-    return run(diffusion, settings, num_epochs=1)
+    return run(diffusion, settings, ONE_EPOCH)
 
 
 def snapshot(surrogate: Surrogate) -> list[torch.Tensor]:
@@ -59,11 +60,10 @@ def snapshot(surrogate: Surrogate) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("adaptation", ["lora", "full"])
 def test_the_budget_holds_on_the_saved_photos_of_any_shape(
-    diffusion: DiffusionModel, settings: Layer1Settings, adaptation: str
+    diffusion: DiffusionModel, settings: MethodSettings, adaptation: str
 ) -> None:
-    surrogate = settings.surrogate.model_copy(update={"adaptation": adaptation})
-    step = {"step_size_levels": 3.0, "surrogate": surrogate}
-    protected = run(diffusion, settings, **step, transforms=TransformSettings())
+    step = f"surrogates.adaptation={adaptation}", "surrogates.step_size_levels=3"
+    protected = run(diffusion, settings, *step, "handling=true")
     for clean, image in zip(
         [random_photo(1, 40, 57), random_photo(2, 61, 39), random_photo(3, 48, 48)],
         protected,
@@ -76,15 +76,15 @@ def test_the_budget_holds_on_the_saved_photos_of_any_shape(
 
 
 def test_the_same_seed_gives_the_same_photos_and_another_one_others(
-    diffusion: DiffusionModel, settings: Layer1Settings, usual: list[Image]
+    diffusion: DiffusionModel, settings: MethodSettings, usual: list[Image]
 ) -> None:
-    again, other = (run(diffusion, settings, seed, num_epochs=1) for seed in (0, 1))
+    again, other = (run(diffusion, settings, f"seed={seed}", ONE_EPOCH) for seed in (0, 1))
     assert all((a == b).all() for a, b in zip(usual, again, strict=True))
     assert not any((a == b).all() for a, b in zip(usual, other, strict=True))
 
 
 def test_nothing_of_the_person_stays_in_the_checkpoint(
-    diffusion: DiffusionModel, settings: Layer1Settings
+    diffusion: DiffusionModel, settings: MethodSettings
 ) -> None:
     modules = [diffusion.unet, diffusion.vae, diffusion.text_encoder]
     before = copy.deepcopy([module.state_dict() for module in modules])
@@ -117,14 +117,14 @@ def test_k1_raises_the_attention_loss(defense: FinetuningDefense) -> None:
     defense.train_static_surrogate()
     before = defense.measure(perturbed=False).attention
     for _ in range(12):
-        defense.ascend(defense.losses.attention_gradient)
+        ascend(defense.photos, [defense.up(defense.losses.attention_gradient)], "test")
     assert defense.measure(perturbed=True).attention > before
 
 
 def test_k2_raises_the_denoising_loss_and_k3_lowers_it(defense: FinetuningDefense) -> None:
     before = defense.measure(perturbed=False).denoising
     for _ in range(12):
-        defense.ascend(defense.losses.denoising_gradient)
+        ascend(defense.photos, [defense.up(defense.losses.denoising_gradient)], "test")
     raised = defense.measure(perturbed=True).denoising
     assert raised > before
     latents = defense.encoder.attackers_latents(defense.instances, perturbed=True)
@@ -156,7 +156,7 @@ def test_the_perturbation_is_projected_around_the_original_photo(
 ) -> None:
     for instance in defense.instances:
         instance.photo.ascent.perturbation = torch.full_like(instance.photo.perturbation, 0.5)
-    defense.ascend(defense.losses.denoising_gradient)
+    ascend(defense.photos, [defense.up(defense.losses.denoising_gradient)], "test")
     for instance in defense.instances:
         assert float(instance.photo.perturbation.abs().max()) <= 7 / 255 + 1e-7
         images = instance.photo.clean + instance.photo.perturbation
@@ -165,13 +165,12 @@ def test_the_perturbation_is_projected_around_the_original_photo(
 
 
 def test_equal_surrogates_still_give_the_attention_loss_a_gradient(
-    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: MethodSettings
 ) -> None:
-    surrogate = settings.surrogate.model_copy(update={"step0_steps": 0})
-    chosen = settings.model_copy(update={"surrogate": surrogate})
-    with open_finetuning_defense(photos, [], diffusion, chosen, seed=0) as defense:
+    chosen = settings.changed("surrogates.step0_steps=0")
+    with open_finetuning_defense(photos, [], diffusion, chosen) as defense:
         starts = [instance.photo.perturbation.clone() for instance in defense.instances]
-        defense.ascend(defense.losses.attention_gradient)
+        ascend(defense.photos, [defense.up(defense.losses.attention_gradient)], "test")
         for start, instance in zip(starts, defense.instances, strict=True):
             moved = (instance.photo.perturbation - start).abs() > 0
             assert float(moved.float().mean()) > 0.5
@@ -180,7 +179,7 @@ def test_equal_surrogates_still_give_the_attention_loss_a_gradient(
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_a_gradient_that_protects_nothing_is_an_error(
-    diffusion: DiffusionModel, settings: Layer1Settings, value: float
+    diffusion: DiffusionModel, settings: MethodSettings, value: float
 ) -> None:
     broken = dataclasses.replace(diffusion, vae=copy.deepcopy(diffusion.vae))
     broken.vae.encoder.conv_in.weight.data.fill_(value)
@@ -190,29 +189,29 @@ def test_a_gradient_that_protects_nothing_is_an_error(
 
 
 def test_ablations_keep_the_number_of_signed_steps() -> None:
-    plain = Layer1Settings(attention_steps=2, denoising_steps=4, surrogate_steps=3)
-    no_dsur = plain.model_copy(update={"dual_surrogates": False})
-    no_adft = plain.model_copy(update={"dynamic_fine_tuning": False})
-    assert AdftSchedule.of(plain) == AdftSchedule(2, 4, 3)
-    assert AdftSchedule.of(no_dsur) == AdftSchedule(0, 6, 3)
-    assert AdftSchedule.of(no_adft) == AdftSchedule(2, 4, 0)
+    plain = preset_settings("paper")
+    no_dsur = plain.changed("paper.dual_surrogates=false")
+    no_adft = plain.changed("paper.dynamic_fine_tuning=false")
+    assert AdftSchedule.of(plain) == AdftSchedule(3, 6, 3)
+    assert AdftSchedule.of(no_dsur) == AdftSchedule(0, 9, 3)
+    assert AdftSchedule.of(no_adft) == AdftSchedule(3, 6, 0)
 
 
 def test_without_adft_the_dynamic_surrogate_stays_the_checkpoint(
-    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: MethodSettings
 ) -> None:
-    changed = settings.model_copy(update={"dynamic_fine_tuning": False})
-    with open_finetuning_defense(photos, [], diffusion, changed, seed=0) as defense:
+    changed = settings.changed("paper.dynamic_fine_tuning=false")
+    with open_finetuning_defense(photos, [], diffusion, changed) as defense:
         before = snapshot(defense.surrogates["dynamic"])
         defense.run()
         assert all(map(torch.equal, before, defense.surrogates["dynamic"].weights()))
 
 
 def test_the_dynamic_surrogate_returns_to_the_checkpoint_when_asked(
-    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: MethodSettings
 ) -> None:
-    changed = settings.model_copy(update={"dynamic_reset_epochs": 1, "surrogate_steps": 0})
-    with open_finetuning_defense(photos, [], diffusion, changed, seed=0) as defense:
+    changed = settings.changed("paper.dynamic_reset_epochs=1", "surrogates.surrogate_steps=0")
+    with open_finetuning_defense(photos, [], diffusion, changed) as defense:
         start = snapshot(defense.surrogates["dynamic"])
         defense.alternate()
         for weight in defense.surrogates["dynamic"].weights():
@@ -224,19 +223,19 @@ def test_the_dynamic_surrogate_returns_to_the_checkpoint_when_asked(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"joint_steps": True},
-        {"joint_steps": True, "dual_surrogates": False},
-        {"timestep_choice": "gradient"},
-        {"include_largest_maps": True, "drop_bos": False, "use_views": False},
+        ["paper.joint_steps=true"],
+        ["paper.joint_steps=true", "paper.dual_surrogates=false"],
+        ["paper.timestep_choice=gradient"],
+        ["paper.include_largest_maps=true", "paper.drop_bos=false", "paper.use_views=false"],
     ],
 )
 def test_options_stay_within_the_budget_and_change_the_photos(
     diffusion: DiffusionModel,
-    settings: Layer1Settings,
+    settings: MethodSettings,
     usual: list[Image],
-    changes: dict[str, object],
+    changes: list[str],
 ) -> None:
-    protected = run(diffusion, settings, num_epochs=1, **changes)
+    protected = run(diffusion, settings, ONE_EPOCH, *changes)
     cleans = [random_photo(1, 40, 57), random_photo(2, 61, 39), random_photo(3, 48, 48)]
     for clean, image, other in zip(cleans, protected, usual, strict=True):
         change = (image_to_tensor(image) - clean).abs() * 255
@@ -245,10 +244,10 @@ def test_options_stay_within_the_budget_and_change_the_photos(
 
 
 def test_progress_metrics_and_cost_are_reported(
-    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: MethodSettings
 ) -> None:
     told: list[tuple[str, float]] = []
-    with open_finetuning_defense(photos, [], diffusion, settings, seed=0) as defense:
+    with open_finetuning_defense(photos, [], diffusion, settings) as defense:
         defense.run(lambda stage, fraction: told.append((stage, fraction)))
     assert told == [("layer1", 0.5), ("layer1", 1.0)]
     cost = defense.cost
@@ -261,24 +260,24 @@ def test_progress_metrics_and_cost_are_reported(
 
 
 def test_references_are_read_by_step_0_only(
-    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: MethodSettings
 ) -> None:
-    with open_finetuning_defense(photos[:1], photos[1:], diffusion, settings, seed=0) as defense:
+    with open_finetuning_defense(photos[:1], photos[1:], diffusion, settings) as defense:
         alone = [instance.clean_latents for instance in defense.instances]
         defense.train_static_surrogate()
         with_reference = snapshot(defense.surrogates["static"])
         assert len(defense.instances) == len(alone) == 1
-    with open_finetuning_defense(photos[:1], [], diffusion, settings, seed=0) as defense:
+    with open_finetuning_defense(photos[:1], [], diffusion, settings) as defense:
         defense.train_static_surrogate()
         # The references change what Step 0 learns, and nothing is made of them.
         assert not all(map(torch.equal, with_reference, snapshot(defense.surrogates["static"])))
 
 
 def test_surrogates_of_full_weights_work(
-    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: MethodSettings
 ) -> None:
-    full = SurrogateSettings(adaptation="full", step0_steps=4, learning_rate=1e-3)
-    changed = settings.model_copy(update={"surrogate": full, "num_epochs": 1})
-    with open_finetuning_defense(photos, [], diffusion, changed, seed=0) as defense:
+    full = "adaptation: full, step0_steps: 4, learning_rate: 1.0e-3, num_epochs: 1"
+    changed = settings.changed(f"surrogates={{{full}}}")
+    with open_finetuning_defense(photos, [], diffusion, changed) as defense:
         result = defense.run()
     assert result.losses_after != result.losses_before

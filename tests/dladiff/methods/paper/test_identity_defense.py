@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from dladiff.config import Layer2Settings, TransformSettings
+from dladiff.config import MethodSettings, preset_settings
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.face_detection import FaceDetector
 from dladiff.faces import rescaled
 from dladiff.image_values import LEVEL, Image, tensor_to_image
-from dladiff.layer2.face_views import draw_view
+from dladiff.layer2.face_views import Warps, draw_view
 from dladiff.methods.paper.canvas import crop_of, image_canvas
 from dladiff.methods.paper.identity_defense import (
     begin_attack,
@@ -25,7 +25,10 @@ from dladiff.projected_gradient import project
 from dladiff.randomness import keyed_generator
 from dladiff.results import Face, Photo
 
-FEW = Layer2Settings(num_steps=4, step_size_levels=4.0)
+FEW = preset_settings("zero-shot").changed(
+    "loop.num_steps=4", "loop.step_size_levels=4", "micro_batch=4"
+)
+NO_WARPS = Warps((1.0, 1.0), flip=False, jitter_px=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +46,9 @@ def face(portrait: Image, detector: FaceDetector) -> Face:
 def _defend(
     photos: Sequence[PhotoAtWork],
     sface: IdentityEncoder,
-    settings: Layer2Settings = FEW,
-    micro_batch: int = 4,
+    method: MethodSettings = FEW,
 ) -> int:
-    return defend_identity(photos, [sface], settings, seed=0, micro_batch=micro_batch)
+    return defend_identity(photos, [sface], method)
 
 
 def _photo(key: str, image: Image, faces: Sequence[Face]) -> PhotoAtWork:
@@ -66,7 +68,7 @@ def test_the_cosine_falls_within_the_budget_and_nothing_changes_outside_the_mask
     portrait: Image, face: Face, sface: IdentityEncoder
 ) -> None:
     photo = _photo("a", portrait, [face])
-    _defend([photo], sface, FEW.model_copy(update={"num_steps": 12}))
+    _defend([photo], sface, FEW.changed("loop.num_steps=12"))
     change = _change(portrait, _protected(photo))
     extent = photo.found[0].mask_extent
     assert extent is not None
@@ -75,18 +77,12 @@ def test_the_cosine_falls_within_the_budget_and_nothing_changes_outside_the_mask
     change[top:bottom, left:right] = 0
     assert change.max() == 0
     assert photo.stop_reason == "num_steps"
-    attack = begin_attack(photo, 0, [sface], FEW, 0, "cpu")
+    attack = begin_attack(photo, 0, [sface], FEW, "cpu")
     attack.ascent.perturbation = photo.added[0].lattice
-    still = draw_view(_no_augmentation(), keyed_generator(0))
+    still = draw_view(NO_WARPS, False, keyed_generator(0))
     crop = crop_of(still, attack.canvas, attack.ascent.perturbation, sface)
     cosine = float((sface.embed(crop) * attack.clean_embeds["sface"]).sum())
     assert cosine < 0.3
-
-
-def _no_augmentation() -> Layer2Settings:
-    return Layer2Settings(
-        jitter_px=0, scale_range=(1, 1), flip=False, transforms=TransformSettings(enabled=False)
-    )
 
 
 def test_the_same_seed_gives_the_same_bytes_in_any_company(
@@ -99,20 +95,20 @@ def test_the_same_seed_gives_the_same_bytes_in_any_company(
     landmarks[:, 0] = width - 1 - landmarks[:, 0]
     ours, again = (_photo("a", portrait, [face]) for _ in range(2))
     other = _photo("b", mirrored, [replace(face, box=box, landmarks=landmarks)])
-    _defend([ours], sface, micro_batch=1)
-    _defend([other, again], sface, micro_batch=1)
+    one = FEW.changed("micro_batch=1")
+    _defend([ours], sface, one)
+    _defend([other, again], sface, one)
     assert np.array_equal(_protected(ours), _protected(again))
 
 
 def test_gradients_do_not_depend_on_the_micro_batch(
     portrait: Image, face: Face, sface: IdentityEncoder
 ) -> None:
-    settings = FEW.model_copy(update={"crops_per_step": 2})
     photos = [_photo(key, portrait, [face]) for key in ("a", "b", "c")]
-    attacks = [begin_attack(photo, 0, [sface], settings, 0, "cpu") for photo in photos]
-    together = ensemble_gradients(attacks, [sface], settings, 0, step=3)
+    attacks = [begin_attack(photo, 0, [sface], FEW, "cpu") for photo in photos]
+    together = ensemble_gradients(attacks, [sface], FEW, step=3)
     for attack, expected in zip(attacks, together, strict=True):
-        (alone,) = ensemble_gradients([attack], [sface], settings, 0, step=3)
+        (alone,) = ensemble_gradients([attack], [sface], FEW, step=3)
         torch.testing.assert_close(alone, expected, atol=1e-5, rtol=0)
     assert not torch.allclose(together[0], together[1], atol=1e-3)
 
@@ -120,17 +116,17 @@ def test_gradients_do_not_depend_on_the_micro_batch(
 def test_the_gradient_reaches_the_pixels_through_every_kind_of_view(
     portrait: Image, face: Face, sface: IdentityEncoder
 ) -> None:
-    attack = begin_attack(_photo("a", portrait, [face]), 0, [sface], FEW, 0, "cpu")
+    attack = begin_attack(_photo("a", portrait, [face]), 0, [sface], FEW, "cpu")
     for step in range(4):
-        (gradient,) = ensemble_gradients([attack], [sface], FEW, 0, step)
+        (gradient,) = ensemble_gradients([attack], [sface], FEW, step)
         inside = gradient[(attack.canvas.mask > 0.5).expand_as(gradient)]
         assert torch.isfinite(gradient).all()
         assert float((inside != 0).float().mean()) > 0.5
 
 
 def test_a_view_of_nothing_is_opencvs_crop(portrait: Image, face: Face) -> None:
-    canvas = image_canvas(portrait, None, face, FEW, "cpu")
-    view = draw_view(_no_augmentation(), _generator_without_prefilter())
+    canvas = image_canvas(portrait, None, face, "cpu", 1.1)
+    view = draw_view(NO_WARPS, False, _generator_without_prefilter())
     encoder = IdentityEncoder("identity", torch.nn.Identity())
     crop = crop_of(view, canvas, torch.zeros_like(canvas.base), encoder)[0].permute(1, 2, 0).numpy()
     matrix = canvas.template_from_native.copy()
@@ -141,7 +137,7 @@ def test_a_view_of_nothing_is_opencvs_crop(portrait: Image, face: Face) -> None:
 
 def _generator_without_prefilter() -> torch.Generator:
     for number in range(100):
-        if not draw_view(_no_augmentation(), keyed_generator(number)).prefilter:
+        if not draw_view(NO_WARPS, False, keyed_generator(number)).prefilter:
             return keyed_generator(number)
     raise AssertionError("no draw without a prefilter in a hundred")
 
@@ -169,20 +165,21 @@ def test_overlapping_faces_share_one_budget(
 
 
 def test_a_face_far_larger_than_the_grid_keeps_the_bound_and_moves(
-    portrait: Image, face: Face, sface: IdentityEncoder
+    portrait: Image, face: Face, sface: IdentityEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dladiff.methods.paper.canvas.GRID_MAX_CELLS", 96)
     large = cv2.resize(portrait, (224 * 4, 256 * 4), interpolation=cv2.INTER_CUBIC)
     photo = _photo("large", large, [rescaled(face, 4.0)])
-    settings = FEW.model_copy(update={"grid_max_cells": 96, "num_steps": 10})
+    settings = FEW.changed("loop.num_steps=10")
     _defend([photo], sface, settings)
     (carried,) = photo.added
     assert max(carried.lattice.shape) < 200
     assert float(carried.on_photo().abs().max()) <= 11 * LEVEL + 1e-6
     change = _change(large, _protected(photo))
     assert 6 <= change.max() <= 11
-    attack = begin_attack(photo, 0, [sface], settings, 0, "cpu")
-    protected = image_canvas(_protected(photo), None, photo.found[0], settings, "cpu")
-    still = draw_view(_no_augmentation(), _generator_without_prefilter())
+    attack = begin_attack(photo, 0, [sface], settings, "cpu")
+    protected = image_canvas(_protected(photo), None, photo.found[0], "cpu", 1.1)
+    still = draw_view(NO_WARPS, False, _generator_without_prefilter())
     crop = crop_of(still, protected, torch.zeros_like(protected.base), sface)
     assert float((sface.embed(crop) * attack.clean_embeds["sface"]).sum()) < 0.5
 
@@ -190,15 +187,8 @@ def test_a_face_far_larger_than_the_grid_keeps_the_bound_and_moves(
 def test_crop_mode_stops_at_its_cosine_and_changes_only_the_crop(
     portrait: Image, face: Face, sface: IdentityEncoder
 ) -> None:
-    settings = Layer2Settings(
-        mode="crop",
-        stop_cosine=0.5,
-        num_steps=40,
-        step_size_levels=1.0,
-        momentum=0.0,
-        scale_range=(1, 1),
-        flip=False,
-        transforms=TransformSettings(enabled=False),
+    settings = preset_settings("paper").changed(
+        "loop={stop_cosine: 0.5, num_steps: 40, step_size_levels: 1.0}"
     )
     photo = _photo("a", portrait, [face])
     assert _defend([photo], sface, settings) < 40
@@ -236,7 +226,7 @@ def test_held_out_encoders_never_enter_the_loss(
 
     spy = IdentityEncoder("spy", Forbidden(), held_out=True)
     with_spy, without = (_photo("a", portrait, [face]) for _ in range(2))
-    defend_identity([with_spy], [spy, sface], FEW, seed=0, micro_batch=4)
+    defend_identity([with_spy], [spy, sface], FEW)
     _defend([without], sface)
     assert np.array_equal(_protected(with_spy), _protected(without))
 
@@ -246,7 +236,7 @@ def test_progress_rises_to_one_and_faceless_photos_are_left_alone(
 ) -> None:
     seen: list[float] = []
     photos = [_photo("none", portrait, []), _photo("a", portrait, [face])]
-    defend_identity(photos, [sface], FEW, seed=0, micro_batch=4, on_progress=seen.append)
+    defend_identity(photos, [sface], FEW, on_progress=seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
     assert photos[0].added == []

@@ -2,7 +2,7 @@
 
 import torch
 
-from dladiff.config import Layer1Settings
+from dladiff.config import MethodSettings
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.methods.paper.adft import FinetuningDefense, open_finetuning_defense
 from dladiff.methods.paper.interplay import reconcile
@@ -14,9 +14,9 @@ def perturbations(layer1: FinetuningDefense) -> list[torch.Tensor]:
 
 
 def test_without_layer_2_nothing_changes(
-    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: MethodSettings
 ) -> None:
-    with open_finetuning_defense(photos, [], diffusion, settings, seed=0) as layer1:
+    with open_finetuning_defense(photos, [], diffusion, settings) as layer1:
         metrics = layer1.run()
         before = perturbations(layer1)
         losses = reconcile(layer1, metrics)
@@ -26,9 +26,9 @@ def test_without_layer_2_nothing_changes(
 
 
 def test_a_layer_2_that_undoes_layer_1_is_answered_within_the_budget(
-    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: Layer1Settings
+    photos: list[PhotoAtWork], diffusion: DiffusionModel, settings: MethodSettings
 ) -> None:
-    with open_finetuning_defense(photos, [], diffusion, settings, seed=0) as layer1:
+    with open_finetuning_defense(photos, [], diffusion, settings) as layer1:
         metrics = layer1.run()
         before = perturbations(layer1)
         undo = [-delta for delta in before]
