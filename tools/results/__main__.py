@@ -1,4 +1,4 @@
-"""Writes the tables of README and docs; ``--check`` only says where they differ.
+"""Writes the tables of README and docs, and a picture; ``--check`` only says where they differ.
 
 They come from ``results/``, and those of reasons from the code.
 
@@ -12,6 +12,7 @@ import re
 import sys
 from pathlib import Path
 
+from tools.results import frontier
 from tools.results.file_tables import FILE_TABLES
 from tools.results.model_tables import MODEL_TABLES
 from tools.results.protection import TABLES, ProtectionResults
@@ -53,8 +54,12 @@ def main() -> None:
             stale.append(str(document.relative_to(ROOT)))
             if not check:
                 document.write_text(made)
+    if frontier.is_stale(ROOT / "results", ROOT):
+        stale.append(frontier.PICTURE)
+        if not check:
+            frontier.draw(ROOT / "results", ROOT)
     if stale and check:
-        sys.exit(f"tables differ from their source: {', '.join(stale)}; run `make results`")
+        sys.exit(f"differ from their source: {', '.join(stale)}; run `make results`")
 
 
 if __name__ == "__main__":
