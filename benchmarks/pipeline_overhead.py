@@ -179,7 +179,7 @@ class BareWorker:
         store = Store(self._folder)
         for group in groups_within(sort_inputs(photo_set, reads, limits, False), 10**9):
             decoded = decode_group(group, limits, lambda: None)
-            result = protect_group(decoded, self._protect, self._config.method, lambda: None)
+            result = protect_group(decoded, self._protect, self._config.method, lambda *_: None)
             for number, photo in enumerate(result.photos):
                 assert photo.result.image is not None
                 store.write(

@@ -68,16 +68,19 @@ class DladiffCommands(TyperGroup):
 def _show_error(error: Exception) -> int:
     """Prints an error for a person and returns its exit code."""
     from dladiff.errors import DladiffError
-    from pipeline.errors import EnvironmentTrouble, PipelineError
+    from pipeline.errors import BucketMissing, EnvironmentTrouble, PipelineError
 
     if (show := getattr(error, "show", None)) is not None:  # click's own: wrong arguments
         show()
         return 1
-    if isinstance(error, EnvironmentTrouble):
+    if isinstance(error, EnvironmentTrouble) and not isinstance(error, BucketMissing):
         print(f"dladiff: {error.cause}: {error}", file=sys.stderr)
         return 3
     if isinstance(error, PipelineError | DladiffError):
         print(f"dladiff: {error}", file=sys.stderr)
+        return 1
+    if isinstance(error, OSError) and error.filename and error.strerror:  # a path of a person's
+        print(f"dladiff: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     print(
         f"dladiff: unexpected {type(error).__name__}: {str(error).partition(chr(10))[0]}\n"

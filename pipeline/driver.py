@@ -85,6 +85,8 @@ class Driver:
         self._recent: deque[bool] = deque(maxlen=_RECENT_SETS)
         self._max_worker_hours, self._worker_s, self._limit_reached = max_worker_hours, 0.0, False
         self._started = self._folded = time.monotonic()
+        self._own_cpu_s = time.process_time()
+        self._first_step_cpu_s: float | None = None
 
     @property
     def num_undecided(self) -> int:
@@ -129,6 +131,8 @@ class Driver:
             LockLostError: Another run took over.
         """
         self._worker_s += outcome.seconds
+        if self._first_step_cpu_s is None and outcome.first_step_cpu_s is not None:
+            self._first_step_cpu_s = self._own_cpu_s + outcome.first_step_cpu_s
         self._recent.append(outcome.outcome == "deferred")
         if outcome.outcome == "deferred":
             cause = outcome.cause or "unknown"
@@ -235,6 +239,7 @@ class Driver:
             num_held=sum(one.num_photos for one in self._waiting),
             reach=tally.reach - sum(map(_reach_of, self._waiting), Reach()),
             shortfalls=shortfalls,
+            first_step_cpu_s=self._first_step_cpu_s,
             message=message,
             num_gone=tally.plan.num_gone if tally.plan else 0,
             num_handed_on=tally.plan.num_handed_on if tally.plan else 0,

@@ -2,12 +2,14 @@
 
     PipelineError
     ├── ConfigurationError     refused before work begins; exit 1
+    │   └── BrokenSetup        a worker protects no photo at all, not even the built-in one
     ├── LockHeldError          another run works on OUTPUT; exit 1
     ├── PhotoError             one photo cannot be used: its row says why, the others go on
     └── EnvironmentTrouble     never committed: the set is deferred; exit 3 if it stays
         ├── StoreDenied        credentials or permissions
         ├── StoreThrottled     after back-off
-        ├── StoreUnreachable   network, endpoint, bucket
+        ├── StoreUnreachable   network, endpoint
+        │   └── BucketMissing  no such bucket; exit 1, since running again does not make one
         ├── DiskFull
         ├── DeviceFault        CUDA error; the worker leaves
         ├── OutOfMemory        at micro-batch 1
@@ -25,6 +27,10 @@ class PipelineError(Exception):
 
 class ConfigurationError(PipelineError):
     """Arguments, settings, paths or models are wrong; nothing was done."""
+
+
+class BrokenSetup(ConfigurationError):  # noqa: N818 - what it is
+    """A worker's models protect nothing: no photo is to blame, and none gets a row."""
 
 
 class LockHeldError(PipelineError):
@@ -61,6 +67,10 @@ class StoreUnreachable(EnvironmentTrouble):
     """The object store, or the bucket, does not answer."""
 
     cause = "store_unreachable"
+
+
+class BucketMissing(StoreUnreachable):
+    """There is no bucket of this name."""
 
 
 class DiskFull(EnvironmentTrouble):

@@ -4,6 +4,7 @@ The workers are those of Ray's pool; each reads its sets itself. A process that 
 back, to be done again in a new one: the ledger counts such attempts and gives a set up.
 """
 
+import json
 import multiprocessing
 import os
 import signal
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing import connection
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.errors import BrokenSetup, ConfigurationError, PipelineError
 from pipeline.pool import PoolSize
 from pipeline.records import PhotoSet
 from pipeline.worker.protector import LoadProtector, load_protector
@@ -28,7 +29,8 @@ from pipeline.worker.settings import SetOutcome, WorkerSettings
 _SPAWN = multiprocessing.get_context("spawn")
 """A fork would take over the threads' locks and the open connections of the driver."""
 _MAX_DEATHS_AT_START = 3
-_READY, _OUTCOME, _BROKEN = "ready", "outcome", "broken"
+_LEAVING_S = 5.0
+_READY, _OUTCOME, _BROKEN, _PROGRESS = "ready", "outcome", "broken", "progress"
 
 
 class LocalPool:
@@ -78,6 +80,8 @@ class LocalPool:
                 message = worker.receive()
                 if message is not None and message[0] == _OUTCOME:
                     yield worker.take(SetOutcome.from_json(message[1]))
+                elif message is not None and message[0] == _PROGRESS:
+                    worker.note(message[1])
                 elif message is not None and message[0] == _READY:
                     deaths_at_start = 0
                 else:
@@ -95,6 +99,10 @@ class LocalPool:
         """See ``Pool``."""
         return sum(worker.is_alive for worker in list(self._workers))
 
+    def at_work(self) -> Mapping[str, float]:
+        """See ``Pool``."""
+        return {key: done for worker in list(self._workers) for key, done in worker.done.items()}
+
     def _num_busy(self) -> int:
         return sum(bool(worker.photo_sets) for worker in self._workers)
 
@@ -110,6 +118,8 @@ class _Worker:
     def __init__(self, settings: WorkerSettings, load: LoadProtector, sets_in_flight: int) -> None:
         self.photo_sets: dict[str, PhotoSet] = {}
         """Given to it and not decided yet, by key."""
+        self.done: Mapping[str, float] = {}
+        """Photos' worth of work of these; replaced as a whole, since another thread reads it."""
         self.is_ready = False
         shows_log = settings.log_json or settings.verbose
         # A display must not be written over; what a process says as it ends is kept for the error.
@@ -139,7 +149,12 @@ class _Worker:
 
     def take(self, outcome: SetOutcome) -> SetOutcome:
         del self.photo_sets[outcome.set_key]
+        self.done = {key: done for key, done in self.done.items() if key != outcome.set_key}
         return outcome
+
+    def note(self, progress: str) -> None:
+        set_key, done = json.loads(progress)
+        self.done = {**self.done, set_key: done}
 
     def receive(self) -> tuple[str, str] | None:
         """The next message, waited for; None: the process has ended."""
@@ -151,10 +166,15 @@ class _Worker:
         return kind, text
 
     def end(self) -> None:
-        """Ends the process, whatever it does, and waits until it is gone."""
+        """Ends the process, whatever it does, and waits until it is gone.
+
+        One that does nothing may go by itself: a kill would leave what it shares behind.
+        """
+        self.connection.close()
+        if self.is_ready and not self.photo_sets:
+            self._process.join(_LEAVING_S)
         self._process.kill()
         self._process.join()
-        self.connection.close()
 
     def last_words(self) -> str:
         lines = Path(self._log.name).read_text(errors="replace").split("\n") if self._log else []
@@ -206,7 +226,11 @@ def _work(
             driver.send((kind, text))
 
     try:
-        worker = PhotoSetWorker(settings, load=load)
+        worker = PhotoSetWorker(
+            settings,
+            load=load,
+            say_progress=lambda key, done: send(_PROGRESS, json.dumps([key, done])),
+        )
     except Exception as error:  # whatever it is, the driver says it to a person
         send(_BROKEN, str(error) or type(error).__name__)
         return
@@ -217,6 +241,8 @@ def _work(
         try:
             outcome = worker(photo_set, read_photo_set(photo_set, max_bytes, roots))
             send(_OUTCOME, outcome.to_json())
+        except BrokenSetup as error:
+            send(_BROKEN, str(error))
         except BaseException:  # reading ran out of memory, say: the driver hears the end
             sys.excepthook(*sys.exc_info())
             os._exit(1)

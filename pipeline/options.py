@@ -131,6 +131,9 @@ class RunOutcome:
     num_handed_on: int = 0
     passed_over: Mapping[str, int] = field(default_factory=dict)
     passed_over_types: Mapping[str, int] = field(default_factory=dict)
+    first_step_cpu_s: float | None = None
+    """CPU seconds of this process until it started workers, and of the first one that decided a
+    set until its first step."""
     message: str | None = None
     """One line for a person where there is something to say, e.g. why the run stopped early."""
 

@@ -4,7 +4,7 @@
 flow in its own process.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -59,6 +59,10 @@ class Pool(Protocol):
 
     def num_alive(self) -> int:
         """Workers whose process lives now, ready or still loading; asked from another thread."""
+
+    def at_work(self) -> Mapping[str, float]:
+        """How many photos' worth of work is done of each set at work, by key; asked from another
+        thread, and a few seconds old."""
 
     def protect_sets(
         self, photo_sets: Sequence[PhotoSet], settings: WorkerSettings, size: PoolSize

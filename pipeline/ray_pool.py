@@ -10,6 +10,7 @@ import secrets
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -38,6 +39,7 @@ if "ray" not in sys.modules and not {"RAY_ADDRESS", "RAY_AUTH_MODE"} & set(os.en
 import pyarrow as pa
 import ray
 import ray.data
+from ray._private import services
 from ray._private.state import state as cluster_state
 from ray.util.metrics import Counter
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -51,19 +53,28 @@ from pipeline.reporting.kept_logs import keep_log
 from pipeline.reporting.labelled import LABEL, output_label
 from pipeline.reporting.logs import set_up_logging
 from pipeline.storage import traffic
+from pipeline.storage.access import temporary_folder
 from pipeline.worker.protector import LoadProtector, load_protector
 from pipeline.worker.read_photos import photos_of_row, read_row
 from pipeline.worker.settings import SetOutcome, WorkerSettings
 
 _STDERR = 2
 _STARTS = 3
-"""Tries to start Ray here; each has 30 s, which is no setting and little on a busy machine."""
+"""Tries to start Ray here."""
+_START_S, _MOST_START_S = 30.0, 600.0
+"""For each, where this machine has nothing else to do, and at most."""
+_WAIT_FOR_PORT = "RAY_gcs_server_port_wait_time_s"  # as Ray spells it
+_MAX_FOLDER_LETTERS = 40
+"""Of the folder of Ray's session: paths of its sockets are 64 longer, and 107 are the most."""
 _ANSWER_S = 120.0
 """Time that a node has to answer a question; a process has to start there."""
 _READ_CPUS = 0.25
 """CPUs of a reader. Differs from a worker's, or Ray would fuse the two operators into one."""
 _SETS_FOR_OVERLAP = 4
 """Per worker. With fewer, a set that waits beside idle workers costs more than it gains."""
+
+_PROGRESS_S = 3.0
+"""Between two questions how far the sets at work are."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -79,6 +90,9 @@ class RayPool:
             load: Loads, in each process, what computes a set.
         """
         self._load = load
+        self._desk: Any = None
+        self._decided: set[str] = set()
+        self._last_asked, self._last_heard = 0.0, dict[str, float]()
 
     @contextmanager
     def session(self, config: RunConfig, num_sets: int) -> Iterator[PoolSize]:
@@ -132,11 +146,25 @@ class RayPool:
             return 0
         return sum(ProtectPhotoSets.__name__ in one["ActorClassName"] for one in actors.values())
 
+    def at_work(self) -> Mapping[str, float]:
+        """See ``Pool``; empty where Ray does not say."""
+        if self._desk is None or not ray.is_initialized():
+            return {}
+        if time.monotonic() - self._last_asked > _PROGRESS_S:
+            self._last_asked = time.monotonic()
+            try:
+                self._last_heard = ray.get(self._desk.told.remote(), timeout=_PROGRESS_S)
+            except Exception:  # a shutdown meanwhile, or a busy head: no matter of these numbers
+                return {}
+        return {key: done for key, done in self._last_heard.items() if key not in self._decided}
+
     def protect_sets(
         self, photo_sets: Sequence[PhotoSet], settings: WorkerSettings, size: PoolSize
     ) -> Iterator[SetOutcome]:
         """Runs the graph read -> protect over photo sets; see ``Pool``."""
         operation = settings.config.operation
+        self._decided = set()
+        self._desk = _progress_desk()
         rows = [{"photo_set": photo_set.to_json()} for photo_set in photo_sets]
         dataset = (
             ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -147,7 +175,7 @@ class RayPool:
             )
             .map_batches(
                 ProtectPhotoSets,
-                fn_constructor_args=(settings, self._load),
+                fn_constructor_args=(settings, self._load, self._desk),
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=size.cpus_per_worker,
@@ -161,7 +189,9 @@ class RayPool:
                 batch_size=1, prefetch_batches=0, batch_format="pyarrow"
             ):
                 for row in cast(pa.Table, batch).to_pylist():
-                    yield SetOutcome.from_json(row["outcome"])
+                    outcome = SetOutcome.from_json(row["outcome"])
+                    self._decided.add(outcome.set_key)
+                    yield outcome
         except ray.exceptions.RayError as error:
             # E.g. workers that cannot start; a set's own troubles never come here.
             last_line = str(error).strip().splitlines()[-1]
@@ -179,6 +209,28 @@ def _actor_pool(size: PoolSize) -> ray.data.ActorPoolStrategy:
         max_concurrent_calls_per_actor=size.sets_in_flight,
         enable_true_multi_threading=size.sets_in_flight > 1,
     )
+
+
+class _ProgressDesk:
+    """Where workers leave how much of their sets is done; the driver asks it."""
+
+    def __init__(self) -> None:
+        self._done: dict[str, float] = {}
+
+    def tell(self, set_key: str, done: float) -> None:
+        self._done[set_key] = done
+
+    def told(self) -> dict[str, float]:
+        return self._done
+
+
+def _progress_desk() -> Any:
+    """On the driver's own node: it lives as long as anybody asks."""
+    here = ray.get_runtime_context().get_node_id()
+    remote: Any = ray.remote(
+        num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True)
+    )(_ProgressDesk)
+    return remote.remote()
 
 
 def _read(settings: WorkerSettings, row: dict[str, Any]) -> dict[str, Any]:
@@ -199,14 +251,17 @@ class _Preflight:
 class ProtectPhotoSets:
     """A worker as Ray Data wants it: batches of one row in, batches of one row out."""
 
-    def __init__(self, settings: WorkerSettings, load: LoadProtector) -> None:
+    def __init__(self, settings: WorkerSettings, load: LoadProtector, desk: Any) -> None:
         set_up_logging(as_json=settings.log_json, verbose=settings.verbose)
         keep_log(settings.output_store(), settings.run_id, "worker")
         from pipeline.worker.protect_photos import PhotoSetWorker
 
         node = ray.get_runtime_context().get_node_id()
         self._worker = PhotoSetWorker(
-            dataclasses.replace(settings, node=node), live_nodes, load=load
+            dataclasses.replace(settings, node=node),
+            live_nodes,
+            load=load,
+            say_progress=lambda key, done: desk.tell.remote(key, done),
         )
         self._photos = _counter("dladiff_photos", "Photos decided.", "status", settings)
         self._deferred = _counter("dladiff_sets_deferred", "Sets deferred.", "cause", settings)
@@ -377,12 +432,18 @@ def start_local(num_cpus: int) -> Path:
         The folder with the logs of its processes.
 
     Raises:
+        ConfigurationError: If there is no folder for its session.
         EnvironmentTrouble: If the machine is too busy for it.
     """
+    patience_s = _patience_s()
+    os.environ[_WAIT_FOR_PORT] = str(round(patience_s))
+    _spare_proxies()
+    folder = os.environ.get("RAY_TMPDIR") or temporary_folder(_MAX_FOLDER_LETTERS)
     for _ in range(_STARTS):
         try:
-            with _without_remark_on_log_level():
+            with _without_remark_on_log_level(), _waiting_for_node(patience_s):
                 context: Any = ray.init(
+                    _temp_dir=os.path.join(folder, "ray"),
                     address="local",
                     num_cpus=num_cpus,
                     include_dashboard=False,
@@ -396,8 +457,48 @@ def start_local(num_cpus: int) -> Path:
         else:
             return Path(context.address_info["session_dir"]) / "logs"
     raise EnvironmentTrouble(
-        f"Ray did not start in {_STARTS} times 30 s: is this machine busy with something else?"
+        f"Ray did not start in {_STARTS} times {patience_s:.0f} s: is this machine busy with "
+        "something else? Runs of at most operation.local_photos photos need no Ray"
     )
+
+
+def _patience_s() -> float:
+    """Seconds that a start may take: more by as much as this machine has to do already."""
+    busy = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return min(_MOST_START_S, _START_S * max(1.0, busy))
+
+
+@contextmanager
+def _waiting_for_node(patience_s: float) -> Iterator[None]:
+    """Ray waits 30 s for its own node, which is no setting: its question waits instead."""
+    ask = services.get_node
+
+    def ask_patiently(*arguments: Any) -> Any:
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                return ask(*arguments)  # type: ignore[no-untyped-call]
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+
+    services.get_node = ask_patiently
+    try:
+        yield
+    finally:
+        services.get_node = ask
+
+
+def _spare_proxies() -> None:
+    """What Ray's processes on this machine say to each other goes through no proxy."""
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return
+    address = ray.util.get_node_ip_address()
+    for name in ("no_proxy", "NO_PROXY"):
+        spared = [one for one in os.environ.get(name, "").split(",") if one]
+        local = ["localhost", "127.0.0.1", address]
+        os.environ[name] = ",".join([*spared, *(one for one in local if one not in spared)])
 
 
 @contextmanager

@@ -47,6 +47,7 @@ from pipeline.reporting.labelled import output_label
 from pipeline.reporting.metrics import RunMetrics, serve
 from pipeline.reporting.reporter import Reporter, Reporters
 from pipeline.reporting.tally import Tally
+from pipeline.storage.access import require_writable, use_temporary_folder
 from pipeline.storage.store import Store, open_store
 from pipeline.worker.code_digest import code_digest
 from pipeline.worker.settings import WorkerSettings
@@ -92,6 +93,7 @@ def run_protection(
     reporter = Reporters(tally, metrics, reporter or Reporter())
     input_uri, _ = check_paths(input_uri, store.uri)
     require_exclusive_creation(store)
+    use_temporary_folder()
     run_id = options.run_id or make_run_id()
     with (
         kept_log(store, run_id, "driver") as log,
@@ -174,12 +176,12 @@ def run_protection(
 
 
 def require_exclusive_creation(store: Store) -> None:
-    """Probes that OUTPUT tells the first writer from all others.
+    """Probes that OUTPUT can be written and tells the first writer from all others.
 
     Raises:
-        ConfigurationError: If it does not, and ``single_writer`` is not set.
+        ConfigurationError: If it cannot; or does not, and ``single_writer`` is not set.
     """
-    if not store.single_writer and not store.probe_exclusive_creation():
+    if not require_writable(store) and not store.single_writer:
         raise ConfigurationError(
             f"{store.uri} does not honour exclusive creation (If-None-Match), so two runs could "
             "overwrite each other: use another store, or --set single_writer=true if only one run "
@@ -247,11 +249,21 @@ def _protect(
             pool.session(settings.config, driver.num_undecided) as size,
             interruptible(),
         ):
-            # A lone worker tries the models out itself: loading them twice would cost seconds.
+            # A lone worker tries the models out itself, if its first photos fail: loading twice,
+            # and a built-in photo, would cost seconds.
             alone = size.workers == 1
             reporter.workers(size.most_workers or size.workers, pool.num_alive)
-            settings = dataclasses.replace(settings, device=size.device, preflight=alone)
-            if not alone:
+            reporter.at_work(pool.at_work)
+            # Where all content seems to be known, models are loaded once a photo proves otherwise.
+            loads = any(
+                not photo.twins and photo.previous_sha256 is None
+                for photo_set in driver.undecided
+                for photo in photo_set.photos
+            )
+            settings = dataclasses.replace(
+                settings, device=size.device, preflight=alone or not loads, load_at_start=loads
+            )
+            if loads and not alone:
                 reporter.stage("preflight")
                 pool.preflight(settings, size)
             reporter.stage("protect")

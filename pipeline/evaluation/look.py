@@ -30,6 +30,7 @@ from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.evaluation.worker import do_look
 from pipeline.evaluation.workers import OpenWorkers, Workers
 from pipeline.options import EXIT_DONE, EXIT_FAILURES, EXIT_UNFINISHED
+from pipeline.storage.access import require_writable
 from pipeline.storage.store import open_store
 
 SIZES: tuple[int | None, ...] = (None, 256, 512)
@@ -129,6 +130,7 @@ def run_look(
     standing = standings(settings.judges, in_loss, settings.judge_families)
     people = find_people(clean_uri, trees, settings)
     out = open_store(out_uri)
+    require_writable(out, "OUT")
     cells = _cells(people, settings, folder)
     todo = [cell for _, _, cell in cells if read_record(out, cell) is None]
     reasons, interrupted = do_cells(

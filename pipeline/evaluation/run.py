@@ -36,6 +36,7 @@ from pipeline.evaluation.workplace import Workplace
 from pipeline.interruption import RunInterrupted, interruptible
 from pipeline.options import EXIT_DONE, EXIT_FAILURES, EXIT_UNFINISHED
 from pipeline.reporting.words import format_count, format_duration
+from pipeline.storage.access import require_writable
 from pipeline.storage.store import Store, open_store
 
 
@@ -76,6 +77,7 @@ def run_evaluation(
     clean_uri, out_uri = check_paths(clean_uri, out_uri)
     check_paths(protected_uri, out_uri)
     out = open_store(out_uri)
+    require_writable(out, "OUT")
     trees = {PROTECTED: protected_uri, **(also or {})}
     in_loss = dict.fromkeys(settings.in_loss, "") | encoders_in_loss(trees.values())
     standing = standings(settings.judges, in_loss, settings.judge_families)

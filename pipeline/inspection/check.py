@@ -3,6 +3,7 @@
 Writes nothing but the store's own probes below OUTPUT/locks, which it deletes again.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -157,7 +158,7 @@ def _check_output(output_uri: str, config: RunConfig) -> Iterator[Check]:
     if scheme == "file":
         yield _check_disk(Path(path))
         if not store.root_exists():
-            yield Check("OUTPUT", True, "does not exist yet; the first run creates it")
+            yield _check_new_folder(Path(path))
             return
     yield _check_exclusive_creation(store, config.operation.single_writer)
     yield _check_clock(store)
@@ -181,6 +182,15 @@ def _check_disk(folder: Path) -> Check:
         f"{format_bytes(free)} free",
         None if free >= _MIN_FREE_BYTES else "free some space for protected photos",
     )
+
+
+def _check_new_folder(folder: Path) -> Check:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return Check("OUTPUT", True, "does not exist yet; the first run creates it")
+    why = "may not be written by this user" if existing.is_dir() else "is no folder"
+    remedy = "give a folder that this user may make and write"
+    return Check("OUTPUT", False, f"{existing} {why}", remedy)
 
 
 def _check_exclusive_creation(store: Store, single_writer: bool) -> Check:

@@ -94,6 +94,7 @@ def progress_line(tally: Tally) -> str:
         _stage_text(tally.stage_name),
         f"{tally.num_photos:,} of {format_count(tally.plan.num_photos, 'photo')}",
         f"{tally.num_sets:,} of {format_count(tally.plan.num_sets, 'set')}",
+        f"{_percent_done(tally):.1f} % done",
         *(f"{status} {number:,}" for status, number in sorted(tally.statuses.items())),
         *(f"deferred ({cause}) {number:,}" for cause, number in sorted(tally.causes.items())),
     ]
@@ -106,6 +107,12 @@ def progress_line(tally: Tally) -> str:
     if tally.seconds_left is not None:
         parts.append(f"about {format_duration(tally.seconds_left)} left")
     return ", ".join(parts)
+
+
+def _percent_done(tally: Tally) -> float:
+    """Of the planned photos' work, with the steps of sets that are not decided yet."""
+    planned = tally.plan.num_photos if tally.plan else 0
+    return 100.0 * tally.photos_done / planned if planned else 100.0
 
 
 def plan_line(plan: PlanCounts) -> str:
@@ -275,7 +282,7 @@ class _LivePicture:
             table.add_row("below target", f"{tally.reach.num_missed:,}")
         for cause, number in sorted(tally.causes.items()):
             table.add_row(f"deferred ({cause})", format_count(number, "set"))
-        bar = ProgressBar(max(1, tally.plan.num_photos), tally.num_photos, width=40)
+        bar = ProgressBar(100.0, _percent_done(tally), width=40)
         return Group(bar, Text(progress_line(tally)), table)
 
 
@@ -289,19 +296,20 @@ def _print_line(text: str) -> None:
 
 @contextmanager
 def _every(interval_s: float, say: Callable[[], object], tally: Tally) -> Iterator[None]:
-    """Says something every ``interval_s`` while sets are decided, every sixth time otherwise.
+    """Says something every ``interval_s`` while work moves on, every sixth time otherwise.
 
     A thread of its own, since a set of photos may take longer than a person's patience.
     """
     end = threading.Event()
 
     def work() -> None:
-        ticks, last = 0, -1
+        ticks, last = 0, -1.0
         while not end.wait(interval_s):
             ticks += 1
-            if tally.plan is None or (tally.num_sets == last and ticks % 6):
+            percent = round(_percent_done(tally))
+            if tally.plan is None or (percent == last and ticks % 6):
                 continue
-            last = tally.num_sets
+            last = percent
             say()
 
     thread = threading.Thread(target=work, name="dladiff-progress", daemon=True)

@@ -48,6 +48,10 @@ class Reporter:
     def workers(self, num_wanted: int, num_alive: Callable[[], int]) -> None:
         """The pool starts; ``num_alive`` says how many of the workers wanted live when asked."""
 
+    def at_work(self, done: Callable[[], Mapping[str, float]]) -> None:
+        """The pool starts; ``done`` says, when asked, how many photos' worth of work is done of
+        each set that is not decided yet."""
+
     def held(self, num_photos: int) -> None:
         """Hears that so many decided photos more wait for the gate of a new method."""
 
@@ -100,6 +104,10 @@ class Reporters(Reporter):
     def workers(self, num_wanted: int, num_alive: Callable[[], int]) -> None:
         for reporter in self._reporters:
             reporter.workers(num_wanted, num_alive)
+
+    def at_work(self, done: Callable[[], Mapping[str, float]]) -> None:
+        for reporter in self._reporters:
+            reporter.at_work(done)
 
     def held(self, num_photos: int) -> None:
         for reporter in self._reporters:

@@ -13,6 +13,8 @@ from pipeline.reporting.reporter import NO_REACH, Reporter
 
 _WINDOW_SETS = 32
 """Throughput is that of so many last sets, so that an early stall does not spoil the estimate."""
+_MIN_SEEN_S = 5.0
+"""Steps of fewer seconds promise nothing."""
 
 
 class Tally(Reporter):
@@ -30,6 +32,9 @@ class Tally(Reporter):
         self.num_sets = 0
         self.num_held = 0
         self.gpu_seconds = 0.0
+        self._at_work: Callable[[], Mapping[str, float]] = dict
+        self._first_seen: tuple[float, float] | None = None
+        """When work was seen first, and how many photos' worth."""
 
     def started(self, plan: PlanCounts) -> None:
         self.plan = plan
@@ -50,8 +55,13 @@ class Tally(Reporter):
         self.statuses.update(statuses)
         self.reach += reach
         self.num_sets += 1
+        if self._first_seen is None:
+            self._first_seen = self._recent[0][0], 0.0
         self.gpu_seconds += gpu_seconds
         self._recent.append((self._clock(), sum(statuses.values())))
+
+    def at_work(self, done: Callable[[], Mapping[str, float]]) -> None:
+        self._at_work = done
 
     def held(self, num_photos: int) -> None:
         self.num_held += num_photos
@@ -74,6 +84,14 @@ class Tally(Reporter):
     def num_photos(self) -> int:
         """Photos decided so far."""
         return self.statuses.total()
+
+    @property
+    def photos_done(self) -> float:
+        """Photos decided, and the share that is done of those at work."""
+        done = self.num_photos + sum(self._at_work().values())
+        if done and self._first_seen is None:
+            self._first_seen = self._clock(), done
+        return done if self.plan is None else min(done, float(self.plan.num_photos))
 
     @property
     def num_left(self) -> int:
@@ -105,7 +123,18 @@ class Tally(Reporter):
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated wall seconds until the last planned photo; None while unknown."""
-        if self.plan is None or not self.photos_per_s:
+        """Estimated wall seconds until the last planned photo; None while unknown.
+
+        By the last sets where there are many, else by all steps since the first one.
+        """
+        if self.plan is None:
             return None
-        return self.num_left / self.photos_per_s
+        done = self.photos_done
+        rate = self.photos_per_s if self.num_sets >= _WINDOW_SETS else self._steps_rate(done)
+        return (self.plan.num_photos - done) / rate if rate > 0 else None
+
+    def _steps_rate(self, done: float) -> float:
+        """Photos' worth of work per second since work was seen first; 0 while that is too short."""
+        since, before = self._first_seen or (self._clock(), done)
+        elapsed = self._clock() - since
+        return (done - before) / elapsed if elapsed >= _MIN_SEEN_S else 0.0

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from pipeline.errors import (
+    BucketMissing,
     ConfigurationError,
     DiskFull,
     EnvironmentTrouble,
@@ -56,7 +57,6 @@ _UNREACHABLE_TYPES = {
     "ConnectionError", "ClientError", "ClientConnectionError", "ServiceRequestError",
     "ServiceResponseError", "FSTimeoutError",
 }  # fmt: skip
-_NO_BUCKET = "the bucket does not exist"
 _NO_BUCKETS = {"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"}
 _FULL = {"XMinioStorageFull", "InsufficientStorage", "QuotaExceeded", "507"}
 _MISSING = {"NoSuchKey", "NoSuchVersion", "NotFound", "BlobNotFound", "404"}
@@ -113,7 +113,7 @@ def classify(error: BaseException, action: str) -> BaseException:
     code = _code(error)
     text = f"{action}: {_safe_text(error, code)}"
     if code in _NO_BUCKETS:
-        return StoreUnreachable(f"{action}: {_NO_BUCKET}")
+        return BucketMissing(f"{action}: the bucket does not exist: make it, or correct its name")
     if isinstance(error, FileNotFoundError | FileExistsError):
         return error
     if code in _MISSING:
@@ -207,7 +207,7 @@ def _safe_text(error: BaseException, code: str) -> str:
 
 def _may_pass(trouble: BaseException) -> bool:
     if isinstance(trouble, StoreUnreachable):
-        return _NO_BUCKET not in str(trouble)
+        return not isinstance(trouble, BucketMissing)
     return isinstance(trouble, StoreThrottled)
 
 

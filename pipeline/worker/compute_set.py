@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 from dladiff.config import MethodSettings
 from dladiff.content_keys import content_keys
-from dladiff.results import Cost, Photo, PhotoResult, SetResult
+from dladiff.results import Cost, OnProgress, Photo, PhotoResult, SetResult
 from pipeline.catalog.output_keys import ending_of
 from pipeline.errors import PhotoError
 from pipeline.images.coding import Coding, PreparedPhoto, prepare
@@ -79,7 +79,7 @@ def protect_group(
     group: DecodedGroup,
     protect: Protector,
     method: MethodSettings,
-    on_progress: Callable[[], None],
+    on_progress: OnProgress,
     content_decides: bool = True,
 ) -> ComputedGroup:
     """Protects a decoded group: smaller micro-batches where memory runs out, else a second try.
@@ -131,13 +131,13 @@ def _protect_with_retries(
     references: Sequence[Photo],
     protect: Protector,
     method: MethodSettings,
-    on_progress: Callable[[], None],
+    on_progress: OnProgress,
 ) -> SetResult:
     """Smaller micro-batches where memory runs out, a second try otherwise."""
     tries = 0
     while True:
         try:
-            return protect(photos, references, method, lambda *_: on_progress())
+            return protect(photos, references, method, on_progress)
         except Exception as error:
             if is_out_of_memory(error) and method.micro_batch > 1:
                 method = method.model_copy(update={"micro_batch": method.micro_batch // 2})

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from dladiff.results import Cost, SetResult
-from pipeline.errors import ConfigurationError, DeviceFault, trouble_named
+from pipeline.errors import BrokenSetup, ConfigurationError, DeviceFault, trouble_named
 from pipeline.images.files import PhotoLimits
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.reasons import Reason
@@ -33,6 +33,7 @@ from pipeline.worker.describe_set import (
 from pipeline.worker.hang_watch import LOADING_LIMIT_S, HangWatch
 from pipeline.worker.known_photos import stage_known
 from pipeline.worker.preflight import protect_built_in_photo
+from pipeline.worker.progress import SayProgress, SetProgress
 from pipeline.worker.protector import LoadProtector, Protector, load_protector
 from pipeline.worker.set_inputs import PhotoGroup, RefusedPhoto, groups_within, sort_inputs
 from pipeline.worker.settings import SetOutcome, WorkerSettings
@@ -56,14 +57,16 @@ class PhotoSetWorker:
         *,
         load: LoadProtector = load_protector,
         store: Store | None = None,
+        say_progress: SayProgress = lambda *_: None,
     ) -> None:
-        """Loads all models.
+        """Loads all models, unless ``settings`` leave that to the first set that needs them.
 
         Args:
             settings: From the driver.
             live_nodes: Says which nodes of the cluster live, by the names of ``settings.node``.
             load: Loads what computes a set.
             store: OUTPUT; None: as the settings say.
+            say_progress: Told while a set is computed.
 
         Raises:
             ConfigurationError: If this process runs other code than the driver.
@@ -78,12 +81,12 @@ class PhotoSetWorker:
         self._operation = settings.config.operation
         self._watch = HangWatch(self._operation.set_time_limit_s)
         self._turns = Turns()
-        began = time.monotonic()
-        with self._watch.watching(max(LOADING_LIMIT_S, self._operation.set_time_limit_s)):
-            self._compute = _in_one_thread(load, settings)
-            if settings.preflight:
-                protect_built_in_photo(self._compute, self._method)
-        logger.info("models loaded in %.1f s on %s", time.monotonic() - began, settings.device)
+        self._say_progress = say_progress
+        self._load, self._is_tried = load, not settings.preflight
+        self._first_step_cpu_s: float | None = None
+        self._loaded: Protector | None = None
+        if settings.load_at_start:
+            self._compute()
         self._store = store or settings.output_store()
         self._ledger = Ledger(
             self._store,
@@ -95,6 +98,18 @@ class PhotoSetWorker:
         self._limits = PhotoLimits.of(self._operation)
         self._max_set_pixels = int(self._operation.max_set_megapixels * 1e6)
         self._must_leave = False
+
+    def _compute(self) -> Protector:
+        """What computes, loaded once; sets take turns, so never by two at once."""
+        if self._loaded is None:
+            began = time.monotonic()
+            with self._watch.watching(max(LOADING_LIMIT_S, self._operation.set_time_limit_s)):
+                loaded = _in_one_thread(self._load, self.settings)
+            took, device = time.monotonic() - began, self.settings.device
+            logger.info("models loaded in %.1f s on %s", took, device)
+            self._watch.arm()
+            self._loaded = loaded
+        return self._loaded
 
     def __call__(self, photo_set: PhotoSet, reads: Sequence[ReadPhoto]) -> SetOutcome:
         """Decides a photo set, or defers it; lets nothing out but the end of the process.
@@ -111,6 +126,8 @@ class PhotoSetWorker:
             started = time.monotonic()
             try:
                 return self._decide(photo_set, reads, turn, started)
+            except BrokenSetup:
+                raise
             except BaseException as error:  # SystemExit too: it would end the whole run
                 trouble = environment_trouble(error)
                 self._must_leave |= trouble is None or isinstance(trouble, DeviceFault)
@@ -141,9 +158,12 @@ class PhotoSetWorker:
             trouble = environment_trouble(error)
             if trouble:  # a deferral is no crash
                 self._ledger.close(begun, trouble.cause)
+            elif isinstance(error, BrokenSetup):
+                self._ledger.close(begun, "broken_setup")
             raise
         logger.debug("photo set %s of %s: %s", photo_set.key, photo_set.identity, record.outcome)
-        return _decided(record, "committed" if won else "already")
+        decided = _decided(record, "committed" if won else "already")
+        return replace(decided, first_step_cpu_s=self._first_step_cpu_s)
 
     def _work(
         self,
@@ -183,10 +203,12 @@ class PhotoSetWorker:
         known = [photo for photo, _ in inputs.known if photo not in left]
         inputs.compute_too(left)
         refused, cost = list(inputs.refused), Cost()
+        progress = SetProgress(photo_set.key, self._method, self._say_progress)
         try:
             groups = groups_within(inputs, self._max_set_pixels)
             for number, group in enumerate(groups, start=1):
-                photos, of_group = self._protect(group, photo_set, refused)
+                progress.begin_group(len(group.photos))
+                photos, of_group = self._protect(group, photo_set, refused, progress)
                 cost = cost_of_both(cost, of_group)
                 if number == len(groups):
                     turn.pass_on()
@@ -194,6 +216,7 @@ class PhotoSetWorker:
         except Exception as error:
             if environment_trouble(error):
                 raise
+            self._try_out()
             logger.warning("photo set failed twice: %s", type(error).__name__)
             logger.debug("photo set %s failed", photo_set.key, exc_info=error)
             reason = Reason(type(error).__name__)
@@ -216,8 +239,28 @@ class PhotoSetWorker:
         ]
         return record
 
+    def _try_out(self) -> None:
+        """Is it the photos, or this process? Asked once, where the first photos fail.
+
+        Raises:
+            BrokenSetup: The built-in photo is not protected either.
+        """
+        if self._is_tried:
+            return
+        self._is_tried = True
+        try:
+            protect_built_in_photo(self._compute(), self._method)
+        except Exception as error:
+            if environment_trouble(error):
+                raise
+            raise BrokenSetup(f"not even the built-in photo was protected: {error}") from error
+
     def _protect(
-        self, group: PhotoGroup, photo_set: PhotoSet, refused: list[RefusedPhoto]
+        self,
+        group: PhotoGroup,
+        photo_set: PhotoSet,
+        refused: list[RefusedPhoto],
+        progress: SetProgress,
     ) -> tuple[list[UnstagedPhoto], Cost]:
         """Decodes and protects one group; the originals' pixels are gone when this returns.
 
@@ -226,14 +269,22 @@ class PhotoSetWorker:
         """
         decoded = decode_group(group, self._limits, self._watch.arm)
         refused += decoded.damaged
+
+        def hear(stage: str, fraction: float) -> None:
+            self._watch.arm()
+            if self._first_step_cpu_s is None:
+                self._first_step_cpu_s = time.process_time()
+            progress.hear(stage, fraction)
+
         computed = protect_group(
             decoded,
-            self._compute,
+            lambda *arguments: self._compute()(*arguments),
             self._method,
-            self._watch.arm,
+            hear,
             content_decides=self.settings.config.output.format == "same",
         )
         self._watch.arm()
+        self._is_tried = True
         return describe_group(computed, photo_set, self._method), computed.result.cost
 
 

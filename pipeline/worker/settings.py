@@ -24,7 +24,9 @@ class WorkerSettings:
     device: str = "cpu"
     """``cpu`` or ``cuda``; never chosen silently by the worker itself."""
     preflight: bool = False
-    """Protect a built-in photo before the first set."""
+    """Where the first photos fail, try a built-in one before they are given up."""
+    load_at_start: bool = True
+    """Load the models before the first set; else once a photo has to be computed."""
     input_roots: tuple[str, ...] = ()
     """``Catalog.roots``: places that photos may be read from."""
     log_json: bool = False
@@ -60,6 +62,8 @@ class SetOutcome:
     gpu_seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds by stage of the method."""
+    first_step_cpu_s: float | None = None
+    """CPU seconds of the worker's process until its first step."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

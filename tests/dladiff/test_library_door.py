@@ -88,7 +88,7 @@ def test_a_file_gives_the_pixels_and_the_noise_of_the_command(
             photos, references, protector.models, method, report
         ),
         protector.settings,
-        lambda: None,
+        lambda *_: None,
     )
     expected = {one.photo.index: one.result.image for one in by_command.photos}
     one, copy = expected[0], expected[2]

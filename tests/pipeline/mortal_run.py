@@ -94,6 +94,9 @@ class OwnProcess:
     def num_alive(self) -> int:
         return 1
 
+    def at_work(self) -> Mapping[str, float]:
+        return {}
+
     def protect_sets(
         self, photo_sets: Sequence[PhotoSet], settings: WorkerSettings, size: PoolSize
     ) -> Iterator[SetOutcome]:

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.local_pool import LocalPool
 from pipeline.options import RunOptions, RunOutcome
 from pipeline.output.manifest import newest_state
+from pipeline.reporting.tally import Tally
 from pipeline.run import run_protection
 from pipeline.storage.store import open_store
 from pipeline.worker.protector import Protector
@@ -130,3 +133,64 @@ def test_no_worker_outlives_the_command(tmp_path: Path, number: signal.Signals) 
 
 def children_of(pid: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def load_slowly(_: WorkerSettings) -> Protector:
+    def protect(photos: Sequence[Photo], *rest: Any) -> SetResult:
+        *_, on_progress = rest
+        for step in range(1, 9):
+            time.sleep(0.4)
+            on_progress("layer2", step / 8)
+        return SetResult(
+            [PhotoResult(one.key, "protected", image=255 - one.image) for one in photos]
+        )
+
+    return protect
+
+
+def test_steps_within_a_set_are_seen_while_it_works(tmp_path: Path) -> None:
+    write_people(tmp_path / "in", [64])
+    tally, seen, end = Tally(), set[float](), threading.Event()
+
+    def watch() -> None:
+        while not end.wait(0.05):
+            seen.add(tally.photos_done)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        run_protection(
+            str(tmp_path / "in"),
+            str(tmp_path / "out"),
+            config_of(),
+            tally=tally,
+            pool=LocalPool(load_slowly),
+        )
+    finally:
+        end.set()
+        watching.join()
+    within = sorted(one for one in seen if 0 < one < 1)
+    assert len(within) >= 3
+
+
+def test_a_moved_album_is_copied_without_loading_any_model(tmp_path: Path) -> None:
+    write_people(tmp_path / "in", [64, 80])
+    assert run(tmp_path, LocalPool(load_negative)).counts == {"protected": 2}
+    for number in (0, 1):
+        (tmp_path / "in" / str(number)).rename(tmp_path / "in" / f"moved-{number}")
+    outcome = run(tmp_path, LocalPool(load_nothing), "max_gone=1.0")
+    assert outcome.counts == {"copied": 2}
+
+
+def test_where_no_photo_can_be_protected_the_run_ends_with_the_reason(tmp_path: Path) -> None:
+    write_people(tmp_path / "in", [64])
+    with pytest.raises(PipelineError, match="not even the built-in photo was protected"):
+        run(tmp_path, LocalPool(load_broken))
+    assert not newest_state(open_store(str(tmp_path / "out")))
+
+
+def load_broken(_: WorkerSettings) -> Protector:
+    def protect(*_: object) -> SetResult:
+        raise ZeroDivisionError
+
+    return protect

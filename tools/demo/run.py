@@ -36,6 +36,7 @@ def main() -> int:
             return code
     _print_summary(output)
     print(f"\nprotected photos  {output}/images\nto look at        {picture}")
+    print(f"first step after  {_first_step(output)}")
     print(f"took              {time.monotonic() - began:.0f} s")
     return 0
 
@@ -51,6 +52,16 @@ def _places(photos: Path | None, folder: Path) -> tuple[Path, Path]:
 def _run(arguments: list[str]) -> int:
     print(f"\n$ dladiff {shlex.join(arguments)}", flush=True)
     return subprocess.run([str(_DLADIFF), *arguments], check=False).returncode
+
+
+def _first_step(output: Path) -> str:
+    """What the newest run spent until its first step, imports and models included."""
+    from pipeline.output.runs import list_runs, read_finished
+    from pipeline.storage.store import open_store
+
+    store = open_store(str(output))
+    seconds = (read_finished(store, list_runs(store)[-1]) or {}).get("first_step_cpu_s")
+    return "nothing: all was known" if seconds is None else f"{seconds:.1f} CPU seconds"
 
 
 def _print_summary(output: Path) -> None:

@@ -45,7 +45,8 @@ def test_lines_elsewhere_than_on_a_terminal(capsys: pytest.CaptureFixture[str]) 
         captured = capsys.readouterr()
         assert captured.out.splitlines() == summary_lines(OUTCOME)
         progress = (
-            "9 of 12 photos, 2 of 3 sets, failed 1, protected 8, deferred (store_throttled) 1"
+            "9 of 12 photos, 2 of 3 sets, 75.0 % done, failed 1, protected 8, "
+            "deferred (store_throttled) 1"
         )
         until(lambda: progress in capsys.readouterr().err)
     assert "12 photos of 2 identities in 3 sets, 3.0 MB to read; 5 up to date, 1 gone" in (

@@ -14,6 +14,7 @@ from botocore.exceptions import (
 from s3fs.errors import translate_boto_error
 
 from pipeline.errors import (
+    BucketMissing,
     ConfigurationError,
     DiskFull,
     StoreDenied,
@@ -33,7 +34,7 @@ def answer(code: str) -> ClientError:
     [
         ("NoSuchKey", FileNotFoundError),
         ("404", FileNotFoundError),
-        ("NoSuchBucket", StoreUnreachable),
+        ("NoSuchBucket", BucketMissing),
         ("PreconditionFailed", FileExistsError),
         ("412", FileExistsError),
         ("SlowDown", StoreThrottled),

@@ -12,9 +12,10 @@ from typing import NoReturn
 import pytest
 
 from dladiff.config import MethodSettings
+from dladiff.errors import ModelError
 from dladiff.results import Cost, Photo, PhotoResult, SetResult
 from pipeline.config import load_config
-from pipeline.errors import ConfigurationError, DeviceFault, StoreThrottled
+from pipeline.errors import BrokenSetup, ConfigurationError, DeviceFault, StoreThrottled
 from pipeline.images.coding import decode_coded
 from pipeline.images.files import DecodedPhoto, PhotoLimits, decode_photo
 from pipeline.output.ledger import Ledger
@@ -333,3 +334,27 @@ def test_a_worker_of_other_code_refuses_to_start(settings: WorkerSettings) -> No
 
 def test_preflight_protects_the_built_in_photo(settings: WorkerSettings) -> None:
     preflight(settings)
+
+
+def test_where_not_even_the_built_in_photo_is_protected_no_photo_is_to_blame(
+    settings: WorkerSettings, photo_set: PhotoSet
+) -> None:
+    def fail(*args: object) -> SetResult:
+        raise ZeroDivisionError
+
+    worker = PhotoSetWorker(dataclasses.replace(settings, preflight=True), load=lambda _: fail)
+    with pytest.raises(BrokenSetup, match="not even the built-in photo was protected"):
+        decide(worker, photo_set)
+    assert not list(Ledger(open_store(settings.output_uri), RUN).commit_names())
+
+
+def test_models_are_loaded_with_the_first_photo_to_compute_where_all_seems_known(
+    settings: WorkerSettings, photo_set: PhotoSet
+) -> None:
+    def load(_: WorkerSettings) -> Protector:
+        raise ModelError("loaded")
+
+    late = dataclasses.replace(settings, load_at_start=False, preflight=True)
+    worker = PhotoSetWorker(late, load=load)
+    with pytest.raises(BrokenSetup, match="loaded"):
+        decide(worker, photo_set)
