@@ -227,10 +227,9 @@ class _ProgressDesk:
 def _progress_desk() -> Any:
     """On the driver's own node: it lives as long as anybody asks."""
     here = ray.get_runtime_context().get_node_id()
-    remote: Any = ray.remote(
-        num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True)
-    )(_ProgressDesk)
-    return remote.remote()
+    remote: Any = ray.remote(num_cpus=0)(_ProgressDesk)
+    there = NodeAffinitySchedulingStrategy(here, soft=True)
+    return remote.options(scheduling_strategy=there).remote()
 
 
 def _read(settings: WorkerSettings, row: dict[str, Any]) -> dict[str, Any]:
@@ -494,7 +493,7 @@ def _spare_proxies() -> None:
     """What Ray's processes on this machine say to each other goes through no proxy."""
     if not any(name.lower().endswith("_proxy") for name in os.environ):
         return
-    address = ray.util.get_node_ip_address()
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     for name in ("no_proxy", "NO_PROXY"):
         spared = [one for one in os.environ.get(name, "").split(",") if one]
         local = ["localhost", "127.0.0.1", address]

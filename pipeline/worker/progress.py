@@ -65,7 +65,7 @@ def _stages(method: MethodSettings) -> tuple[str, ...]:
     """The stages whose steps take the time, in their order."""
     if method.likeness_leads:
         return ("likeness",)
-    if method.other.name is not None:
+    if method.other is not None:
         return ("layer1",)
-    layers = {"layer1": method.layer1.enabled, "layer2": method.layer2.enabled}
+    layers = {"layer1": method.reads_model, "layer2": method.looks_at_photo}
     return tuple(layer for layer, is_on in layers.items() if is_on)

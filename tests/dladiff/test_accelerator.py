@@ -13,7 +13,6 @@ from benchmarks.published_models import AUTOENCODERS
 from benchmarks.stand_in import HostSyncError, StandIn, device
 from benchmarks.stand_in_models import autoencoder
 from dladiff.accelerator import best_device, memory_bytes, peak_memory_bytes, precision_on
-from dladiff.config import LikenessSettings, TransformSettings
 from dladiff.diffusion.memory import rows_that_fit
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.identities import FaceIdentity
@@ -65,8 +64,8 @@ def test_a_step_through_a_published_autoencoder_never_waits(name: str, stand_in:
     with torch.device(device()):
         encoder = IdentityEncoder("tiny", TinyEncoder().requires_grad_(False))
     photos = [known(key) for key in "ab"]
-    settings = LikenessSettings(view_shares=(0.0, 0.0, 1.0))
-    loss = AutoencoderLikeness([model], [encoder], [], settings, TransformSettings(), 0, 8, Cost())
+    loss = AutoencoderLikeness([model], [encoder], [], 2, True, 0, 8, Cost())
+    loss.view_shares = (0.0, 0.0, 1.0)
     before = stand_in.flops
     gradients, cosines = loss.gradients(photos, 1)
     assert {gradient.device.type for gradient in gradients} == {device().type}

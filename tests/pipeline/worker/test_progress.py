@@ -2,7 +2,7 @@
 
 import pytest
 
-from dladiff.config import MethodSettings, preset_settings
+from dladiff.config import MethodSettings, PresetName, preset_settings
 from pipeline.options import PlanCounts
 from pipeline.reporting.displays import progress_line
 from pipeline.reporting.tally import Tally
@@ -38,7 +38,7 @@ def told_of(method: MethodSettings, *heard: tuple[str, float]) -> list[float]:
         ("mist", ["layer1"]),
     ],
 )
-def test_steps_move_on_in_every_stage_of_a_method(preset: str, stages: list[str]) -> None:
+def test_steps_move_on_in_every_stage_of_a_method(preset: PresetName, stages: list[str]) -> None:
     heard = [(stage, step / 4) for stage in stages for step in range(1, 5)]
     told = told_of(preset_settings(preset), *heard, ("measure", 0.5), ("measure", 1.0))
     assert told == sorted(set(told))  # each step is more than the one before
