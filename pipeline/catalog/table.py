@@ -212,14 +212,15 @@ def _text(row: Mapping[str, Any], column: str) -> str:
 
 
 def _csv_rows(file: BinaryIO) -> Iterator[Mapping[str, Any]]:
-    text = io.TextIOWrapper(file, "utf-8-sig", newline="")
     try:
-        header = text.readline()
-        delimiter = ";" if ";" in header and "," not in header else ","
-        text.seek(0)
-        reader = csv.DictReader(text, delimiter=delimiter, strict=True)
-        _require_columns(reader.fieldnames or [])
-        yield from reader
+        # Closed with the rows, also where nobody reads them all.
+        with io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+            header = text.readline()
+            delimiter = ";" if ";" in header and "," not in header else ","
+            text.seek(0)
+            reader = csv.DictReader(text, delimiter=delimiter, strict=True)
+            _require_columns(reader.fieldnames or [])
+            yield from reader
     except UnicodeDecodeError:
         raise ConfigurationError("the catalog is not UTF-8: save it as 'CSV UTF-8'") from None
     except csv.Error as error:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dladiff.config import SurrogateSettings
+from dladiff.diffusion import fine_tuning
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.denoising_loss import evaluation_pairs, mean_denoising_loss
 from dladiff.diffusion.fine_tuning import FineTuner, learning_rate
@@ -44,7 +45,8 @@ def test_training_lowers_the_loss_on_its_own_latents(
 def test_gradients_are_clipped_to_the_norm(
     diffusion: DiffusionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = settings_of("lora", max_grad_norm=1e-3)
+    settings = settings_of("lora")
+    monkeypatch.setattr(fine_tuning, "MAX_GRAD_NORM", 1e-3)
     norms: list[float] = []
     with open_surrogates(diffusion, settings, ("dynamic",), seed=0) as surrogates:
         tuner = FineTuner(surrogates["dynamic"], diffusion, settings)
