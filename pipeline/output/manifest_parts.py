@@ -20,6 +20,8 @@ from pipeline.records import CommitName
 from pipeline.storage.store import ObjectInfo, Store
 
 _PART = re.compile(r"manifest/run=([^/]+)/part-(\d{6})\.parquet")
+_FOOTER_BYTES = 128 * 1024
+"""Read of a part at first: more than the footer of one of 500 commits has."""
 _COMMITS, _OUTPUT, _VERSION = b"dladiff_commits", b"dladiff_output", b"dladiff_record_version"
 
 
@@ -66,8 +68,16 @@ def _parts(store: Store, run_id: str | None) -> Iterator[ObjectInfo]:
 
 
 def _footer(store: Store, info: ObjectInfo) -> pa.Schema:
-    """A part's schema with its metadata."""
-    return pq.read_schema(pa.BufferReader(store.read(info.key)))
+    """A part's schema with its metadata, from the end of the file: rows are not read.
+
+    A Parquet file ends in its footer, the footer's length in four bytes and ``PAR1``.
+    """
+    start = max(0, info.size - _FOOTER_BYTES)
+    end = store.read_part(info.key, start, info.size - start)
+    length = int.from_bytes(end[-8:-4], "little") + 8
+    if length > len(end):
+        end = store.read_part(info.key, info.size - length, length)
+    return pq.read_schema(pa.BufferReader(b"PAR1" + end[-length:]))
 
 
 def part_key(run_id: str, number: int) -> str:

@@ -79,6 +79,10 @@ def test_the_first_bytes_are_read_alone(store: Store) -> None:
     assert store.read_part("photo", 1, 2) == b"\xd8\xff"
     assert store.read_part("photo", 100_001, 9) == store.read("photo")[100_001:]
     assert store.read_part("short", 2, 3) == b""
+    many = bytes(range(256)) * 20_000  # more than one read of a connection gives
+    store.write("many", many)
+    assert store.read_part("many", 7, len(many) - 7) == many[7:]
+    assert store.read_part("many", 1_000_003, 3_000_000) == many[1_000_003:4_000_003]
     assert store.read_start("empty", 3) == b""
     with pytest.raises(FileNotFoundError):
         store.read_start("none", 3)
