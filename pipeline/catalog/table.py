@@ -9,9 +9,11 @@ import csv
 import dataclasses
 import difflib
 import io
+import math
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from sys import intern
@@ -165,14 +167,15 @@ def _described(row: Mapping[str, Any]) -> tuple[int, str, float | None]:
     try:
         num_bytes = int(size)
         if isinstance(modified, str):
-            modified = datetime.fromisoformat(modified)
+            with suppress(ValueError):  # else seconds, which a CSV file has as text
+                modified = datetime.fromisoformat(modified)
         if isinstance(modified, datetime):
             in_utc = modified if modified.tzinfo else modified.replace(tzinfo=UTC)
             modified = in_utc.timestamp()
         modified_s = float(modified)
     except (TypeError, ValueError):
-        num_bytes = -1
-    if num_bytes < 0:
+        num_bytes, modified_s = -1, math.nan
+    if num_bytes < 0 or not math.isfinite(modified_s):
         raise ConfigurationError(
             "expected size in bytes, and last_modified_date in ISO 8601 or in seconds since 1970"
         )

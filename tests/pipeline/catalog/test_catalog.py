@@ -335,7 +335,6 @@ def test_an_inventory_is_believed_without_a_look(tmp_path: Path) -> None:
     assert [*read_catalog(uri, OPERATION).photos] == [first]
 
 
-@pytest.mark.xfail(reason="not mended yet after plans went to disk", strict=False)
 def test_an_inventory_says_what_a_listing_says(s3_prefix: str) -> None:
     store = open_store(s3_prefix)
     store.write("ann/1.jpg", b"12345")
