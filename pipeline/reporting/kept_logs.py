@@ -42,7 +42,9 @@ class KeptLog(logging.Handler):
         self._store = open_store(store.uri, single_writer=store.single_writer)
         now = datetime.now(UTC)
         host = "".join(sign if sign.isalnum() else "-" for sign in socket.gethostname())[:40]
-        self._name = run_key(run_id, LOGS) + f"{process}-{now:%Y%m%dT%H%M%SZ}-{host}-{os.getpid()}"
+        self._name = (
+            run_key(run_id, LOGS) + f"{process}-{now:%Y%m%dT%H%M%S.%fZ}-{host}-{os.getpid()}"
+        )
         self._number = 0
         self._lines: dict[int, list[str]] = {}
         """Of the objects that the store has not got whole, by number; the last one grows."""

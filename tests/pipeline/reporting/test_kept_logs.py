@@ -77,7 +77,6 @@ def test_a_store_that_is_away_stops_nobody_who_logs(
     assert [line["message"] for line in lines(local_store)] == ["meanwhile"]
 
 
-@pytest.mark.xfail(reason="not mended yet after plans went to disk", strict=False)
 def test_a_run_that_dies_before_it_has_begun_leaves_its_last_words(
     tmp_path: Path, local_store: Store, logger: logging.Logger
 ) -> None:
