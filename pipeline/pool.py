@@ -14,6 +14,10 @@ from pipeline.config import RunConfig
 from pipeline.records import PhotoSet
 from pipeline.worker.settings import SetOutcome, WorkerSettings
 
+READ_CPUS = 0.25
+"""CPUs of a reader, beside the workers'. Not as many as a worker's, or Ray would fuse the two
+operators into one."""
+
 
 @dataclass(frozen=True)
 class PoolSize:

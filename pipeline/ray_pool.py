@@ -47,7 +47,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigurationError, EnvironmentTrouble, PipelineError
 from pipeline.interruption import RunInterrupted
-from pipeline.pool import PoolSize
+from pipeline.pool import READ_CPUS, PoolSize
 from pipeline.records import PhotoSet
 from pipeline.reporting.kept_logs import keep_log
 from pipeline.reporting.labelled import LABEL, output_label
@@ -68,8 +68,6 @@ _MAX_FOLDER_LETTERS = 40
 """Of the folder of Ray's session: paths of its sockets are 64 longer, and 107 are the most."""
 _ANSWER_S = 120.0
 """Time that a node has to answer a question; a process has to start there."""
-_READ_CPUS = 0.25
-"""CPUs of a reader. Differs from a worker's, or Ray would fuse the two operators into one."""
 _SETS_FOR_OVERLAP = 4
 """Per worker. With fewer, a set that waits beside idle workers costs more than it gains."""
 
@@ -170,7 +168,7 @@ class RayPool:
             ray.data.from_items(rows, override_num_blocks=len(rows))
             .map(
                 partial(_read, settings),
-                num_cpus=_READ_CPUS,
+                num_cpus=READ_CPUS,
                 compute=ray.data.TaskPoolStrategy(size=min(operation.read_concurrency, len(rows))),
             )
             .map_batches(
@@ -579,7 +577,7 @@ def _pool_size(
     fit_later = _most_workers(per_worker, gpus, cpus, threads, available, memory)
     workers = operation.workers or max(1, fit_later)
     most_workers = None
-    if can_grow and workers > fit_now and threads + _READ_CPUS <= cpus:
+    if can_grow and workers > fit_now and threads + READ_CPUS <= cpus:
         logging.getLogger("dladiff.run").warning(
             "%d workers were asked for, the cluster holds %d now: the run begins with these and "
             "takes more as nodes come",
@@ -592,7 +590,7 @@ def _pool_size(
             f"{workers} workers of {per_worker:g} GPUs: the {gpus:g} GPUs of the cluster hold "
             f"{fit}. Lower --workers or operation.gpus_per_worker"
         )
-    if workers * threads + _READ_CPUS > cpus:
+    if workers * threads + READ_CPUS > cpus:
         raise ConfigurationError(
             f"{workers} workers of {threads} CPUs and a reader need "
             f"{workers * threads + 1} CPUs, the cluster has {cpus:g}: lower --workers"
@@ -610,7 +608,7 @@ def _pool_size(
 def _most_workers(
     gpus_per_worker: float, gpus: float, cpus: float, threads: int, available: float, memory: int
 ) -> int:
-    limits = [int((cpus - _READ_CPUS) // threads)]
+    limits = [int((cpus - READ_CPUS) // threads)]
     if available:
         limits.append(int(available // memory))
     if (fit := _most_on_gpus(gpus_per_worker, gpus)) is not None:

@@ -14,6 +14,7 @@ from pipeline.catalog.names import extension
 from pipeline.errors import EnvironmentTrouble, PipelineError
 from pipeline.inspection.check import Check
 from pipeline.models.registry import list_models
+from pipeline.pool import READ_CPUS
 from pipeline.storage.store import Store, normalise_uri
 from pipeline.storage.uris import folder_and_name
 from pipeline.worker.code_digest import code_digest
@@ -21,9 +22,6 @@ from pipeline.worker.code_digest import code_digest
 Answer = dict[str, str]
 """Of one node: ``environment``, ``auth``, ``niceness``; ``INPUT``, ``OUTPUT`` and ``models``, empty
 where all is well; or ``trouble`` where nobody answered."""
-
-_READER_CPUS = 0.25
-"""Of ``ray_pool``, beside the workers'."""
 
 
 def environment() -> str:
@@ -72,13 +70,13 @@ def node_checks(
         cpus: Of each node, as Ray counts them; 0: no work is done there.
         threads: CPUs of a worker.
     """
-    needed = threads + _READER_CPUS
+    needed = threads + READ_CPUS
     checks = [_door(environ)]
     for name, one in sorted(answers.items()):
         check = _node(name, one)
         has = (cpus or {}).get(name, 0.0)
         if check.ok and 0 < has < needed:
-            detail = f"{has:g} CPUs hold no worker of {threads} and a reader of {_READER_CPUS:g}"
+            detail = f"{has:g} CPUs hold no worker of {threads} and a reader of {READ_CPUS:g}"
             check = Check(
                 check.name, False, detail, f"ray start --num-cpus, or threads below {has:g}"
             )
