@@ -1,8 +1,7 @@
 """Published models as their configurations describe them, written out, with random weights.
 
-``build`` makes one part on whatever device is current; ``write_checkpoint`` makes a folder in
-diffusers format. Nothing is downloaded. What the weights would show is unknown here; sizes, types
-and costs are those of the published ones.
+Parts are made on whatever device is current; nothing is downloaded. What the weights would show is
+unknown here; sizes, types and costs are those of the published ones.
 """
 
 import json
@@ -11,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
-    DDPMScheduler,
     UNet2DConditionModel,
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -118,26 +115,3 @@ def write_tokenizer(folder: Path) -> CLIPTokenizer:
     )
     tokenizer.save_pretrained(folder)
     return tokenizer
-
-
-def write_checkpoint(folder: Path) -> Path:
-    """Stable Diffusion 1.5 with random weights in half precision (2.1 GB); returns the folder."""
-    write_tokenizer(folder / "tokenizer")
-    for name, build in (
-        ("unet", sd15_unet),
-        ("vae", sd15_vae),
-        ("text_encoder", sd15_text_encoder),
-    ):
-        torch.manual_seed(0)
-        build().half().save_pretrained(folder / name)
-    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    scheduler.save_pretrained(folder / "scheduler")
-    (folder / "model_index.json").write_text("{}")
-    return folder
-
-
-def write_autoencoder(name: str, folder: Path) -> Path:
-    """One autoencoder alone, in half precision; returns the folder."""
-    torch.manual_seed(0)
-    AUTOENCODERS[name].build().half().save_pretrained(folder)
-    return folder

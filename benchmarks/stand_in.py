@@ -5,8 +5,6 @@ neither memory nor time; all others stay real, so that draws, geometry and loops
 a real accelerator refuses, it refuses: operations of two devices. What makes a real one wait, it
 notes with the place that asked: a value, or a copy to the host. Counted are floating-point
 operations, by torch's own formulas, and bytes.
-
-The same counter runs on real tensors too (``Meter`` alone).
 """
 
 import linecache
@@ -113,80 +111,27 @@ def _cast_first(name: str, dtype: torch.dtype) -> Any:
 
 
 @dataclass(eq=False)
-class Meter(TorchDispatchMode):
-    """Counts what runs in its context: floating-point operations, and bytes that are alive.
+class StandIn(TorchDispatchMode):
+    """The context in which ``device()`` works; bytes and operations are of that device alone.
 
-    Bytes are of tensors that operations in the context made, on any device. Views share what they
-    look at, and what autograd saved is alive as long as its graph.
+    Bytes are of tensors that operations in the context made. Views share what they look at, and
+    what autograd saved is alive as long as its graph.
     """
-
-    flops: int = 0
-    live_bytes: int = 0
-    peak_bytes: int = 0
-    _known: set[int] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        out = self.compute(func, args, kwargs or {})
-        self._count(func, args, kwargs or {}, out)
-        return out
-
-    def compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Runs one operation."""
-        return func(*args, **kwargs)
-
-    def counts(self, tensor: Tensor) -> bool:
-        """Whether a tensor's bytes count."""
-        return True
-
-    @contextmanager
-    def peak(self) -> Iterator[list[int]]:
-        """Collects, at the end of the context, the most bytes that were alive in it."""
-        outer, self.peak_bytes = self.peak_bytes, self.live_bytes
-        found: list[int] = []
-        try:
-            yield found
-        finally:
-            found.append(self.peak_bytes)
-            self.peak_bytes = max(outer, self.peak_bytes)
-
-    def _count(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        formula = flop_registry.get(func._overloadpacket)
-        tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-        if formula is not None and any(self.counts(tensor) for tensor in tensors):
-            self.flops += formula(*args, **kwargs, out_val=out)
-        for tensor in tensors:
-            if self.counts(tensor):
-                self._watch(tensor.untyped_storage())
-
-    def _watch(self, storage: Any) -> None:
-        key, num_bytes = storage._cdata, storage.nbytes()
-        if key in self._known:
-            return
-        self._known.add(key)
-        self.live_bytes += num_bytes
-        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
-        weakref.finalize(storage, self._forget, key, num_bytes)
-
-    def _forget(self, key: int, num_bytes: int) -> None:
-        self._known.discard(key)
-        self.live_bytes -= num_bytes
-
-
-@dataclass(eq=False)
-class StandIn(Meter):
-    """The context in which ``device()`` works; bytes and operations are of that device alone."""
 
     waits_allowed: frozenset[str] | None = None
     """Functions that may wait for the device, as ``file:function`` below the package; None: all.
     Whoever asks gets zeros."""
     waits: Counter[str] = field(default_factory=Counter)
     """How often the host waited, by the function that asked."""
+    flops: int = 0
+    """Floating-point operations so far."""
+    live_bytes: int = 0
+    peak_bytes: int = 0
+    _known: set[int] = field(default_factory=set)
     _fake: FakeTensorMode = field(default_factory=FakeTensorMode)
+
+    def __post_init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> "StandIn":
         # torch.tensor(values, device=...) makes its tensor past all modes; then it is only lifted.
@@ -199,10 +144,36 @@ class StandIn(Meter):
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         torch._C._set_only_lift_cpu_tensors(self._only_lift)
 
-    def counts(self, tensor: Tensor) -> bool:
-        return isinstance(tensor, FakeTensor) and tensor.device.type == NAME
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = self._compute(func, args, kwargs or {})
+        self._count(func, args, kwargs or {}, out)
+        return out
 
-    def compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    @contextmanager
+    def peak(self) -> Iterator[list[int]]:
+        """Collects, at the end of the context, the most bytes that were alive in it."""
+        outer, self.peak_bytes = self.peak_bytes, self.live_bytes
+        found: list[int] = []
+        try:
+            yield found
+        finally:
+            found.append(self.peak_bytes)
+            self.peak_bytes = max(outer, self.peak_bytes)
+
+    def note_wait(self) -> None:
+        """Notes who waits.
+
+        Raises:
+            HostSyncError: If it must not.
+        """
+        asker = _asker()
+        self.waits[asker] += 1
+        if self.waits_allowed is not None and asker not in self.waits_allowed:
+            raise HostSyncError(f"{asker} waits for the accelerator")
+
+    def _compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves = tree_leaves((args, kwargs))
         if not any(_is_there(leaf) for leaf in leaves):
             return func(*args, **kwargs)
@@ -215,17 +186,6 @@ class StandIn(Meter):
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             self.note_wait()
             raise HostSyncError(f"{func}: its shape depends on values ({_asker()})") from error
-
-    def note_wait(self) -> None:
-        """Notes who waits.
-
-        Raises:
-            HostSyncError: If it must not.
-        """
-        asker = _asker()
-        self.waits[asker] += 1
-        if self.waits_allowed is not None and asker not in self.waits_allowed:
-            raise HostSyncError(f"{asker} waits for the accelerator")
 
     def _if_it_waits(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -249,6 +209,28 @@ class StandIn(Meter):
                 dtype = kwargs.get("dtype") or source.dtype
                 return (torch.zeros(source.shape, dtype=dtype),)
         return None
+
+    def _count(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        formula = flop_registry.get(func._overloadpacket)
+        tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        if formula is not None and any(_is_there(tensor) for tensor in tensors):
+            self.flops += formula(*args, **kwargs, out_val=out)
+        for tensor in tensors:
+            if _is_there(tensor):
+                self._watch(tensor.untyped_storage())
+
+    def _watch(self, storage: Any) -> None:
+        key, num_bytes = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.live_bytes += num_bytes
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        weakref.finalize(storage, self._forget, key, num_bytes)
+
+    def _forget(self, key: int, num_bytes: int) -> None:
+        self._known.discard(key)
+        self.live_bytes -= num_bytes
 
     def _faked(self, leaf: Any) -> Any:
         if isinstance(leaf, Tensor) and not isinstance(leaf, FakeTensor):

@@ -6,8 +6,6 @@ configurations and no values.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,12 +22,10 @@ from benchmarks.published_models import (
     write_tokenizer,
 )
 from benchmarks.stand_in import StandIn, device
-from dladiff.accelerator import Precision, precision_on
-from dladiff.config import MethodSettings
+from dladiff.accelerator import Precision
 from dladiff.diffusion.autoencoder import Autoencoder
 from dladiff.diffusion.checkpoint import DiffusionModel, embed_prompt
 from dladiff.diffusion.memory import rows_on
-from dladiff.models import ProtectionModels, load_models
 
 
 def autoencoder(name: str, precision: Precision = "float32") -> Autoencoder:
@@ -70,19 +66,6 @@ def _built(build: Callable[[], Any], precision: Precision) -> Any:
             return frozen(build())
     finally:
         torch.set_default_dtype(before)
-
-
-def protection_models(method: MethodSettings, name: str = "sd15") -> ProtectionModels:
-    """All models of a method, its checkpoint's in place of the embedded ones."""
-    models = load_models(method, device())
-    if not method.reads_model:
-        return models
-    precision = precision_on(device(), method.precision)
-    return replace(
-        models,
-        autoencoders=[autoencoder(name, precision)],
-        load_diffusion=cache(lambda: stable_diffusion(precision)),
-    )
 
 
 @contextmanager

@@ -23,8 +23,9 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel
 
+from benchmarks.published_models import write_tokenizer
 from dladiff.ascent_loop import ascend
 from dladiff.config import ModelSettings, preset_settings
 from dladiff.diffusion.attention_maps import attention_distance
@@ -43,7 +44,7 @@ LIMITS = {"seconds": 0.55, "memory": 0.75}
 def write_checkpoint(folder: Path) -> Path:
     """A checkpoint of Stable Diffusion's structure with random weights."""
     torch.manual_seed(0)
-    tokenizer = _write_tokenizer(folder / "tokenizer")
+    tokenizer = write_tokenizer(folder / "tokenizer")
     UNet2DConditionModel(
         sample_size=16,
         block_out_channels=(64, 128, 256, 256),
@@ -69,20 +70,6 @@ def write_checkpoint(folder: Path) -> Path:
     DDIMScheduler(beta_schedule="scaled_linear").save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text("{}")
     return folder
-
-
-def _write_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIP tokenizer of single letters, with the length that Stable Diffusion reads."""
-    folder.mkdir(parents=True)
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
-    (folder / "vocab.json").write_text(json.dumps({token: n for n, token in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77
-    )
-    tokenizer.save_pretrained(folder)
-    return tokenizer
 
 
 def random_photos(count: int) -> list[PhotoAtWork]:
