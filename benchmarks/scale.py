@@ -35,6 +35,7 @@ from pipeline.output.runs import write_plan
 from pipeline.planning.against_output import plan_against_output
 from pipeline.planning.decisions import DecisionRules
 from pipeline.records import CommitRecord, StagedRow
+from pipeline.run import WINDOW_SETS
 from pipeline.storage.store import Store
 
 PLACE = "s3://photos/people"
@@ -48,7 +49,6 @@ INVENTORY = pa.schema(
         ("last_modified_date", pa.timestamp("ms", "UTC")),
     ]
 )
-WINDOW_SETS = 10_000
 ROWS_PER_PART = 20_000
 NEW_PHOTOS = 1000
 RULES = DecisionRules("a method", on_method_change="keep")

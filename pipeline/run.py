@@ -54,7 +54,7 @@ from pipeline.worker.settings import WorkerSettings
 
 logger = logging.getLogger("dladiff.run")
 
-_WINDOW_SETS = 10_000
+WINDOW_SETS = 10_000
 """Photo sets that the pool gets at a time: Ray's graph takes 4.5 KiB and 1.5 ms of each."""
 
 
@@ -268,7 +268,7 @@ def _protect(
                 pool.preflight(settings, size)
             reporter.stage("protect")
             for _ in range(2):
-                for photo_sets in driver.windows(_WINDOW_SETS):
+                for photo_sets in driver.windows(WINDOW_SETS):
                     for outcome in pool.protect_sets(photo_sets, settings, size):
                         driver.take(outcome)
     except TooManyDeferred as stop:
