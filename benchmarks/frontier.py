@@ -1,10 +1,10 @@
 """What protection leaves of a person against what it costs the eye: ours and the methods of others.
 
-``python -m benchmarks.frontier PHOTOS OUT.json --judge NAME=FILE --through FOLDER`` protects the
+``python -m benchmarks.frontier PHOTOS OUT.jsonl --judge NAME=FILE --through FOLDER`` protects the
 first four photos of each of the first people below PHOTOS (``<person>/<photo>``) by our method
 at several JODs and by each method of others at several levels, then lets recognisers that are in no
 loss look through an autoencoder that is in none either. No attack: that takes minutes a point,
-this a few seconds. A line of JSON per condition is added to OUT.json; those that it holds are
+this a few seconds. A line of JSON per condition is added to OUT.jsonl; those that it holds are
 not done again.
 """
 
@@ -28,10 +28,12 @@ from dladiff.evaluation.settings import HandlingName
 from dladiff.evaluation.through import RoundTrip, load_round_trip
 from dladiff.face_detection import FaceDetector, load_face_detector
 from dladiff.image_values import Image
-from dladiff.models import load_models
+from dladiff.models import ProtectionModels, load_models
 from dladiff.protect import protect_photo_set
 from dladiff.results import Photo
 from dladiff.visible_difference import worst_face_jod
+from pipeline.errors import ConfigurationError
+from pipeline.evaluation.settings import parse_judge
 
 PHOTOS, REFERENCES = 4, 4
 """Of each person: protected, and known to the recognisers."""
@@ -45,25 +47,35 @@ People = Sequence[tuple[Sequence[Image], Sequence[Image]]]
 
 
 def main() -> None:
-    """Adds a line per condition that OUT lacks."""
+    """Adds a line per condition that the output lacks."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("output", type=Path)
+    parser.add_argument("photos", type=Path, metavar="PHOTOS")
+    parser.add_argument("output", type=Path, metavar="OUT.jsonl")
     parser.add_argument("--people", type=int, default=2)
     parser.add_argument("--steps", type=int, default=50, help="of the methods of others")
-    parser.add_argument("--judge", action="append", required=True, metavar="NAME=FILE")
+    parser.add_argument(
+        "--judge",
+        action="append",
+        required=True,
+        metavar="NAME=FILE",
+        help="as of `dladiff evaluate`",
+    )
     parser.add_argument("--through", type=Path, required=True, help="an autoencoder")
     options = parser.parse_args()
     torch.set_num_threads(1)
     people = [read_person(folder) for folder in sorted(options.photos.iterdir())[: options.people]]
-    panel = judges(options.judge)
+    try:
+        panel = panel_of([parse_judge(text) for text in options.judge])
+    except ConfigurationError as error:
+        parser.error(str(error))
     round_trip = load_round_trip(options.through, "cpu")
     done = {json.loads(line)["condition"] for line in lines_of(options.output)}
     for name, method in conditions(options.steps):
         if name in done:
             continue
+        models = None if method is None else load_models(method, "cpu")
         began = time.process_time()
-        protected = [protect(method, clean) for clean, _ in people]
+        protected = [protect(method, models, clean) for clean, _ in people]
         seconds = (time.process_time() - began) / (PHOTOS * len(people))
         line = {
             "condition": name,
@@ -94,12 +106,14 @@ def conditions(steps: int) -> Iterator[tuple[str, MethodSettings | None]]:
             yield f"{name} {levels:g}", preset_settings(name).changed(*budgets)
 
 
-def protect(method: MethodSettings | None, clean: Sequence[Image]) -> Sequence[Image]:
+def protect(
+    method: MethodSettings | None, models: ProtectionModels | None, clean: Sequence[Image]
+) -> Sequence[Image]:
     """One person's photos by a method; by none as they are."""
-    if method is None:
+    if method is None or models is None:
         return clean
     photos = [Photo(str(number), image) for number, image in enumerate(clean)]
-    results = protect_photo_set(photos, [], load_models(method, "cpu"), method).photos
+    results = protect_photo_set(photos, [], models, method).photos
     return [
         photo if result.image is None else result.image
         for photo, result in zip(clean, results, strict=True)
@@ -138,13 +152,9 @@ def what_is_left(
     }
 
 
-def judges(named: Sequence[str]) -> Panel:
-    """Recognisers by ``name=file``, and a detector for all."""
-    encoders = []
-    for one in named:
-        name, _, path = one.partition("=")
-        settings = EncoderSettings(name=name, kind="arcface_onnx", path=path)
-        encoders.append(load_identity_encoder(settings, "cpu"))
+def panel_of(judges: Sequence[EncoderSettings]) -> Panel:
+    """Recognisers, and a detector for all."""
+    encoders = [load_identity_encoder(judge, "cpu") for judge in judges]
     return Panel(load_face_detector(preset_settings("balanced").detector), encoders)
 
 

@@ -41,10 +41,9 @@ def curves(lines: list[dict[str, Any]]) -> dict[str, list[Point]]:
 def draw(results: Path, root: Path) -> None:
     """Writes the picture."""
     # Imported where it is used: the check needs no plot library.
-    import matplotlib
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams["svg.hashsalt"] = "dladiff"
     lines = [json.loads(line) for line in (results / SOURCE).read_text().splitlines()]
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.add_subplot()
@@ -59,7 +58,8 @@ def draw(results: Path, root: Path) -> None:
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right center", fontsize=9, frameon=False)
     digest = {"Description": _digest(results / SOURCE), "Date": None}
-    figure.savefig(root / PICTURE, metadata=digest)
+    with rc_context({"svg.hashsalt": "dladiff"}):
+        figure.savefig(root / PICTURE, metadata=digest)
 
 
 def _digest(source: Path) -> str:
