@@ -158,24 +158,26 @@ class AutoencoderLikeness:
             return self._gradients(photos, step)
         except torch.OutOfMemoryError:
             # Draws are keyed by the step, so that it can be taken once more.
-            self._halve_rows(self.autoencoders[step % len(self.autoencoders)])
+            if not self._halve_rows(self.autoencoders[step % len(self.autoencoders)]):
+                raise
         return self._gradients(photos, step)
 
     def _rows(self, autoencoder: Autoencoder) -> int:
         """Images a pass of an autoencoder."""
         return self._fewer_rows.get(autoencoder) or autoencoder.rows(self.micro_batch)
 
-    def _halve_rows(self, autoencoder: Autoencoder) -> None:
-        """Once; the second time, and of a single row, there is nothing left to give."""
+    def _halve_rows(self, autoencoder: Autoencoder) -> bool:
+        """Whether fewer images a pass are left to try: once, and never of a single one."""
         rows = self._rows(autoencoder)
         if autoencoder in self._fewer_rows or rows == 1:
-            raise
+            return False
         self._fewer_rows[autoencoder] = rows // 2
         logger.warning(
             "out of memory with %d images a pass of an autoencoder: going on with %d",
             rows,
             rows // 2,
         )
+        return True
 
     def _gradients(
         self, photos: Sequence[PhotoAtWork], step: int
