@@ -17,6 +17,7 @@ from transformers import CLIPTextModel
 from dladiff.diffusion.autoencoder import Latents
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.denoising_loss import add_noise, prediction_target
+from dladiff.diffusion.latent_spaces import latent_space
 from dladiff.evaluation.settings import AttackSettings
 from dladiff.image_values import Images, to_pixel_values
 
@@ -100,11 +101,10 @@ class _Posterior:
     """The latents' distribution of some crops, encoded once."""
 
     def __init__(self, diffusion: DiffusionModel, crops: Images) -> None:
-        config = diffusion.vae.config
-        self.factor, self.shift = config.scaling_factor, config.get("shift_factor") or 0.0
+        self.vae = diffusion.vae
         with torch.no_grad():
-            dtype = next(diffusion.vae.parameters()).dtype
-            self.encoded = diffusion.vae.encode(to_pixel_values(crops).to(dtype))
+            dtype = next(self.vae.parameters()).dtype
+            self.encoded = self.vae.encode(to_pixel_values(crops).to(dtype))
 
     def sample(self, generator: torch.Generator) -> Latents:
         # AutoencoderTiny has no posterior; its output is the latent itself.
@@ -112,7 +112,9 @@ class _Posterior:
             drawn: Tensor = self.encoded.latent_dist.sample(generator)
         else:
             drawn = self.encoded.latents
-        latents: Latents = (drawn.float() - self.shift) * self.factor
+        raw = drawn.float()
+        shift, scale = latent_space(self.vae).statistics(self.vae, raw)
+        latents: Latents = (raw - shift) * scale
         return latents
 
 
