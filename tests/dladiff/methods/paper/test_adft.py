@@ -75,7 +75,6 @@ def test_the_budget_holds_on_the_saved_photos_of_any_shape(
         assert float((change > 0).float().mean()) > 0.8
 
 
-@pytest.mark.xfail(reason="not mended yet under the settings' new names", strict=False)
 def test_the_same_seed_gives_the_same_photos_and_another_one_others(
     diffusion: DiffusionModel, settings: MethodSettings, usual: list[Image]
 ) -> None:
