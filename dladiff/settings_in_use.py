@@ -82,7 +82,7 @@ _RULES = (
         "against is fine-tuning: surrogates take all steps, see surrogates.num_epochs",
     ),
     _Rule(
-        "loop.stop_cosine target_cosine handling",
+        "loop.stop_cosine target_cosine handling paper",
         _is_ours,
         "a method of another paper is at work, whose steps are loop.num_steps and "
         "loop.step_size_levels",

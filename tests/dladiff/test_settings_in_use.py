@@ -66,7 +66,6 @@ def recorded(method: MethodSettings, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", [*get_args(OwnPresetName), "facelock", "fsmg", "advdm"])
-@pytest.mark.xfail(reason="not mended yet under the settings' new names", strict=False)
 def test_what_photos_read_is_what_the_table_says(
     preset: PresetName, astronaut: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
