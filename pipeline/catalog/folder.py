@@ -16,6 +16,7 @@ from pipeline.catalog.photos import Catalog, CatalogReport, PhotoCount, Photos, 
 from pipeline.config import OperationSettings
 from pipeline.errors import ConfigurationError, EnvironmentTrouble
 from pipeline.records import MISSING_VERSION, SourcePhoto
+from pipeline.storage.access import no_such_bucket
 from pipeline.storage.store import ObjectInfo, Skipped, Store, lies_below, normalise_uri, open_store
 from pipeline.storage.uris import folder_and_name, root_of
 
@@ -216,7 +217,7 @@ def _require_folder(store: Store) -> None:
     if store.root_exists():
         return
     if not store.uri.startswith("file:"):
-        raise ConfigurationError(f"INPUT {store.uri}: there is no such bucket, or no access to it")
+        raise no_such_bucket(store, "INPUT")
     if _is_file(store.uri):
         raise ConfigurationError(
             f"INPUT {store.uri} is a file: give the folder that holds it, or a catalog "

@@ -19,6 +19,7 @@ from pipeline.models.registry import list_models, weights_sha256
 from pipeline.output.lock import read_lock
 from pipeline.reasons import passed_over_text
 from pipeline.reporting.words import format_bytes, format_count, format_duration
+from pipeline.storage.access import no_such_bucket
 from pipeline.storage.store import Store, open_store
 from pipeline.storage.uris import split_uri
 
@@ -160,6 +161,8 @@ def _check_output(output_uri: str, config: RunConfig) -> Iterator[Check]:
         if not store.root_exists():
             yield _check_new_folder(Path(path))
             return
+    elif not store.root_exists():
+        raise no_such_bucket(store, "OUTPUT")
     yield _check_exclusive_creation(store, config.operation.single_writer)
     yield _check_clock(store)
     lock = read_lock(store)

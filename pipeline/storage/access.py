@@ -24,13 +24,17 @@ def require_writable(store: Store, name: str = "OUTPUT") -> bool:
         Whether the store honours exclusive creation, see ``Store.probe_exclusive_creation``.
 
     Raises:
-        ConfigurationError: If it is a folder that this user cannot write.
+        ConfigurationError: If it is a folder that this user cannot write, or no such bucket.
         EnvironmentTrouble: If a bucket denies it, or does not answer.
     """
+    is_local = split_uri(store.uri)[0] == "file"
+    # Some stores make a bucket for whoever writes into one that is not there: a misspelt name.
+    if not is_local and not store.root_exists():
+        raise no_such_bucket(store, name)
     try:
         return store.probe_exclusive_creation()
     except (FileNotFoundError, StoreDenied) as error:
-        if split_uri(store.uri)[0] != "file":
+        if not is_local:
             raise
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         why = getattr(cause, "strerror", None) or "no files can be made there"
@@ -38,6 +42,14 @@ def require_writable(store: Store, name: str = "OUTPUT") -> bool:
             f"{name} {store.uri} cannot be written: {why}: give a folder that this user may make "
             "and write"
         ) from error
+
+
+def no_such_bucket(store: Store, name: str) -> ConfigurationError:
+    """What to raise where ``store.root_exists()`` is false; ``name``: what a person calls it."""
+    return ConfigurationError(
+        f"{name} {store.uri}: there is no such bucket, or no access to it: make it, or correct its "
+        "name or the credentials"
+    )
 
 
 def temporary_folder(max_letters: int | None = None) -> str:
