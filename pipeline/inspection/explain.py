@@ -1,12 +1,20 @@
 """``dladiff explain``: why a photo is or is not protected, in plain sentences. Reads only."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from pipeline.errors import ConfigurationError, EnvironmentTrouble
 from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output.ledger import Ledger
-from pipeline.output.manifest import SourceState, newest_state, require_output, rows_of_source
-from pipeline.output.runs import is_finished, list_runs, read_plan
+from pipeline.output.manifest import (
+    SourceState,
+    decisions,
+    find_sources,
+    newest_of,
+    require_output,
+    rows_of_source,
+)
+from pipeline.output.runs import is_finished, list_runs, planned_sets
 from pipeline.output.tombstones import Tombstones
 from pipeline.reasons import Reason
 from pipeline.records import PhotoSet
@@ -47,9 +55,14 @@ def explain_photo(store: Store, photo: str) -> list[str]:
         ConfigurationError: If there is no OUTPUT, or several photos fit.
     """
     require_output(store)
-    states = newest_state(store)
-    planned = _planned_photos(store)
-    uri = _find(store, photo, states, planned)
+    # Bytes of a command line that are no text are in no photo's name: such files are left out.
+    photo = photo.encode(errors="surrogateescape").decode(errors="replace")
+    named = _Named.by(store, photo)
+    outputs = [store.uri_of(key) for key in named.output_keys]
+    decided = find_sources(store, (named.uri,), named.ending, outputs)
+    states = newest_of(decisions(store, sources=decided))
+    planned = _planned_photos(store, named, decided)
+    uri = _find(named, states, planned)
     if uri is None:
         return _unknown(store, photo)
     lines = [uri]
@@ -61,46 +74,61 @@ def explain_photo(store: Store, photo: str) -> list[str]:
     return lines
 
 
-def _planned_photos(store: Store) -> dict[str, list[tuple[str, PhotoSet]]]:
-    """Photo sets of unfinished runs, by the URIs of their photos."""
+@dataclass(frozen=True)
+class _Named:
+    """What a person's word for a photo may stand for."""
+
+    photo: str
+    """As it was said."""
+    uri: str
+    """Of the original."""
+    output_keys: tuple[str, ...]
+    """Of its protected file."""
+    ending: str
+    """Of the original's URI."""
+
+    @classmethod
+    def by(cls, store: Store, photo: str) -> "_Named":
+        try:
+            uri = normalise_uri(photo)
+        except ConfigurationError:
+            uri = photo
+        key = uri.removeprefix(store.uri.rstrip("/") + "/")
+        return cls(photo, uri, (key, photo), "/" + photo.lstrip("./"))
+
+
+def _planned_photos(
+    store: Store, named: _Named, decided: Collection[str]
+) -> dict[str, list[tuple[str, PhotoSet]]]:
+    """Photo sets of unfinished runs by the URIs of those photos that may be meant."""
     planned: dict[str, list[tuple[str, PhotoSet]]] = {}
     for run_id in list_runs(store):
         if is_finished(store, run_id):
             continue
-        try:
-            texts = read_plan(store, run_id, ("photo_set",))["photo_set"].to_pylist()
-        except FileNotFoundError:
-            continue  # stopped before it had planned
-        for photo_set in map(PhotoSet.from_json, texts):
-            for photo in photo_set.photos:
-                planned.setdefault(photo.uri, []).append((run_id, photo_set))
+        for photo_set in planned_sets(store, run_id):
+            for uri in (photo.uri for photo in photo_set.photos):
+                if uri == named.uri or uri in decided or uri.endswith(named.ending):
+                    planned.setdefault(uri, []).append((run_id, photo_set))
     return planned
 
 
 def _find(
-    store: Store,
-    photo: str,
+    named: _Named,
     states: Mapping[str, SourceState],
     planned: Mapping[str, list[tuple[str, PhotoSet]]],
 ) -> str | None:
     """The source URI that a person means."""
     by_output = {state.output_key: uri for uri, state in states.items() if state.output_key}
     known = states.keys() | planned.keys()
-    try:
-        uri = normalise_uri(photo)
-    except ConfigurationError:
-        uri = photo
-    if uri in known:
-        return uri
-    key = uri.removeprefix(store.uri.rstrip("/") + "/")
-    for candidate in (key, photo):
-        if candidate in by_output:
-            return by_output[candidate]
-    ending = "/" + photo.lstrip("./")
-    fitting = sorted(known_uri for known_uri in known if known_uri.endswith(ending))
+    if named.uri in known:
+        return named.uri
+    for key in named.output_keys:
+        if key in by_output:
+            return by_output[key]
+    fitting = sorted(uri for uri in known if uri.endswith(named.ending))
     if len(fitting) > 1:
         shown = "\n  ".join(fitting[:_MAX_CANDIDATES])
-        raise ConfigurationError(f"{len(fitting)} photos fit {photo!r}, name one:\n  {shown}")
+        raise ConfigurationError(f"{len(fitting)} photos fit {named.photo!r}, name one:\n  {shown}")
     return fitting[0] if fitting else None
 
 

@@ -93,18 +93,23 @@ def newest_state(
 
 
 def decisions(
-    store: Store, takes: Callable[[str], bool] | None = None
+    store: Store,
+    takes: Callable[[str], bool] | None = None,
+    sources: Collection[str] | None = None,
 ) -> Iterator[tuple[str, SourceState]]:
     """Every decision in the manifest with its ``source_uri``, a part at a time.
 
     Args:
         takes: As for ``newest_state``.
+        sources: URIs whose decisions are wanted; None: all.
     """
     schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in _STATE_COLUMNS])
     root = store.uri.rstrip("/") + "/"
     for key in part_keys(store):
         table = read_part(store, key, schema, takes)
         table = table.filter(pc.not_equal(table["status"], "deferred"))
+        if sources is not None:
+            table = table.filter(_is_one_of(table["source_uri"], sources))
         for batch in table.to_batches(_STATE_ROWS):
             # By columns: dictionaries of each row would take twice the time.
             for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
@@ -139,6 +144,36 @@ def decided_sources(store: Store, takes: Callable[[str], bool] | None = None) ->
         table = read_part(store, key, schema, takes)
         decided.update(table.filter(pc.not_equal(table["status"], "deferred"))[0].to_pylist())
     return frozenset(decided)
+
+
+def find_sources(
+    store: Store, uris: Collection[str], ending: str, output_uris: Collection[str]
+) -> frozenset[str]:
+    """URIs of decided sources that somebody may mean, a part at a time.
+
+    Args:
+        uris: Of sources.
+        ending: With which the URI of a source ends.
+        output_uris: Of protected files; some decision on the source has made one of them.
+    """
+    names = ("source_uri", "output_uri", "status")
+    schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in names])
+    found = set[str]()
+    for key in part_keys(store):
+        table = read_part(store, key, schema)
+        table = table.filter(pc.not_equal(table["status"], "deferred"))
+        fits = pc.or_(
+            pc.or_(
+                _is_one_of(table["source_uri"], uris), pc.ends_with(table["source_uri"], ending)
+            ),
+            _is_one_of(table["output_uri"], output_uris),
+        )
+        found.update(table.filter(fits)["source_uri"].to_pylist())
+    return frozenset(found)
+
+
+def _is_one_of(column: pa.ChunkedArray, texts: Collection[str]) -> pa.ChunkedArray:
+    return pc.is_in(column, value_set=pa.array(sorted(texts), pa.string()))
 
 
 def _state(values: Sequence[Any], images_root: str) -> SourceState:
@@ -217,15 +252,22 @@ def newest_rows_of(
     store: Store, uris: Collection[str], leaving_out: Collection[str] = ("deferred",)
 ) -> dict[str, ManifestRow]:
     """The newest decision on each of these sources, by URI; as ``newest_rows``."""
-    table = read_manifest(store)
-    of_these = pc.is_in(table["source_uri"], value_set=pa.array(sorted(uris), pa.string()))
-    decided = pc.invert(pc.is_in(table["status"], pa.array(sorted(leaving_out))))
-    rows = table.filter(pc.and_(of_these, decided)).to_pylist()
-    return {row["source_uri"]: ManifestRow.from_columns(row) for row in rows}
+    rows = (row for row in _rows_of_sources(store, uris) if row.status not in leaving_out)
+    return {row.source_uri: row for row in rows}
 
 
 def rows_of_source(store: Store, source_uri: str) -> list[ManifestRow]:
     """Every row on one source, oldest first, deferred ones included."""
-    table = read_manifest(store)
-    rows = table.filter(pc.equal(table["source_uri"], source_uri)).to_pylist()
+    return _rows_of_sources(store, (source_uri,))
+
+
+def _rows_of_sources(store: Store, uris: Collection[str]) -> list[ManifestRow]:
+    """Their rows, oldest first; the others of a part are let go before the next part is read."""
+    tables = []
+    for key in part_keys(store):
+        table = read_part(store, key, MANIFEST_SCHEMA)
+        tables.append(table.filter(_is_one_of(table["source_uri"], uris)))
+    if not tables:
+        return []
+    rows = pa.concat_tables(tables).sort_by("committed_at").to_pylist()
     return [ManifestRow.from_columns(row) for row in rows]

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -211,6 +211,13 @@ def read_plan(store: Store, run_id: str, columns: Collection[str] | None = None)
     if not keys:
         raise FileNotFoundError(run_key(run_id, "plan.parquet"))
     return pa.concat_tables([_read_plan_part(store, key, columns) for key in keys])
+
+
+def planned_sets(store: Store, run_id: str) -> Iterator[PhotoSet]:
+    """The photo sets of a run's plan, a file of it at a time; none where it has no plan (yet)."""
+    for key in plan_keys(store, run_id):
+        for text in _read_plan_part(store, key, ("photo_set",))["photo_set"]:
+            yield PhotoSet.from_json(text.as_py())
 
 
 def _read_plan_part(store: Store, key: str, columns: Collection[str] | None = None) -> pa.Table:

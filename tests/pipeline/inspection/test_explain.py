@@ -1,5 +1,6 @@
 """``explain`` says in sentences why a photo is or is not protected."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,24 @@ def test_an_unknown_photo_is_answered_with_the_possible_reasons(album: Protected
     text = explained(album, "/somewhere/else.jpg")
     assert "knows nothing of /somewhere/else.jpg" in text
     assert "hidden files" in text
+    assert "knows nothing of /a/\ufffd.jpg" in explained(album, "/a/\udcff.jpg")
+
+
+def test_a_protected_file_of_an_earlier_decision_names_nothing_any_more(
+    album: ProtectedAlbum,
+) -> None:
+    decide_again(album, "skipped", "no_face")
+    assert "knows nothing of" in explained(album, "images/ann/1.jpg.png")
+
+
+def test_a_photo_that_only_an_unfinished_run_knows_is_found_beside_decided_ones(
+    album: ProtectedAlbum,
+) -> None:
+    new = dataclasses.replace(album.photos[0], uri=f"file://{album.input}/eve/1.jpg")
+    album.begin("run-2", [album.photo_set([new])])
+    assert "run-2 is not finished; it planned this photo" in explained(album, "eve/1.jpg")
+    with pytest.raises(ConfigurationError, match=r"3 photos fit .1\.jpg"):
+        explain_photo(album.store, "1.jpg")
 
 
 def test_a_missing_protected_file_is_said(album: ProtectedAlbum) -> None:
