@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tools.evaluation.face_data import is_held_out, to_images
-from tools.training.builds import BUILDS, BuildName, check_build
+from tools.training.builds import BUILDS, BuildName
 from tools.training.captions import TEMPLATES
 from tools.training.train_autoencoder import build_autoencoder
+from tools.training.training_stage import load_averaged
 
 SCALING_FACTOR = 0.18215
 
@@ -88,9 +89,7 @@ def training_rows(people: NDArray[np.str_]) -> NDArray[np.int64]:
 def load_trained_autoencoder(path: Path, build: BuildName) -> AutoencoderKL:
     """Returns the averaged weights of the autoencoder's checkpoint, frozen."""
     vae = build_autoencoder(BUILDS[build])
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    check_build(state, path, build)
-    vae.load_state_dict(state["averaged"])
+    load_averaged(vae, path, build)
     return vae.eval().requires_grad_(False)
 
 

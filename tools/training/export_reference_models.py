@@ -16,11 +16,12 @@ from torch import Tensor
 
 from dladiff.encoders.students import STUDENT_NAMES
 from tools.evaluation.face_data import TEMPLATE_128
-from tools.training.builds import BUILDS, BuildName, check_build
+from tools.training.builds import BUILDS, BuildName
 from tools.training.distill_encoders import Students
 from tools.training.export_lpips import export_lpips
 from tools.training.identity_adapter import adapter_modules, adapter_state_dict
 from tools.training.train_unet import Denoiser, assemble_pipeline, load_trained_denoiser
+from tools.training.training_stage import load_averaged
 
 ADAPTER_FILE = "sface-ip-adapter.safetensors"
 LARGEST_FOLDER_BYTES = 60_000_000
@@ -34,9 +35,7 @@ def export_model(work: Path, folder: Path, build: BuildName) -> None:
     export_pipeline(assemble_pipeline(vae, denoiser), folder / build)
     if build == "faces-128":
         if (work / "adapter.pt").is_file():
-            state = torch.load(work / "adapter.pt", map_location="cpu", weights_only=True)
-            check_build(state, work / "adapter.pt", build)
-            adapter_modules(denoiser.unet).load_state_dict(state["averaged"])
+            load_averaged(adapter_modules(denoiser.unet), work / "adapter.pt", build)
         export_adapter(denoiser, folder / "adapters")
 
 

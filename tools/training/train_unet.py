@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from tools.evaluation.face_data import save_sheet
-from tools.training.builds import BUILDS, Build, BuildName, check_build
+from tools.training.builds import BUILDS, Build, BuildName
 from tools.training.captions import (
     MAX_TOKENS,
     TEMPLATES,
@@ -34,7 +34,7 @@ from tools.training.captions import (
     write_caption,
 )
 from tools.training.identity_adapter import attach_adapter, set_adapter_scale, without_adapter
-from tools.training.training_stage import TrainingStage, begin_stage, stage_arguments
+from tools.training.training_stage import TrainingStage, begin_stage, load_averaged, stage_arguments
 
 SNR_GAMMA = 5.0
 TEXT_WIDTH = 192
@@ -157,9 +157,7 @@ def assemble_pipeline(vae: AutoencoderKL, denoiser: Denoiser) -> StableDiffusion
 def load_trained_denoiser(path: Path, build: BuildName) -> Denoiser:
     """Returns the averaged weights of the UNet's checkpoint, frozen."""
     denoiser = Denoiser(BUILDS[build])
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    check_build(state, path, build)
-    denoiser.load_state_dict(state["averaged"])
+    load_averaged(denoiser, path, build)
     return denoiser.eval().requires_grad_(False)
 
 

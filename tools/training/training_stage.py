@@ -14,7 +14,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from tools.training.builds import BUILDS, check_build
+from tools.training.builds import BUILDS, BuildName, check_build
+
+
+def load_averaged(module: nn.Module, path: Path, build: BuildName) -> None:
+    """Gives a module the averaged weights of a stage's checkpoint.
+
+    Raises:
+        ValueError: If the checkpoint is of another build.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    check_build(state, path, build)
+    module.load_state_dict(state["averaged"])
 
 
 def stage_arguments(description: str) -> argparse.ArgumentParser:
