@@ -366,13 +366,10 @@ def _gone_row(uri: str, state: SourceState, output_uri: str) -> ManifestRow:
 
 def _handed_on_row(uri: str, state: SourceState) -> ManifestRow:
     """The row of a photo whose protected file is another one's from now on."""
-    return ManifestRow(
-        identity=state.identity,
-        source_uri=uri,
-        source_version=state.version,
-        source_bytes=state.num_bytes,
-        source_sha256=state.sha256,
-        status="source_gone",
-        reason=str(Reason(ReasonCode.NOT_IN_INPUT, "a photo of another INPUT took over its key")),
-        method_digest=state.method_digest,
+    reason = Reason(ReasonCode.NOT_IN_INPUT, "a photo of another INPUT took over its key")
+    return dataclasses.replace(
+        _gone_row(uri, state, output_uri=""),
+        output_uri=None,
+        output_sha256=None,
+        reason=str(reason),
     )
