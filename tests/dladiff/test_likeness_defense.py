@@ -192,10 +192,10 @@ def test_faces_keep_the_looks_that_are_asked_for(
         assert hidden.model_likeness[0].after > shown.model_likeness[0].after
 
 
-def jpeg_read_back(image: Image) -> Image:
-    """What a JPEG file of quality 60 shows of it."""
+def jpeg_read_back(image: Image, quality: int = 60) -> Image:
+    """What a JPEG file of a quality shows of it."""
     buffer = io.BytesIO()
-    PIL.Image.fromarray(image).save(buffer, "JPEG", quality=60)
+    PIL.Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return np.array(PIL.Image.open(buffer))
 
 
@@ -209,38 +209,36 @@ def test_faces_keep_their_looks_in_the_file_that_is_saved(
     assert result.face_visibility_jod == pytest.approx(9.35, abs=0.07)
 
 
-@pytest.mark.xfail(reason="the margin is that of other draws", strict=False)
 def test_a_photo_that_will_be_a_jpeg_is_protected_as_one(
     photos: list[Photo], models: ProtectionModels, config: MethodSettings
 ) -> None:
     likeness = []
-    for quality in (None, 60):
-        photo = replace(photos[0], read_back=jpeg_read_back, jpeg_quality=quality)
-        (result,) = protect_photo_set([photo], [], models, config).photos
-        likeness.append(result.model_likeness[0].after)
+    for quality in (None, 20):
+        served = partial(jpeg_read_back, quality=20)
+        to_save = [replace(each, read_back=served, jpeg_quality=quality) for each in photos]
+        found = protect_photo_set(to_save, [], models, config).photos
+        likeness.append(np.mean([photo.identity_cosines[0].after for photo in found]))
     unaware, aware = likeness
-    assert aware < unaware - 0.02
+    # .07, .06, .08 of seeds 0, 1, 2. In so few steps an autoencoder shows no less: seeds disagree.
+    assert aware < unaware - 0.03
 
 
-@pytest.mark.xfail(reason="the margin is that of other draws", strict=False)
 def test_a_grey_photo_is_protected_in_its_one_channel(
     photos: list[Photo], models: ProtectionModels, config: MethodSettings
 ) -> None:
     def read_back(image: Image) -> Image:
         return np.array(PIL.Image.fromarray(image).convert("L").convert("RGB"))
 
-    changes = ("loop.visibility_jod=9.0", "loop.step_size_levels=0.7")
-    held = config.changed(*changes)
     likeness = []
     for is_grey in (False, True):
-        grey = read_back(photos[0].image)
-        photo = replace(photos[0], image=grey, read_back=read_back, is_grey=is_grey)
-        (result,) = protect_photo_set([photo], [], models, held).photos
-        likeness.append(result.model_likeness[0].after)
-        assert result.face_visibility_jod is not None
-        assert result.face_visibility_jod >= 8.98
+        grey = [
+            replace(each, image=read_back(each.image), read_back=read_back, is_grey=is_grey)
+            for each in photos
+        ]
+        found = protect_photo_set(grey, [], models, config).photos
+        likeness.append(np.mean([photo.model_likeness[0].after for photo in found]))
     unaware, aware = likeness
-    assert aware < unaware - 0.02
+    assert aware < unaware - 0.03  # of seeds 0, 1, 2: .09, .06, .08
 
 
 class NothingShown:
