@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -61,6 +60,9 @@ def ssim(clean: Image, protected: Image) -> float:
 
 def _dissimilarity(clean: Image, protected: Image, rows: slice) -> float:
     """Sum of 1 - SSIM over these rows, computed with the window's margin around them."""
+    # Imported late: with it comes half of SciPy, which the steps before need not wait for.
+    from skimage.metrics import structural_similarity
+
     top, bottom = max(0, rows.start - _SSIM_WINDOW), rows.stop + _SSIM_WINDOW
     pair = [image[top:bottom].astype(np.float32) for image in (clean, protected)]
     _, similarity = structural_similarity(

@@ -44,7 +44,7 @@ def _start_of(pid: int) -> str | None:
     """Start time of a running process, '' where it runs but has none, None if it is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter: it ended while it was read
         if Path("/proc/self/stat").exists():
             return None
         return "" if _runs(pid) else None

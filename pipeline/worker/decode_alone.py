@@ -7,6 +7,7 @@ would take the good photos beside it along, as the whole set would be quarantine
 import dataclasses
 import json
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,8 +20,10 @@ from pipeline.records import ReadPhoto
 
 _log = logging.getLogger("dladiff.worker")
 
-DECODING_LIMIT_S = 120.0
-"""For one photo with the start of its process, on a machine that is busy with others."""
+DECODING_LIMIT_S = 60.0
+"""CPU seconds for one photo: a decoder that a busy machine leaves waiting does not hang."""
+MAX_WAIT_S = 900.0
+"""For one photo by the clock, with the start of its process, whatever others do meanwhile."""
 _READY, _DONE = b"ready", b"done"
 
 
@@ -33,11 +36,11 @@ def refuse_deadly_photos(
     """The same reads; a photo whose decoding ends its process, or hangs, gets the reason.
 
     Args:
-        time_limit_s: For one photo.
+        time_limit_s: For one photo, CPU seconds of its decoder.
         on_progress: Called before each.
 
     Raises:
-        RuntimeError: If such a process cannot even start.
+        RuntimeError: If such a process cannot even start, or not within ``MAX_WAIT_S``.
     """
     checked: list[ReadPhoto] = []
     for read in reads:
@@ -51,21 +54,24 @@ def refuse_deadly_photos(
 
 
 def _survives(content: bytes, limits: PhotoLimits, time_limit_s: float) -> bool:
-    command = [sys.executable, "-P", "-m", __name__, json.dumps(dataclasses.asdict(limits))]
+    command = [sys.executable, "-P", "-m", __name__, str(time_limit_s)]
+    command.append(json.dumps(dataclasses.asdict(limits)))
     try:
-        said = subprocess.run(command, input=content, capture_output=True, timeout=time_limit_s)
-    except subprocess.TimeoutExpired:
-        return False
-    if not said.stdout.startswith(_READY):
-        raise RuntimeError(f"cannot try a photo out: {said.stderr.decode(errors='replace')[-500:]}")
-    return said.stdout == _READY + _DONE
+        done = subprocess.run(command, input=content, capture_output=True, timeout=MAX_WAIT_S)
+        said, trouble = done.stdout, done.stderr.decode(errors="replace")[-500:]
+    except subprocess.TimeoutExpired as late:
+        said, trouble = late.stdout or b"", "its process does not start"
+    if not said.startswith(_READY):
+        raise RuntimeError(f"cannot try a photo out: {trouble}")
+    return said == _READY + _DONE
 
 
 def _main() -> None:
-    """Decodes standard input; dies where the decoder does."""
-    limits = PhotoLimits(**json.loads(sys.argv[1]))
+    """Decodes standard input; dies where the decoder does, or takes too much CPU time."""
+    limits = PhotoLimits(**json.loads(sys.argv[2]))
     sys.stdout.buffer.write(_READY)
     sys.stdout.buffer.flush()
+    signal.setitimer(signal.ITIMER_PROF, float(sys.argv[1]))  # its signal ends a process, C or not
     # Damaged files and too little memory are for the worker to judge.
     with suppress(PhotoError, MemoryError):
         decode_photo(sys.stdin.buffer.read(), limits)

@@ -21,7 +21,7 @@ from pipeline.records import CommitRecord, PhotoSet, ReadPhoto, UnchangedPhoto
 from pipeline.storage.store import Store
 from pipeline.worker.code_digest import code_digest
 from pipeline.worker.compute_set import cost_of_both, decode_group, protect_group
-from pipeline.worker.decode_alone import DECODING_LIMIT_S, refuse_deadly_photos
+from pipeline.worker.decode_alone import DECODING_LIMIT_S, MAX_WAIT_S, refuse_deadly_photos
 from pipeline.worker.describe_set import (
     UnstagedPhoto,
     describe_group,
@@ -180,7 +180,7 @@ class PhotoSetWorker:
         """
         if attempt.after_crashes:
             reads = refuse_deadly_photos(
-                reads, self._limits, DECODING_LIMIT_S, lambda: self._watch.arm(2 * DECODING_LIMIT_S)
+                reads, self._limits, DECODING_LIMIT_S, lambda: self._watch.arm(2 * MAX_WAIT_S)
             )
             self._watch.arm()
         inputs = sort_inputs(

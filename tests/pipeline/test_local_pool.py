@@ -67,7 +67,9 @@ def write_people(album: Path, heights: Sequence[int]) -> None:
 
 def run(tmp_path: Path, pool: LocalPool, *overrides: str) -> RunOutcome:
     album, output = str(tmp_path / "in"), str(tmp_path / "out")
-    return run_protection(album, output, config_of(*overrides), RunOptions(), pool=pool)
+    outcome = run_protection(album, output, config_of(*overrides), RunOptions(), pool=pool)
+    assert outcome.message is None, outcome.message  # as where a busy machine's CI ends the tests
+    return outcome
 
 
 @pytest.mark.parametrize("overrides", [("workers=1",), ("workers=2",), ("workers=1", "overlap")])
@@ -77,16 +79,16 @@ def test_a_set_that_ends_its_process_is_given_up_and_no_other(
     changes = [one.replace("overlap", "stage_while_computing=true") for one in overrides]
     write_people(tmp_path / "in", [64, 64, DEADLY_HEIGHT, 64])
     outcome = run(tmp_path, LocalPool(load_negative), *changes)
-    assert outcome.counts == {"protected": 3, "quarantined": 1}
+    assert outcome.counts == {"protected": 3, "quarantined": 1}, outcome
     states = newest_state(open_store(str(tmp_path / "out"))).values()
     assert {one.identity for one in states if one.status == "quarantined"} == {"2"}
 
 
 def test_a_set_that_hangs_is_ended_and_given_up(tmp_path: Path) -> None:
     write_people(tmp_path / "in", [64, HANGING_HEIGHT])
-    changes = ["workers=1", "set_time_limit_s=3", "max_crashed_attempts=1"]
+    changes = ["workers=1", "set_time_limit_s=10", "max_crashed_attempts=1"]
     outcome = run(tmp_path, LocalPool(load_negative), *changes)
-    assert outcome.counts == {"protected": 1, "quarantined": 1}
+    assert outcome.counts == {"protected": 1, "quarantined": 1}, outcome
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -205,7 +205,11 @@ def ensemble_gradients(
         largest = torch.stack(all_cosines).amax(dim=0).tolist()
         for attack, cosine in zip(attacks, largest, strict=True):
             attack.largest_cosine = cosine
-    return list(torch.autograd.grad(all_crops, perturbations, all_gradients))
+    # The gradient of this sum to the crops is `all_gradients`, to the bit. Given those themselves,
+    # torch compares shapes by sympy, whose import costs over a second.
+    pairs = zip(all_crops, all_gradients, strict=True)
+    pulled_back = torch.stack([(crops * gradient).sum() for crops, gradient in pairs]).sum()
+    return list(torch.autograd.grad(pulled_back, perturbations))
 
 
 def _by_geometry(encoders: Sequence[IdentityEncoder]) -> list[list[IdentityEncoder]]:

@@ -1,5 +1,7 @@
 """Photos that end the process that decodes them are found without ending ours."""
 
+import os
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 from pipeline.images.files import PhotoLimits
 from pipeline.records import ReadPhoto
+from pipeline.worker import decode_alone
 from pipeline.worker.decode_alone import refuse_deadly_photos
 from tests.sample_photos import jpeg_bytes
 
@@ -17,9 +20,14 @@ def read(content: bytes) -> ReadPhoto:
     return ReadPhoto(content, sha256(content).hexdigest())
 
 
-def test_only_the_photo_that_ends_its_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def deadly_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = Path(__file__).parents[2] / "faults/deadly_decoder"
-    monkeypatch.setenv("PYTHONPATH", str(decoder))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(decoder), *sys.path]))
+
+
+@pytest.mark.usefixtures("deadly_decoder")
+def test_only_the_photo_that_ends_its_process_is_refused() -> None:
     good, damaged, missing = read(jpeg_bytes()), read(b"no image"), ReadPhoto(None, None)
     checked = refuse_deadly_photos([good, read(DEADLY), damaged, missing], PhotoLimits(), 60)
     assert (checked[0], *checked[2:]) == (good, damaged, missing)
@@ -28,9 +36,19 @@ def test_only_the_photo_that_ends_its_process_is_refused(monkeypatch: pytest.Mon
     assert str(checked[1].reason) == "corrupt: decoding it ends the process"
 
 
-def test_a_photo_that_is_not_decoded_in_time_is_refused() -> None:
-    (checked,) = refuse_deadly_photos([read(jpeg_bytes())], PhotoLimits(), 0.001)
-    assert checked.content is None
+@pytest.mark.usefixtures("deadly_decoder")
+def test_a_photo_whose_decoding_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    (spins,) = refuse_deadly_photos([read(b"BM spins for ever")], PhotoLimits(), 0.5)
+    assert spins.content is None
+    monkeypatch.setattr(decode_alone, "MAX_WAIT_S", 20.0)
+    (waits,) = refuse_deadly_photos([read(b"BM waits for ever")], PhotoLimits(), 60)
+    assert waits.content is None
+
+
+def test_a_process_that_is_slow_to_start_condemns_no_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_alone, "MAX_WAIT_S", 0.001)
+    with pytest.raises(RuntimeError, match="does not start"):
+        refuse_deadly_photos([read(jpeg_bytes())], PhotoLimits(), 60)
 
 
 def test_a_process_that_cannot_start_condemns_no_photo(monkeypatch: pytest.MonkeyPatch) -> None:
