@@ -90,7 +90,10 @@ REASON_KINDS: dict[str, ReasonKind] = {
         "access", "it could not be read", "mend the access; the next run looks again"
     ),
     ReasonCode.NO_FACE: ReasonKind(
-        "content", "no face was found in it, and layer 2 protects faces only"
+        "content",
+        "no face was found in it that layer 2 could protect",
+        "where faces were left out the row says how many: another detector.min_size_px or "
+        "min_score with --on-method-change keep --reprotect num_faces=0 does these photos again",
     ),
     ReasonCode.FACES_LEFT_OUT: ReasonKind(
         "content",

@@ -1,26 +1,31 @@
 """What happens to which file, as tables, from the reasons that the code writes."""
 
-from pipeline.reasons import PASSED_OVER, REASON_KINDS, ReasonClass
+from pipeline.reasons import PASSED_OVER, REASON_KINDS, ReasonClass, ReasonCode, ReasonKind
 
 _STATUS: dict[ReasonClass, str] = {
     "file": "skipped",
     "access": "skipped",
-    "content": "skipped; with layer 1 layer1_only",
+    "content": "partly_protected",
     "output": "failed",
     "source": "source_gone",
     "set": "deferred",
 }
 """Status of a row whose reason is of this class."""
+_NO_FACE_STATUS = "skipped; with layer 1 layer1_only"
 
 
 def reasons_table() -> str:
     """Every reason of a row that is not plainly protected."""
     lines = ["| `reason` | `status` | means | what to do |", "| --- | --- | --- | --- |"]
     lines += [
-        f"| `{code}` | {_STATUS[kind.trouble]} | {kind.meaning} | {kind.remedy or ''} |"
+        f"| `{code}` | {_status(code, kind)} | {kind.meaning} | {kind.remedy or ''} |"
         for code, kind in REASON_KINDS.items()
     ]
     return "\n".join(lines)
+
+
+def _status(code: str, kind: ReasonKind) -> str:
+    return _NO_FACE_STATUS if code == ReasonCode.NO_FACE else _STATUS[kind.trouble]
 
 
 def passed_over_table() -> str:
