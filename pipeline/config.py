@@ -146,10 +146,14 @@ FileFormat = Literal["JPEG", "PNG", "WEBP", "HEIF", "AVIF"]
 FORMAT_OF_ENDING: dict[str, FileFormat] = {
     "jpg": "JPEG",
     "jpeg": "JPEG",
+    "jpe": "JPEG",
+    "jfif": "JPEG",
+    "mpo": "JPEG",
     "png": "PNG",
     "webp": "WEBP",
     "heic": "HEIF",
     "heif": "HEIF",
+    "hif": "HEIF",
     "avif": "AVIF",
 }
 """Endings that a protected file may have."""

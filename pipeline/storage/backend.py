@@ -13,6 +13,8 @@ _TYPES = mimetypes.MimeTypes(filenames=())
 """By this program alone: what the machine's own files know differs from image to image."""
 for _ending in ("webp", "avif", "heic", "heif"):
     _TYPES.add_type(f"image/{_ending}", f".{_ending}")
+for _type, _ending in (("jpeg", "jfif"), ("jpeg", "mpo"), ("heif", "hif")):
+    _TYPES.add_type(f"image/{_type}", f".{_ending}")
 
 
 def content_type(key: str) -> str:

@@ -167,6 +167,11 @@ def test_a_normal_given_key_is_accepted() -> None:
     [
         ("1.JPG", "same", "1.JPG"),
         ("1.heic", "same", "1.heic"),
+        ("1.HIF", "same", "1.HIF"),
+        ("1.jfif", "same", "1.jfif"),
+        ("1.jpe", "same", "1.jpe"),
+        ("1.MPO", "same", "1.MPO"),
+        ("1.jpe", "jpeg", "1.jpe"),
         ("1.gif", "same", "1.gif.png"),
         ("raw", "same", "raw"),
         ("1.jpg", "png", "1.jpg.png"),
