@@ -31,6 +31,11 @@ NUM_SETTLING_STEPS = 10
 flicker."""
 
 
+NUM_CONTENT_STEPS = 4
+"""Finishing steps in a row, each another view and handling, in which no face of a photo asks for
+more, after which the photo is left alone."""
+
+
 class LikenessStop:
     """The stop rule: does any photo still show more of its person than is wanted? [X]
 
@@ -115,11 +120,14 @@ class LikenessSchedule:
                 yield Step(partial(self._heard, draw=number), size, momentum)
         if on_photo is None:
             return
+        finishing = _Finishing(on_photo.finishing)
         for number in range(self._num_finishing):
             # Without momentum a face that asks for no more stays as it is.
             size = settings.step_size_levels * (1 - number / self._num_finishing)
             draw = settings.num_steps + number
-            yield Step(partial(on_photo.finishing.gradients, step=draw), size, may_vanish=True)
+            yield Step(partial(finishing.gradients, step=draw), size, may_vanish=True)
+            if finishing.is_done():
+                return
 
     def _heard(self, photos: Sequence[PhotoAtWork], draw: int) -> Sequence[NativePhoto]:
         """L_id's gradients; what a model was seen to show is for the stop rule."""
@@ -133,6 +141,34 @@ class LikenessSchedule:
         if self._rule.is_met():
             every = self._settings.photo_step_every
             self._sizes = settled(self._sizes, self.num_taken, every)
+
+
+class _Finishing:
+    """Layer 2's loss for photos with a face that still asks; others are left alone."""
+
+    def __init__(self, on_photo: PhotoLikeness) -> None:
+        self._on_photo = on_photo
+        self._asked: list[list[Float[Tensor, ""]]] = []
+        self._photos: Sequence[PhotoAtWork] = ()
+
+    def gradients(self, photos: Sequence[PhotoAtWork], step: int) -> Sequence[NativePhoto | None]:
+        """Of photos that ask, and None of those that are content."""
+        self._photos = photos
+        asking = [photo for photo in photos if not photo.is_content]
+        found = iter(self._on_photo.gradients(asking, step))
+        gradients = [None if photo.is_content else next(found) for photo in photos]
+        none = torch.zeros((), device=photos[0].device)
+        self._asked.append([none if one is None else one.abs().amax() for one in gradients])
+        return gradients
+
+    def is_done(self) -> bool:
+        """Whether all are content; looked at now and then, since it waits for the device."""
+        if len(self._asked) == NUM_CONTENT_STEPS:
+            asked = torch.tensor(self._asked).amax(dim=0).tolist()
+            self._asked.clear()
+            for photo, asks in zip(self._photos, asked, strict=True):
+                photo.is_content = photo.is_content or not asks
+        return bool(self._photos) and all(photo.is_content for photo in self._photos)
 
 
 def defend_likeness(
@@ -167,6 +203,7 @@ def _watched(
         visibility.after_step(number + 1)
         on_progress((number + 1) / len(schedule))
     visibility.finish()
+    on_progress(1.0)
 
 
 def all_step_sizes(settings: LoopSettings) -> list[float]:

@@ -43,6 +43,8 @@ class PhotoAtWork:
     added: list[FacePerturbation] = field(default_factory=list)
     """What comes on top of the perturbation, one per face, where layer 2 works by itself."""
     stop_reason: str | None = None
+    is_content: bool = False
+    """Whether no face asks for more: then no loss looks at it again."""
     by_surrogates: bool = False
     """Whether surrogates measured their losses on it."""
     _clean: Images | None = None

@@ -101,7 +101,7 @@ class VisibilityControl:
         """Looks where the change of each face is seen."""
         if step < _FIRST_STEP or step % STEPS_BETWEEN_GRADIENTS:
             return
-        for held in self._held:
+        for held in self._moving():
             held.ascent.restrain(held.photo.in_its_channels(held.restraint()))
 
     @torch.no_grad()
@@ -109,9 +109,12 @@ class VisibilityControl:
         """Now and then measures each face, and corrects the weight of what is seen."""
         if step <= _FIRST_STEP or step % STEPS_BETWEEN_LOOKS:
             return
-        for held in self._held:
+        for held in self._moving():
             factors = (_GAIN * (self.target_jod - held.jods())).exp()
             held.weights = (held.weights * factors).clamp(_SMALLEST, _LARGEST)
+
+    def _moving(self) -> list[_Held]:
+        return [held for held in self._held if not held.photo.is_content]
 
     @torch.no_grad()
     def finish(self) -> None:

@@ -23,6 +23,7 @@ from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image
 from dladiff.layer2.photo_likeness import PhotoLikeness
 from dladiff.likeness_defense import (
+    NUM_CONTENT_STEPS,
     LikenessSchedule,
     LikenessStop,
     PhotoLosses,
@@ -169,8 +170,11 @@ def test_finishing_steps_move_only_faces_that_still_ask_for_it(
         )
         return protect_photo_set(photos, [], models, method)
 
-    for photo, without in zip(protect(8, 0.9).photos, protect(0, 0.9).photos, strict=True):
+    content, without_any = protect(8, 0.9), protect(0, 0.9)
+    for photo, without in zip(content.photos, without_any.photos, strict=True):
         assert np.array_equal(photo.image, without.image)  # type: ignore[arg-type]
+    looks = content.cost.encoder_passes - without_any.cost.encoder_passes
+    assert looks == NUM_CONTENT_STEPS * len(photos)
     for photo, without in zip(protect(8, -1.0).photos, protect(0, -1.0).photos, strict=True):
         assert photo.identity_cosines[0].after < without.identity_cosines[0].after - 0.1
         assert photo.stop_reason == "num_steps"
