@@ -157,7 +157,7 @@ class LoopSettings(Settings):
     """Stop early, after a few settling steps, once the autoencoder shows no photo of the set with
     a higher cosine than this to any recogniser that leads, on average over ten looks, handled
     ones among them; on the photo itself, once every recogniser sees less. None: take all steps."""
-    visibility_jod: Annotated[float, Field(ge=5, le=9.95)] | None = 9.3
+    visibility_jod: Annotated[float, Field(ge=5, le=9.95)] | None = 9.2
     """What each face keeps of its looks, in JOD at twice its size (``face_visibility_jod``; 10: no
     difference is seen). Steps go where they protect most for what they show, and the levels that
     are used follow from the measure, face by face, within the budgets. Raising it shows less and
