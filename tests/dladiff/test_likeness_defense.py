@@ -217,14 +217,14 @@ def test_a_photo_that_will_be_a_jpeg_is_protected_as_one(
     photos: list[Photo], models: ProtectionModels, config: MethodSettings
 ) -> None:
     likeness = []
-    for quality in (None, 20):
-        served = partial(jpeg_read_back, quality=20)
+    for quality in (None, 12):
+        served = partial(jpeg_read_back, quality=12)
         to_save = [replace(each, read_back=served, jpeg_quality=quality) for each in photos]
         found = protect_photo_set(to_save, [], models, config).photos
         likeness.append(np.mean([photo.identity_cosines[0].after for photo in found]))
     unaware, aware = likeness
-    # .07, .06, .08 of seeds 0, 1, 2. In so few steps an autoencoder shows no less: seeds disagree.
-    assert aware < unaware - 0.03
+    # .05 and -.14. At quality 60 both are below the target, so that nothing is left to gain.
+    assert aware < unaware - 0.08
 
 
 def test_a_grey_photo_is_protected_in_its_one_channel(
