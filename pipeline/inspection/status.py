@@ -1,9 +1,10 @@
 """``dladiff status``: a run in numbers, while it works and afterwards. Reads only."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from statistics import fmean
 from typing import Any, Literal
 
 import pyarrow.compute as pc
@@ -59,6 +60,8 @@ class RunStatus:
     """Of these, protected photos that missed their target likeness."""
     reach: Reach = field(default_factory=Reach)
     """Which photos of the run reached their target, and which faces it left out."""
+    looks_jod: tuple[float, float] | None = None
+    """What faces of the run keep at twice their size, in JOD: mean and worst photo."""
     num_runs: int = 1
     audit: Audit | None = None
     """What a quick attack on a few of the run's photo sets found; None: there was none."""
@@ -126,10 +129,11 @@ def _add_plan(status: RunStatus, store: Store) -> None:
 
 def _add_summary(status: RunStatus, store: Store, finished: Mapping[str, Any]) -> None:
     """Numbers of a finished run: its rows are in the manifest, the rest in its summary."""
-    columns = {*NEVER_NULL, *REACH_COLUMNS, "reason", "set_key", "run_id"}
+    columns = {*NEVER_NULL, *REACH_COLUMNS, "reason", "set_key", "run_id", "face_visibility_jod"}
     rows = read_manifest(store, sorted(columns))
     rows = rows.filter(pc.equal(rows["run_id"], status.run_id))
     status.reach = Reach.of(map(ManifestRow.from_columns, rows.to_pylist()))
+    status.looks_jod = _mean_and_worst(rows["face_visibility_jod"].to_pylist())
     status.counts = dict(Counter(rows["status"].to_pylist()))
     status.num_sets = len(set(rows["set_key"].to_pylist()) - {None})
     deferred = rows.filter(pc.equal(rows["status"], "deferred"))
@@ -148,11 +152,14 @@ def _add_commits(status: RunStatus, store: Store) -> None:
     counts: Counter[str] = Counter()
     reach = Reach()
     decided: list[tuple[float, int]] = []
+    jods: list[float | None] = []
     for commit in Ledger(store, status.run_id).commits():
         counts.update(commit.statuses())
         reach += Reach.of(staged.row for staged in commit.rows)
+        jods += [staged.row.face_visibility_jod for staged in commit.rows]
         decided.append((_timestamp(commit.committed_at), commit.num_photos))
     status.counts, status.num_sets, status.reach = dict(counts), len(decided), reach
+    status.looks_jod = _mean_and_worst(jods)
     if not decided:
         status.seconds = _seconds_between(status.started_at, None)
         return
@@ -166,6 +173,11 @@ def _add_commits(status: RunStatus, store: Store) -> None:
     if status.num_planned is not None and status.photos_per_s and status.state == "working":
         left = max(0, status.num_planned - counts.total())
         status.seconds_left = left / status.photos_per_s
+
+
+def _mean_and_worst(jods: Iterable[float | None]) -> tuple[float, float] | None:
+    known = [jod for jod in jods if jod is not None]
+    return (fmean(known), min(known)) if known else None
 
 
 def _add_held(status: RunStatus, store: Store, method_digest: str | None) -> None:
@@ -189,6 +201,11 @@ def status_lines(status: RunStatus) -> list[str]:
     lines.append(f"decided     {counts or 'nothing'} ({format_count(status.num_sets, 'set')})")
     if text := target_text(status.reach):
         lines.append(f"target      {text}")
+    if status.looks_jod is not None:
+        mean, worst = status.looks_jod
+        lines.append(
+            f"looks       {mean:.2f} of 10 JOD at twice a face's size, {worst:.2f} the worst"
+        )
     if text := left_out_text(status.reach):
         lines.append(f"left out    {text}")
     lines += [f"deferred    {number:,} by {cause}" for cause, number in status.causes.items()]

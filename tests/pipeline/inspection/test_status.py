@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import ConfigurationError
 from pipeline.inspection.status import read_status, status_lines
-from pipeline.output.fold import write_part
+from pipeline.output.fold import Fold, write_part
 from pipeline.output.lock import OutputLock, read_lock
 from pipeline.output.runs import finish_run
 from pipeline.reasons import Reason
@@ -29,6 +29,22 @@ def test_a_finished_run(tmp_path: Path) -> None:
     lines = status_lines(status)
     assert lines[0] == "run         run-1, finished, exit code 0"
     assert "decided     protected 4 (2 sets)" in lines
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_what_faces_keep_of_their_looks_is_said(tmp_path: Path, is_finished: bool) -> None:
+    album = ProtectedAlbum(tmp_path)
+    assert read_status(album.store).looks_jod is None
+    album.begin("run-2", album.sets)
+    for photo_set, jod in zip(album.sets, (9.3, 9.1), strict=True):
+        album.commit("run-2", photo_set, face_visibility_jod=jod)
+    if is_finished:
+        Fold(album.store, "run-2")()
+        finish_run(album.store, "run-2", {"exit_code": 0})
+    status = read_status(album.store, "run-2")
+    assert status.looks_jod == pytest.approx((9.2, 9.1))
+    looks = "looks       9.20 of 10 JOD at twice a face's size, 9.10 the worst"
+    assert looks in status_lines(status)
 
 
 def test_a_stopped_run_says_what_to_do(tmp_path: Path) -> None:
