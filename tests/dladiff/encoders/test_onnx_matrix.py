@@ -26,7 +26,7 @@ def _flat(embeddings: Tensor) -> Tensor:
     return embeddings
 
 
-def _reshape_one(embeddings: Tensor) -> Tensor:
+def reshape_one(embeddings: Tensor) -> Tensor:
     """What ``view(1, -1)`` becomes: a final shape that holds one crop alone."""
     return embeddings.reshape(1, -1)
 
@@ -79,7 +79,7 @@ class _Exported(nn.Module):
         return embeddings if door.num_outputs == 1 else (embeddings, images)
 
 
-def _export(door: Door, path: Path) -> Path:
+def export_student(door: Door, path: Path) -> Path:
     shape = (door.batch or 1, 3, door.side, door.side)
     example = torch.rand(shape)
     free = {"crops": {0: "batch"}} if door.batch is None else {}
@@ -107,18 +107,18 @@ DOORS = {
     "free batch, 0..255": Door("0..255"),
     "free batch, 0..1": Door("0..1"),
     "fixed batch": Door("-1..1", batch=1),
-    "Reshape [1, -1] of a free batch": Door("0..255", _reshape_one),
-    "Reshape [1, -1] of a fixed batch": Door("0..1", _reshape_one, batch=1),
+    "Reshape [1, -1] of a free batch": Door("0..255", reshape_one),
+    "Reshape [1, -1] of a fixed batch": Door("0..1", reshape_one, batch=1),
     "no batch at the end": Door("-1..1", _squeezed, batch=1),
     "the first crop alone": Door("-1..1", _first_alone, batch=1),
     "1 x 1 maps": Door("-1..1", _with_sides),
     "NHWC": Door("0..255", is_channels_last=True),
-    "NHWC, fixed batch, Reshape": Door("-1..1", _reshape_one, batch=1, is_channels_last=True),
+    "NHWC, fixed batch, Reshape": Door("-1..1", reshape_one, batch=1, is_channels_last=True),
     "BGR": Door("0..255", is_bgr=True),
     "160 px": Door("-1..1", batch=1, side=160),
     "opset 11": Door("0..255", opset=11),
     "opset 17": Door("-1..1", opset=17),
-    "opset 18": Door("-1..1", _reshape_one, opset=18),
+    "opset 18": Door("-1..1", reshape_one, opset=18),
     "a second output": Door("0..1", num_outputs=2),
 }
 
@@ -128,7 +128,7 @@ def test_the_same_recogniser_gives_the_same_embeddings_behind_every_door(
     door: Door, tmp_path: Path
 ) -> None:
     said = {"channels": "bgr"} if door.is_bgr else {}
-    encoder = _load(_export(door, tmp_path / "own.onnx"), **said)
+    encoder = _load(export_student(door, tmp_path / "own.onnx"), **said)
     coarse = torch.rand(3, 3, 14, 14, generator=torch.Generator().manual_seed(5))
     crops = functional.interpolate(coarse, size=(encoder.side,) * 2, mode="bilinear")
     crops.requires_grad_(True)
@@ -147,7 +147,7 @@ def test_the_same_recogniser_gives_the_same_embeddings_behind_every_door(
 
 
 def test_what_is_said_wins_over_what_is_measured(tmp_path: Path) -> None:
-    path = _export(Door("0..255"), tmp_path / "own.onnx")
+    path = export_student(Door("0..255"), tmp_path / "own.onnx")
     crops = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(5))
     expected = load_student("plain")(crops / 255)
     ours = _load(path, pixels="0..1").embed(crops)
