@@ -61,6 +61,13 @@ class _Backend(_DummyBackendModule):
     def max_memory_allocated(self, device: torch.device) -> int:
         return 0
 
+    def get_rng_state(self, device: int) -> torch.Tensor:
+        """It draws nothing; torch's ``fork_rng`` asks every device that is registered."""
+        return torch.empty(0, dtype=torch.uint8)
+
+    def set_rng_state(self, state: torch.Tensor, device: int) -> None:
+        """There is none."""
+
 
 @cache
 def device() -> torch.device:

@@ -87,6 +87,16 @@ def known(key: str) -> PhotoAtWork:
     return at_work
 
 
+def test_others_in_the_process_can_still_fork_their_random_numbers() -> None:
+    device()
+    torch.manual_seed(3)
+    with torch.random.fork_rng():
+        torch.rand(2)
+    torch.testing.assert_close(
+        torch.rand(2), torch.rand(2, generator=torch.Generator().manual_seed(3))
+    )
+
+
 def test_a_cpu_is_no_accelerator() -> None:
     cpu = torch.device("cpu")
     assert precision_on(cpu, "auto") == precision_on(cpu, "bfloat16") == "float32"
