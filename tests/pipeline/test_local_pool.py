@@ -4,11 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,11 +16,11 @@ from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.local_pool import LocalPool
 from pipeline.options import RunOptions, RunOutcome
 from pipeline.output.manifest import newest_state
-from pipeline.reporting.tally import Tally
 from pipeline.run import run_protection
 from pipeline.storage.store import open_store
 from pipeline.worker.protector import Protector
 from pipeline.worker.settings import WorkerSettings
+from tests.pipeline.stepping import load_stepping, parts_seen
 from tests.sample_photos import encode, face_album, photo_image
 
 pytestmark = pytest.mark.slow
@@ -137,41 +135,12 @@ def children_of(pid: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def load_slowly(_: WorkerSettings) -> Protector:
-    def protect(photos: Sequence[Photo], *rest: Any) -> SetResult:
-        *_, on_progress = rest
-        for step in range(1, 9):
-            time.sleep(0.4)
-            on_progress("layer2", step / 8)
-        return SetResult(
-            [PhotoResult(one.key, "protected", image=255 - one.image) for one in photos]
-        )
-
-    return protect
-
-
 def test_steps_within_a_set_are_seen_while_it_works(tmp_path: Path) -> None:
     write_people(tmp_path / "in", [64])
-    tally, seen, end = Tally(), set[float](), threading.Event()
-
-    def watch() -> None:
-        while not end.wait(0.05):
-            seen.add(tally.photos_done)
-
-    watching = threading.Thread(target=watch)
-    watching.start()
-    try:
-        run_protection(
-            str(tmp_path / "in"),
-            str(tmp_path / "out"),
-            config_of(),
-            tally=tally,
-            pool=LocalPool(load_slowly),
-        )
-    finally:
-        end.set()
-        watching.join()
-    within = sorted(one for one in seen if 0 < one < 1)
+    places, config = (str(tmp_path / "in"), str(tmp_path / "out")), config_of()
+    within = parts_seen(
+        lambda tally: run_protection(*places, config, tally=tally, pool=LocalPool(load_stepping))
+    )
     assert len(within) >= 3
 
 
