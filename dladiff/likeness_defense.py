@@ -29,8 +29,6 @@ noise."""
 NUM_SETTLING_STEPS = 10
 """Steps of falling size once the stop rule is met: a loop that ends amid large steps leaves
 flicker."""
-
-
 NUM_CONTENT_STEPS = 4
 """Finishing steps in a row, each another view and handling, in which no face of a photo asks for
 more, after which the photo is left alone."""
@@ -148,7 +146,7 @@ class _Finishing:
 
     def __init__(self, on_photo: PhotoLikeness) -> None:
         self._on_photo = on_photo
-        self._asked: list[list[Float[Tensor, ""]]] = []
+        self._asked: list[Float[Tensor, " photos"]] = []
         self._photos: Sequence[PhotoAtWork] = ()
 
     def gradients(self, photos: Sequence[PhotoAtWork], step: int) -> Sequence[NativePhoto | None]:
@@ -158,13 +156,14 @@ class _Finishing:
         found = iter(self._on_photo.gradients(asking, step))
         gradients = [None if photo.is_content else next(found) for photo in photos]
         none = torch.zeros((), device=photos[0].device)
-        self._asked.append([none if one is None else one.abs().amax() for one in gradients])
+        largest = [none if one is None else one.abs().amax() for one in gradients]
+        self._asked.append(torch.stack(largest))
         return gradients
 
     def is_done(self) -> bool:
         """Whether all are content; looked at now and then, since it waits for the device."""
         if len(self._asked) == NUM_CONTENT_STEPS:
-            asked = torch.tensor(self._asked).amax(dim=0).tolist()
+            asked = torch.stack(self._asked).amax(dim=0).tolist()
             self._asked.clear()
             for photo, asks in zip(self._photos, asked, strict=True):
                 photo.is_content = photo.is_content or not asks
