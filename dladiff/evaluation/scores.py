@@ -4,7 +4,7 @@ Knows numbers only. All scores of a condition rest on the same people, so interv
 paired bootstrap over people: photos and images of one person are no independent samples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,6 +107,19 @@ def retained(
     before = effect(clean, protected, floor)
     after = effect(clean_handled, protected_handled, floor_handled)
     return _ratio(after, before)
+
+
+def auc(higher: Sequence[float], lower: Sequence[float]) -> float:
+    """How well a score tells two kinds apart: the chance that one of the first has the higher.
+
+    0.5 by guessing, 1 without error; equal scores count half (Mann and Whitney 1947).
+
+    Args:
+        higher: Scores of the kind that should have the higher ones; at least one.
+        lower: Scores of the other kind; at least one.
+    """
+    first, second = np.asarray(higher)[:, None], np.asarray(lower)[None, :]
+    return float(((first > second) + 0.5 * (first == second)).mean())
 
 
 def _ratio(numerator: PerDraw, denominator: PerDraw) -> PerDraw:

@@ -8,6 +8,7 @@ import argparse
 import copy
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,21 @@ def load_averaged(module: nn.Module, path: Path, build: BuildName) -> None:
 
 
 def stage_arguments(description: str) -> argparse.ArgumentParser:
-    """Returns a parser with the options that every stage understands."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    """Returns a parser with the options that every stage of the reference models understands."""
+    parser = plan_arguments(description)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="data folder")
     parser.add_argument("--work", type=Path, required=True, help="checkpoints, logs, sheets")
     parser.add_argument("--build", choices=sorted(BUILDS), default="faces-128", help="which model")
+    return parser
+
+
+def plan_arguments(description: str) -> argparse.ArgumentParser:
+    """Returns a parser with the options of any training: how long, how fast, where."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="wall-clock time of this run")
+    parser.add_argument("--steps", type=int, help="end at this step, in place of --minutes")
     parser.add_argument(
         "--cooldown", type=float, default=0.0, help="last part of the run with falling rate, 0..1"
     )
@@ -50,9 +58,11 @@ def stage_arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def begin_stage(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, torch.device]:
+def begin_stage(
+    parser: argparse.ArgumentParser, command_line: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, torch.device]:
     """Reads the command line and sets what it says of threads, seed and device."""
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(command_line)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     return arguments, torch.device(arguments.device)
@@ -101,6 +111,7 @@ class TrainingStage:
         self._counted = 0
         self._stop = False
         self._resume()
+        self._first_step = self.step
         self._started = time.monotonic()
         self._last = self._started
         signal.signal(signal.SIGTERM, self._ask_to_stop)
@@ -113,16 +124,25 @@ class TrainingStage:
         """Wall-clock minutes of this run."""
         return (time.monotonic() - self._started) / 60
 
+    @property
+    def progress(self) -> float:
+        """Share of this run that is done, by its steps where they are said, else by its time."""
+        last: int | None = self.arguments.steps
+        minutes: float = self.arguments.minutes
+        if last is None:
+            return self.elapsed_minutes / minutes
+        return 1 - (last - self.step) / max(last - self._first_step, 1)
+
     def running(self) -> bool:
         """Whether another step should be taken."""
-        return not self._stop and self.elapsed_minutes < self.arguments.minutes
+        return not self._stop and self.progress < 1
 
     def rate(self) -> float:
         """Learning rate now: linear warm-up, constant, then 1 - sqrt over the cool-down."""
         rate: float = self.learning_rate * min(1.0, (self.step + 1) / self.arguments.warmup_steps)
-        cooldown = self.arguments.cooldown * self.arguments.minutes
+        cooldown = self.arguments.cooldown
         if cooldown > 0:
-            done = (self.elapsed_minutes - (self.arguments.minutes - cooldown)) / cooldown
+            done = (self.progress - (1 - cooldown)) / cooldown
             if done > 0:
                 rate *= 1 - min(done, 1.0) ** 0.5
         return rate

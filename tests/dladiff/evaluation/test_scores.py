@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from dladiff.evaluation.scores import (
+    auc,
     bootstrap,
     effect,
     effect_difference,
@@ -85,3 +86,12 @@ def test_pairing_makes_a_constant_difference_certain_although_people_differ_much
 def test_columns_of_different_people_are_refused() -> None:
     with pytest.raises(ValueError, match="one length over at least one person"):
         bootstrap(effect, CLEAN, FLOOR[:2], FLOOR)
+
+
+def test_auc_is_the_chance_of_the_right_order() -> None:
+    assert auc([3.0, 4.0], [1.0, 2.0]) == 1.0
+    assert auc([1.0], [1.0, 2.0, 0.0]) == 0.5
+    random = np.random.default_rng(0)
+    high, low = random.normal(1, 1, 4000), random.normal(0, 1, 4000)
+    # Of two normal distributions one standard deviation apart: Phi(1 / sqrt(2)).
+    assert auc(high.tolist(), low.tolist()) == pytest.approx(0.760, abs=0.015)

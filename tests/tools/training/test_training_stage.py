@@ -52,6 +52,17 @@ def test_rate_warms_up_and_cools_down_only_when_asked(tmp_path: Path) -> None:
     assert not cooling.running()
 
 
+def test_a_stage_ends_at_its_last_step_and_cools_down_towards_it(tmp_path: Path) -> None:
+    stage, model = stage_in(tmp_path, "--steps", "8", "--cooldown", "0.5")
+    take_steps(stage, model, 4)
+    assert stage.rate() == pytest.approx(0.1)
+    take_steps(stage, model, 3)
+    assert 0 < stage.rate() < 0.05
+    assert stage.running()
+    take_steps(stage, model, 1)
+    assert not stage.running()
+
+
 def test_a_gradient_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
     stage, model = stage_in(tmp_path)
     before = model.weight.detach().clone()
