@@ -19,9 +19,11 @@ HandlingName = Literal[
     "jpeg75_half",
     "blur",
     "noise",
+    "noisy_upscale",
     "clean_mix",
     "sdedit",
     "gridpure",
+    "unprotect",
 ]
 """What happens to photos between their publication and the attack, see ``handlings``."""
 ViewName = Literal["template", "whole", "face"]
@@ -31,6 +33,8 @@ ATTACKS: tuple[AttackName, ...] = get_args(AttackName)
 HANDLINGS: tuple[HandlingName, ...] = get_args(HandlingName)
 PURIFICATIONS: tuple[HandlingName, ...] = ("sdedit", "gridpure")
 """Handlings that act on the attacker's crops, with the checkpoint at hand."""
+REMOVAL: HandlingName = "unprotect"
+"""The handling that needs a trained remover, see ``remover``."""
 
 XL_LIMITS = (
     "Stable Diffusion XL is attacked by zero_shot without purification only: give --attack "

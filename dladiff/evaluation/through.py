@@ -23,9 +23,7 @@ from dladiff.evaluation.distilled_autoencoder import (
     SCALE_FACTOR,
     load_distilled_autoencoder,
 )
-from dladiff.evaluation.handlings import handle_photos
 from dladiff.evaluation.judges import embed_face
-from dladiff.evaluation.settings import HandlingName
 from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image, Images, image_to_tensor, tensor_to_image
 from dladiff.weight_files import autoencoder_part
@@ -94,26 +92,22 @@ def see_through(
     judges: Sequence[IdentityEncoder],
     photo: OtherImage,
     clean: OtherImage,
-    handling: HandlingName,
     short_side: int | None,
 ) -> Look:
-    """Handles a photo, brings it to a size, and looks at it before and after the autoencoder.
+    """Brings a photo to a size, and looks at it before and after the autoencoder.
 
     Args:
         round_trip: The autoencoder.
         detector: Of the face; an attacker marks by hand one that a change hides.
         judges: Who look.
-        photo: As published.
-        clean: Its original.
-        handling: What happens to it after publication; none that needs a checkpoint.
+        photo: As it reaches the attacker.
+        clean: Its original, handled alike.
         short_side: In pixels; None: as it comes.
 
     Raises:
         ValueError: If not even the clean photo shows a face.
     """
-    published, original = (
-        scaled(handle_photos(handling, [image], [clean])[0], short_side) for image in (photo, clean)
-    )
+    published, original = (scaled(image, short_side) for image in (photo, clean))
     seen = round_trip(published)
     face_before = find_face(detector, published, original)
     if face_before is None:

@@ -37,7 +37,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="quick (default): one person, two attacks, minutes on two cores. core: "
-            "everybody. full: all attacks and handlings.",
+            "everybody. full: all attacks and handlings but unprotect.",
             show_default=False,
         ),
     ] = None,
@@ -66,8 +66,18 @@ def evaluate(
         typer.Option(
             "--handling",
             metavar="NAME",
-            help="none, jpeg75, half, jpeg75_half, blur, noise, clean_mix (a quarter clean "
-            "photos), sdedit or gridpure (purification). Repeatable.",
+            help="none, jpeg75, half, jpeg75_half, blur, noise, noisy_upscale, clean_mix (a "
+            "quarter clean photos), sdedit or gridpure (purification), unprotect (needs "
+            "--remover). Repeatable.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    remover: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Network that predicts clean photos from protected ones, for --handling "
+            "unprotect; `python -m tools.training.remover` trains one.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -256,6 +266,7 @@ def evaluate(
     }
     given = {
         "handlings": handlings,
+        "remover": None if remover is None else str(remover),
         "max_people": people,
         "skip_people": skip_people,
         "judges": (*default_judges(), *own_judges) if own_judges else None,

@@ -17,7 +17,6 @@ from dladiff.evaluation.attacks.zero_shot import ToldFaces, read_faces
 from dladiff.evaluation.handlings import handle_photos
 from dladiff.evaluation.purification import purify
 from dladiff.evaluation.settings import PURIFICATIONS, XL_LIMITS, works_on_xl
-from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image, Images, image_to_tensor, tensor_to_image
 from dladiff.results import Face
 from pipeline.evaluation.cells import AttackCell
@@ -38,7 +37,7 @@ def attack(out: Shelf, workplace: Workplace, cell: AttackCell) -> dict[str, Any]
     if cell.attack.name == "untouched":
         stops = [(0, untouched_images(diffusion, cell.attack))]
     else:
-        photos, faces = _faces_of_photos(models.detector, cell)
+        photos, faces = _faces_of_photos(models, cell)
         num_photos = len(photos)
         crops = _crops(models, cell, photos, faces)
         if cell.attack.name == "zero_shot":
@@ -60,9 +59,7 @@ def attack(out: Shelf, workplace: Workplace, cell: AttackCell) -> dict[str, Any]
     }
 
 
-def _faces_of_photos(
-    detector: FaceDetector, cell: AttackCell
-) -> tuple[list[Image], list[Face | None]]:
+def _faces_of_photos(models: Models, cell: AttackCell) -> tuple[list[Image], list[Face | None]]:
     """Handled photos and their faces; photos on which no face can be marked are left out.
 
     Raises:
@@ -70,8 +67,10 @@ def _faces_of_photos(
     """
     published = [read_photo(photo) for photo in cell.photos]
     clean = [read_photo(photo) for photo in cell.clean]
-    handled = handle_photos(cell.handling, published, clean, cell.attack.seed)
-    faces = [find_face(detector, *pair) for pair in zip(handled, clean, strict=True)]
+    remover = models.remover
+    remove = None if remover is None else remover.remove
+    handled = handle_photos(cell.handling, published, clean, cell.attack.seed, remove)
+    faces = [find_face(models.detector, *pair) for pair in zip(handled, clean, strict=True)]
     if cell.view == "whole" and cell.attack.name != "zero_shot":
         return handled, faces
     kept = [index for index, face in enumerate(faces) if face is not None]

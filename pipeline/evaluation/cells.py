@@ -136,9 +136,9 @@ def look_cell(
     reference: tuple[PhotoFile, ...],
     handlings: tuple[HandlingName, ...],
     sizes: tuple[int | None, ...],
-    digests: tuple[str, str],
+    digests: tuple[str, ...],
 ) -> LookCell:
-    """The cell of one photo's look; ``digests`` are of the autoencoder and of the judges."""
+    """The cell of one photo's look; ``digests`` are of the models that it needs."""
     parts = (photo, clean, reference, handlings, sizes, digests)
     key = content_key("look", LOOK_VERSION, *parts)
     return LookCell(key, number, photo, clean, reference, handlings, sizes)

@@ -4,7 +4,7 @@ Work is kept photo by photo below OUT, so a look that was stopped goes on. Only 
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,15 +15,21 @@ import numpy as np
 import pyarrow as pa
 
 from dladiff.accelerator import best_device
-from dladiff.evaluation.scores import Score, bootstrap
+from dladiff.evaluation.scores import Score, auc, bootstrap
 from dladiff.evaluation.settings import HANDLINGS, PURIFICATIONS, HandlingName
 from dladiff.evaluation.through import load_round_trip
 from pipeline.catalog.folder import check_paths
 from pipeline.errors import ConfigurationError
-from pipeline.evaluation.cells import LookCell, encoders_digest, folder_digest, look_cell
+from pipeline.evaluation.cells import (
+    LookCell,
+    encoders_digest,
+    file_digest,
+    folder_digest,
+    look_cell,
+)
 from pipeline.evaluation.families import Standing, standings
 from pipeline.evaluation.people import CLEAN, PROTECTED, Person, find_people
-from pipeline.evaluation.protection import encoders_in_loss
+from pipeline.evaluation.protection import encoders_in_loss, require_remover
 from pipeline.evaluation.records import read_record
 from pipeline.evaluation.run import do_cells, parquet_bytes
 from pipeline.evaluation.settings import EvaluationSettings
@@ -87,6 +93,8 @@ class LookOutcome:
     reasons: Sequence[str]
     """Reasons of photos that could not be looked at; names nobody."""
     out_uri: str
+    detection_auc: Mapping[str, float]
+    """By condition, see ``detection_aucs``; empty without a remover."""
 
 
 def run_look(
@@ -125,6 +133,7 @@ def run_look(
             f"{', '.join(HANDLINGS_OF_A_LOOK)}"
         )
     load_round_trip(folder, "cpu")
+    require_remover(settings)
     trees = {PROTECTED: protected_uri, **(also or {})}
     in_loss = dict.fromkeys(settings.in_loss, "") | encoders_in_loss(trees.values())
     standing = standings(settings.judges, in_loss, settings.judge_families)
@@ -142,6 +151,9 @@ def run_look(
         for row in _rows(identity, condition, cell, read_record(out, cell), standing)
     ]
     lines = look_lines(rows)
+    detection = detection_aucs(
+        [(condition, read_record(out, cell)) for _, condition, cell in cells]
+    )
     num_photos = sum(condition == CLEAN for _, condition, _ in cells)
     out.write(TABLE_FILE, parquet_bytes(rows, LOOK_SCHEMA))
     facts = {
@@ -151,11 +163,14 @@ def run_look(
         "photos_left_out": len(reasons),
         "judges": {name: asdict(of) for name, of in standing.items()},
         "in_loss_known": bool(in_loss),
+        "detection_auc": detection,
         "lines": [asdict(line) for line in lines],
     }
     out.write(SUMMARY_FILE, json.dumps(facts, indent=1).encode())
     code = EXIT_UNFINISHED if interrupted else EXIT_FAILURES if reasons else EXIT_DONE
-    return LookOutcome(code, lines, len(people), num_photos, sorted(set(reasons.values())), out.uri)
+    return LookOutcome(
+        code, lines, len(people), num_photos, sorted(set(reasons.values())), out.uri, detection
+    )
 
 
 @contextmanager
@@ -170,7 +185,9 @@ def _cells(
     people: Sequence[Person], settings: EvaluationSettings, folder: Path
 ) -> list[tuple[str, str, LookCell]]:
     """Identity and condition of every photo, and the cell that looks at it."""
-    digests = (folder_digest(folder), encoders_digest(settings.judges))
+    digests: tuple[str, ...] = (folder_digest(folder), encoders_digest(settings.judges))
+    if settings.remover is not None:
+        digests += (file_digest(Path(settings.remover)),)
     found = []
     for person in people:
         for condition, photos in person.conditions.items():
@@ -224,6 +241,27 @@ def look_lines(rows: Sequence[Mapping[str, Any]]) -> list[LookLine]:
             of_judge = [row for row in of_group if row["judge"] == judge]
             lines.append(_line(side, handling, condition, judge, of_judge))
     return lines
+
+
+def detection_aucs(
+    records: Iterable[tuple[str, Mapping[str, Any] | None]],
+) -> dict[str, float]:
+    """How well each condition's photos are told from clean ones by what a remover takes away.
+
+    Args:
+        records: Condition and record of every photo; None where it could not be looked at.
+
+    Returns:
+        The AUC by condition: 0.5 is by guessing, 1 without error. Empty where no remover was at
+        work.
+    """
+    levels: dict[str, list[float]] = {}
+    for condition, record in records:
+        removed = (record or {}).get("removed_levels")
+        if removed is not None:
+            levels.setdefault(condition, []).append(removed)
+    clean = levels.pop(CLEAN, [])
+    return {condition: auc(found, clean) for condition, found in levels.items() if clean}
 
 
 def _in_every_condition(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

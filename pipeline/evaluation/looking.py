@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 
 from dladiff.evaluation.attackers_view import find_face
+from dladiff.evaluation.handlings import handle_photos
 from dladiff.evaluation.judges import embed_face
+from dladiff.evaluation.remover import box_in_photo, mean_change_levels
+from dladiff.evaluation.settings import REMOVAL
 from dladiff.evaluation.through import Embedding, RoundTrip, load_round_trip, see_through
+from dladiff.face_detection import FaceDetector
+from dladiff.image_values import Image
 from pipeline.evaluation.cells import LookCell
 from pipeline.evaluation.people import PhotoFile
 from pipeline.evaluation.workplace import Workplace, models_of, read_photo
@@ -25,11 +30,18 @@ def look_at(folder: Path, workplace: Workplace, cell: LookCell) -> dict[str, Any
     round_trip = _round_trip(folder, workplace.device)
     photo, clean = read_photo(cell.photo), read_photo(cell.clean)
     references = _references(workplace, cell.reference)
+    remove = None if models.remover is None else models.remover.remove
+    removed_levels = None
     looks = []
     for handling in cell.handlings:
+        handled, original = (
+            handle_photos(handling, [image], [clean], remover=remove)[0] for image in (photo, clean)
+        )
+        if handling == REMOVAL:
+            removed_levels = _change_of_face(models.detector, clean, photo, handled)
         for side in cell.sizes:
             look = see_through(
-                round_trip, models.detector, models.panel.judges, photo, clean, handling, side
+                round_trip, models.detector, models.panel.judges, handled, original, side
             )
             looks.append(
                 {
@@ -40,7 +52,14 @@ def look_at(folder: Path, workplace: Workplace, cell: LookCell) -> dict[str, Any
                     "through": _cosines(look.through, references),
                 }
             )
-    return {"looks": looks}
+    return {"looks": looks, "removed_levels": removed_levels}
+
+
+def _change_of_face(detector: FaceDetector, clean: Image, before: Image, after: Image) -> float:
+    """How much a remover took away where the clean photo shows its largest face, in levels."""
+    faces = detector.detect(clean)
+    left, top, right, bottom = box_in_photo(faces[0] if faces else None, clean)
+    return mean_change_levels(before[top:bottom, left:right], after[top:bottom, left:right])
 
 
 @lru_cache(maxsize=1)

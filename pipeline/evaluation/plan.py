@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dladiff.evaluation.settings import AttackName, HandlingName, ViewName
+from dladiff.evaluation.settings import REMOVAL, AttackName, HandlingName, ViewName
 from pipeline.evaluation.cells import (
     AttackCell,
     ChangeCell,
@@ -101,6 +101,7 @@ class _CellMaker:
         self.checkpoint = checkpoint_digest(settings.surrogate)
         self.judges = encoders_digest(settings.judges)
         self.adapter = ""
+        self.remover = "" if settings.remover is None else file_digest(Path(settings.remover))
         if "zero_shot" in settings.attacks:
             encoder = encoders_digest((settings.adapter_encoder,))
             adapter = file_digest(settings.adapter_path)
@@ -116,13 +117,14 @@ class _CellMaker:
         self, person: Person, name: AttackName, handling: HandlingName, condition: str
     ) -> AttackCell:
         adapter = self.adapter if name == "zero_shot" else ""
+        remover = (self.remover,) if handling == REMOVAL else ()
         return attack_cell(
             self.settings.attack(name, self.aligned_faces),
             handling,
             self.view,
             person.conditions[condition],
             person.conditions[CLEAN],
-            content_key(self.checkpoint, adapter),
+            content_key(self.checkpoint, adapter, *remover),
         )
 
     def untouched(self) -> AttackCell:

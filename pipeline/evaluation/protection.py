@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
+from dladiff.evaluation.remover import load_remover
 from dladiff.evaluation.settings import XL_LIMITS, works_on_xl
 from dladiff.former_settings import record_as_now
 from dladiff.weight_files import checkpoint_folder, is_xl
@@ -105,6 +107,16 @@ def require_attackable(settings: EvaluationSettings) -> None:
     refused += [name for name in settings.handlings if not works_on_xl("zero_shot", name)]
     if refused:
         raise ConfigurationError(f"{folder}: {XL_LIMITS}, got {', '.join(refused)}")
+
+
+def require_remover(settings: EvaluationSettings) -> None:
+    """Loads the remover of ``unprotect`` once, so that a wrong file is refused before any work.
+
+    Raises:
+        ModelError: If it is none.
+    """
+    if settings.remover is not None:
+        load_remover(Path(settings.remover), "cpu")
 
 
 def checkpoint_has_template(settings: EvaluationSettings) -> bool:

@@ -24,6 +24,7 @@ from pipeline.evaluation.protection import (
     cpu_seconds_of,
     encoders_in_loss,
     require_attackable,
+    require_remover,
 )
 from pipeline.evaluation.records import read_record
 from pipeline.evaluation.result import evaluation_page, facts, visibility_of
@@ -82,6 +83,7 @@ def run_evaluation(
     in_loss = dict.fromkeys(settings.in_loss, "") | encoders_in_loss(trees.values())
     standing = standings(settings.judges, in_loss, settings.judge_families)
     require_attackable(settings)
+    require_remover(settings)
     people = find_people(clean_uri, trees, settings)
     plan = make_plan(people, settings, checkpoint_has_template(settings))
     reasons, interrupted = _do_cells(out, plan, settings, open_workers)

@@ -10,6 +10,7 @@ from dladiff.config import EncoderSettings, ModelSettings, Settings, put
 from dladiff.evaluation.settings import (
     ATTACKS,
     HANDLINGS,
+    REMOVAL,
     AttackName,
     AttackSettings,
     HandlingName,
@@ -67,6 +68,8 @@ class EvaluationSettings(Settings):
     """``instantid``: folder of its ControlNet in diffusers format."""
     adapter_encoder: EncoderSettings = EncoderSettings(name="sface", kind="sface")
     """The encoder that the adapter was trained on."""
+    remover: str | None = None
+    """``unprotect``: file of a remover, see ``dladiff.evaluation.remover``."""
     seed: int = 0
     changes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Other attack settings than the frozen ones, by attack: makes numbers incomparable."""
@@ -109,6 +112,20 @@ class EvaluationSettings(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _remover_and_its_handling(self) -> "EvaluationSettings":
+        if REMOVAL in self.handlings and self.remover is None:
+            raise ValueError(
+                f"the handling {REMOVAL} needs a remover: give --remover FILE, made by `python -m "
+                "tools.training.remover CLEAN PROTECTED FILE` from photos of other people"
+            )
+        if self.remover is not None and REMOVAL not in self.handlings:
+            raise ValueError(
+                f"a remover has no effect without its handling: say --handling {REMOVAL}, or "
+                "leave --remover out"
+            )
+        return self
+
     @property
     def surrogate(self) -> ModelSettings:
         """The checkpoint as ``dladiff`` names it."""
@@ -128,7 +145,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "core": {},
     "full": {
         "attacks": ("dreambooth", "lora", "textual_inversion", "zero_shot"),
-        "handlings": HANDLINGS,
+        "handlings": tuple(name for name in HANDLINGS if name != REMOVAL),
     },
 }
 

@@ -42,6 +42,11 @@ def look_table(outcome: LookOutcome) -> list[str]:
         of_row = [cells[judge, condition, *column] for column in columns]
         values = " | ".join(f"{line.through.value:.2f}" for line in of_row)
         lines.append(f"| {_judge(of_row[0])} | {condition} | {values} |")
+    lines += [
+        f"Photos of `{condition}` are told from clean ones by what the remover takes away with an "
+        f"AUC of {auc:.2f} (0.5: not at all)."
+        for condition, auc in outcome.detection_auc.items()
+    ]
     lines += [f"left out: {reason}" for reason in outcome.reasons]
     return [*lines, f"{outcome.out_uri}/{SUMMARY_FILE}"]
 

@@ -18,6 +18,7 @@ from dladiff.evaluation.attackers_view import Crop, attackers_crop
 from dladiff.evaluation.attacks.instantid import load_identity_net
 from dladiff.evaluation.attacks.zero_shot import FaceAdapter
 from dladiff.evaluation.judges import MIN_FACE_SCORE, Panel
+from dladiff.evaluation.remover import Remover, load_remover
 from dladiff.evaluation.settings import ViewName
 from dladiff.face_detection import FaceDetector, load_face_detector
 from dladiff.image_values import Image
@@ -55,6 +56,7 @@ class Models:
         self._diffusion: DiffusionModel | None = None
         self._panel: Panel | None = None
         self._adapter: FaceAdapter | None = None
+        self._remover: Remover | None = None
 
     @property
     def diffusion(self) -> DiffusionModel:
@@ -89,6 +91,13 @@ class Models:
                 else load_identity_net(Path(net), self.workplace.device),
             )
         return self._adapter
+
+    @property
+    def remover(self) -> Remover | None:
+        """None where no handling needs one."""
+        if self._remover is None and self.settings.remover is not None:
+            self._remover = load_remover(Path(self.settings.remover), self.workplace.device)
+        return self._remover
 
     def cropped(
         self, photos: Sequence[Image], faces: Sequence[Face | None], view: ViewName

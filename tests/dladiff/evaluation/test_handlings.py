@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from dladiff.evaluation.handlings import handle_photos, smoothed
+from dladiff.evaluation.handlings import NOISY_UPSCALE_SIGMA_LEVELS, handle_photos, smoothed
 from dladiff.evaluation.settings import HANDLINGS, PURIFICATIONS
 from dladiff.measurement import handle
 from tests.sample_photos import photo_image
@@ -18,7 +18,7 @@ CLEAN = [photo_image(64, 48, seed + 100) for seed in range(5)]
 @pytest.mark.parametrize("name", HANDLINGS)
 def test_every_handling_gives_as_many_photos_and_leaves_its_input_alone(name: str) -> None:
     before = [photo.copy() for photo in PHOTOS]
-    handled = handle_photos(name, PHOTOS, CLEAN)  # type: ignore[arg-type]
+    handled = handle_photos(name, PHOTOS, CLEAN, remover=np.flipud)  # type: ignore[arg-type]
     assert len(handled) == len(PHOTOS)
     assert all(np.array_equal(*pair) for pair in zip(PHOTOS, before, strict=True))
     changes = not np.array_equal(handled[0], PHOTOS[0])
@@ -51,6 +51,24 @@ def test_noise_has_its_stated_strength_and_is_another_on_each_photo() -> None:
     first, second = handle_photos("noise", grey, grey)
     assert np.std(first.astype(float)) == pytest.approx(4, rel=0.03)
     assert not np.array_equal(first, second)
+
+
+def test_noisy_upscaling_keeps_the_size_repeats_itself_and_noises_each_photo_anew() -> None:
+    grey = [np.full((64, 50, 3), 128, np.uint8)] * 2
+    first, second = handle_photos("noisy_upscale", grey, grey)
+    assert first.shape == grey[0].shape
+    assert not np.array_equal(first, second)
+    assert np.array_equal(handle_photos("noisy_upscale", grey, grey)[1], second)
+    assert not np.array_equal(handle_photos("noisy_upscale", grey, grey, seed=1)[1], second)
+    # Lanczos averages about four noisy pixels of the enlarged photo into one.
+    assert np.std(first.astype(float)) == pytest.approx(NOISY_UPSCALE_SIGMA_LEVELS / 2, rel=0.25)
+
+
+def test_unprotecting_does_what_the_remover_does_and_needs_one() -> None:
+    handled = handle_photos("unprotect", PHOTOS, CLEAN, remover=np.fliplr)
+    assert np.array_equal(handled[2], PHOTOS[2][:, ::-1])
+    with pytest.raises(ValueError, match="needs a remover"):
+        handle_photos("unprotect", PHOTOS, CLEAN)
 
 
 def test_smoothing_removes_a_checkerboard_and_keeps_a_shape() -> None:

@@ -250,3 +250,22 @@ def test_a_plus_adapter_is_named_by_its_kind_and_its_clip_tower(
     kinds = [("faceid-plus", towers[0]), ("faceid-plusv2", towers[0]), ("faceid-plus", towers[1])]
     found = {zero_shot(adapter_kind=kind, adapter_clip=tower) for kind, tower in kinds}
     assert len(found | {zero_shot()}) == 4
+
+
+def test_only_attacks_on_unprotected_photos_are_named_by_their_remover(
+    trees: tuple[Path, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "remover.safetensors"
+
+    def keys(*handlings: str, **given: Any) -> list[str]:
+        return [row.cell.key for row in plan_of(*trees, handlings=handlings, **given).rows]
+
+    with pytest.raises(ConfigurationError, match="there is no file"):
+        keys("unprotect", remover=str(file))
+    found = []
+    for content in (b"one", b"another"):
+        file.write_bytes(content)
+        found.append(keys("none", "unprotect", remover=str(file)))
+    plain = set(keys("none"))
+    assert plain == {key for key in found[0] if key in found[1]}
+    assert len({*found[0], *found[1]}) == 3 * len(plain)

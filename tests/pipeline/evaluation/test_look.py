@@ -1,15 +1,26 @@
 """A look through an autoencoder: what it leaves, what it does not do twice, what it refuses."""
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from dladiff.errors import ModelError
+from dladiff.evaluation.remover import Remover, save_remover
 from pipeline.commands.evaluate import evaluate
 from pipeline.errors import ConfigurationError
-from pipeline.evaluation.look import LOOK_SCHEMA, in_this_process, run_look
+from pipeline.evaluation.look import (
+    LOOK_SCHEMA,
+    detection_aucs,
+    in_this_process,
+    run_look,
+)
+from pipeline.evaluation.run import run_evaluation
 from pipeline.evaluation.settings import ALL_PHOTOS
 from pipeline.evaluation.words import look_table
 from tests.evaluation_scenes import InProcess, few_images, write_trees
@@ -47,6 +58,61 @@ def test_a_look_compares_conditions_photo_by_photo_and_keeps_what_is_done(tmp_pa
     again = InProcess()
     assert look(again).lines == outcome.lines
     assert again.done == []
+
+
+def test_a_look_after_a_remover_sees_what_it_leaves_and_is_done_anew_with_another(
+    tmp_path: Path,
+) -> None:
+    clean, protected = write_trees(tmp_path, {"ann": 2}, num_protected=1)
+    file = tmp_path / "remover.safetensors"
+    settings = few_images(
+        num_trained=ALL_PHOTOS, handlings=("none", "unprotect"), remover=str(file)
+    )
+    paths = (str(clean), str(protected), str(tmp_path / "out"))
+    look = partial(run_look, *paths, write_checkpoint(tmp_path / "model"), settings)
+    remover = Remover()
+    save_remover(remover, file)
+    outcome = look(InProcess())
+    seen = {
+        (line.handling, line.condition, line.short_side): line.published for line in outcome.lines
+    }
+    # Untrained it changes nothing, and so tells nothing apart.
+    assert all(seen["unprotect", *key[1:]] == pytest.approx(seen[key], abs=1e-5) for key in seen)
+    assert outcome.detection_auc == {"protected": 0.5}
+    assert "told from clean ones" in "\n".join(look_table(outcome))
+    summary = json.loads((tmp_path / "out" / "through.json").read_text())
+    assert summary["detection_auc"] == {"protected": 0.5}
+    again = InProcess()
+    look(again)
+    assert again.done == []
+    torch.nn.init.normal_(remover.tail.weight, std=0.05)
+    save_remover(remover, file)
+    with pytest.raises(SystemExit, match="killed"):
+        look(InProcess(at_most=0))
+
+
+def test_detection_compares_conditions_with_clean_photos() -> None:
+    records: list[tuple[str, Mapping[str, Any] | None]] = [
+        ("clean", {"removed_levels": 0.5}),
+        ("clean", {"removed_levels": 1.0}),
+    ]
+    records += [("protected", {"removed_levels": 0.7}), ("protected", {"removed_levels": 2.0})]
+    records += [("other", {"removed_levels": 1.0}), ("other", {"looks": []}), ("clean", None)]
+    assert detection_aucs(records) == {"protected": 0.75, "other": 0.75}
+
+
+def test_a_remover_that_is_none_is_refused_before_any_work(tmp_path: Path) -> None:
+    clean, protected = write_trees(tmp_path, {"ann": 2}, num_protected=1)
+    settings = few_images(handlings=("unprotect",), remover=str(tmp_path / "no.safetensors"))
+    paths = (str(clean), str(protected), str(tmp_path / "out"))
+    with pytest.raises(ModelError, match="there is no remover at"):
+        run_look(*paths, write_checkpoint(tmp_path / "model"), settings, InProcess())
+    with pytest.raises(ModelError, match="there is no remover at"):
+        run_evaluation(*paths, settings, InProcess())
+    with pytest.raises(ConfigurationError, match="needs a remover: give --remover FILE"):
+        few_images(handlings=("unprotect",))
+    with pytest.raises(ConfigurationError, match="no effect without its handling"):
+        evaluate(*paths, remover=tmp_path / "no.safetensors")
 
 
 def test_a_look_refuses_what_needs_a_checkpoint_and_options_of_attacks(tmp_path: Path) -> None:
