@@ -1,5 +1,7 @@
 """An evaluation's outcome in a few lines for a terminal. Names nobody."""
 
+from collections.abc import Callable, Sequence
+
 from pipeline.evaluation.look import SUMMARY_FILE, LookLine, LookOutcome
 from pipeline.evaluation.page import interval, judge_text, number
 from pipeline.evaluation.run import EvaluationOutcome
@@ -24,24 +26,26 @@ def outcome_lines(outcome: EvaluationOutcome) -> list[str]:
 
 
 def look_table(outcome: LookOutcome) -> list[str]:
-    """A Markdown table: a row per judge and condition, a column per handling and size."""
-    columns = list(dict.fromkeys((line.handling, line.short_side) for line in outcome.lines))
-    names = [f"{handling}, {_size(side)}" for handling, side in columns]
-    cells = {
-        (line.judge, line.condition, line.handling, line.short_side): line for line in outcome.lines
-    }
-    rows = list(dict.fromkeys((line.judge, line.condition) for line in outcome.lines))
+    """Two Markdown tables, a row per judge and condition: before the autoencoder, and after it.
+
+    A column per handling, after the autoencoder per handling and size.
+    """
+    seen = (
+        f"{outcome.num_photos} photos of {format_count(outcome.num_people, 'person', 'people')}. "
+        "Compare a judge with itself: each has a scale of its own."
+    )
+    as_it_comes = [line for line in outcome.lines if line.short_side is None]
     lines = [
-        f"Mean cosine to the person after the autoencoder, {outcome.num_photos} photos of "
-        f"{format_count(outcome.num_people, 'person', 'people')}. Compare a judge with itself: "
-        "each has a scale of its own.",
-        f"| judge | photos | {' | '.join(names)} |",
-        f"| --- | --- |{' ---: |' * len(columns)}",
+        f"Mean cosine to the person before the autoencoder, {seen}",
+        *_table(as_it_comes, lambda line: line.handling, lambda line: line.published),
+        "",
+        "Mean cosine to the person after the autoencoder:",
+        *_table(
+            outcome.lines,
+            lambda line: f"{line.handling}, {_size(line.short_side)}",
+            lambda line: line.through.value,
+        ),
     ]
-    for judge, condition in rows:
-        of_row = [cells[judge, condition, *column] for column in columns]
-        values = " | ".join(f"{line.through.value:.2f}" for line in of_row)
-        lines.append(f"| {_judge(of_row[0])} | {condition} | {values} |")
     lines += [
         f"Photos of `{condition}` are told from clean ones by what the remover takes away with an "
         f"AUC of {auc:.2f} (0.5: not at all)."
@@ -49,6 +53,25 @@ def look_table(outcome: LookOutcome) -> list[str]:
     ]
     lines += [f"left out: {reason}" for reason in outcome.reasons]
     return [*lines, f"{outcome.out_uri}/{SUMMARY_FILE}"]
+
+
+def _table(
+    lines: Sequence[LookLine],
+    column: Callable[[LookLine], str],
+    value: Callable[[LookLine], float],
+) -> list[str]:
+    columns = list(dict.fromkeys(map(column, lines)))
+    rows: dict[tuple[str, str], dict[str, LookLine]] = {}
+    for line in lines:
+        rows.setdefault((line.judge, line.condition), {})[column(line)] = line
+    table = [
+        f"| judge | photos | {' | '.join(columns)} |",
+        f"| --- | --- |{' ---: |' * len(columns)}",
+    ]
+    for (_, condition), of_row in rows.items():
+        values = " | ".join(f"{value(of_row[name]):.2f}" for name in columns)
+        table.append(f"| {_judge(next(iter(of_row.values())))} | {condition} | {values} |")
+    return table
 
 
 def _size(side: int | None) -> str:

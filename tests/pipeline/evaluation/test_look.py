@@ -61,7 +61,10 @@ def test_a_look_compares_conditions_photo_by_photo_and_keeps_what_is_done(tmp_pa
         )
         / 4
     )
-    assert "| sface | clean |" in "\n".join(look_table(outcome))
+    shown = "\n".join(look_table(outcome))
+    assert f"| sface | clean | {own_size['published']:.2f} | " in shown
+    assert f"| sface | clean | {own_size['through']['value']:.2f} | " in shown
+    assert "| none, own size | none, 96 px | jpeg75_half, own size | jpeg75_half, 96 px |" in shown
     again = InProcess()
     assert look(again).lines == outcome.lines
     assert again.done == []
