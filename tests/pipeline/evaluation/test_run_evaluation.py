@@ -7,8 +7,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from diffusers import UNet2DConditionModel
 
+from dladiff.evaluation.remover import Remover, save_remover
 from pipeline.commands.evaluate import evaluate
 from pipeline.errors import ConfigurationError
 from pipeline.evaluation.families import Standing, standings
@@ -64,6 +66,33 @@ def test_an_evaluation_leaves_tables_a_summary_and_a_page_and_no_weights(
         ".html",
         ".png",
     }
+
+
+def test_an_attack_learns_from_what_the_remover_leaves(
+    trees: tuple[Path, Path], tmp_path: Path, checkpoint: Path
+) -> None:
+    remover = Remover()
+    torch.nn.init.normal_(remover.tail.weight, std=0.05)
+    save_remover(remover, tmp_path / "remover.safetensors")
+    settings = few_images(
+        checkpoint,
+        handlings=("none", "unprotect"),
+        remover=str(tmp_path / "remover.safetensors"),
+        max_people=1,
+        num_trained=1,
+    )
+    out = tmp_path / "out"
+    _, workers = evaluate_trees(trees, out, settings)
+    rows = pq.read_table(out / "attacks.parquet").to_pylist()
+    assert {(row["handling"], row["condition"], row["status"]) for row in rows} == {
+        (handling, condition, "done")
+        for handling in settings.handlings
+        for condition in ("clean", "protected")
+    }
+    learnt = [cell for cell in workers.attacks if cell.photos]
+    assert (
+        len({(out / "cells" / "attack" / f"{cell.key}.png").read_bytes() for cell in learnt}) == 4
+    )
 
 
 def test_nothing_is_computed_twice_and_a_killed_evaluation_goes_on(
