@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from dladiff.config import FaceDetectorSettings
 from dladiff.errors import DladiffError
@@ -22,7 +23,7 @@ from dladiff.evaluation.judges import MIN_FACE_SCORE
 from dladiff.evaluation.remover import Remover, mean_change_levels, save_remover
 from dladiff.evaluation.scores import auc
 from dladiff.face_detection import load_face_detector
-from dladiff.image_values import Images
+from dladiff.image_values import Images, levels_to_unit
 from dladiff.quality import psnr_db
 from pipeline.errors import PipelineError
 from pipeline.evaluation.people import require_trees
@@ -30,6 +31,7 @@ from pipeline.reporting.words import format_count
 from tools.training.remover_pairs import Pair, Pairs, counted, draw_batch, read_pairs
 from tools.training.training_stage import TrainingStage, begin_stage, plan_arguments
 
+HUBER_LEVELS = 8.0
 GRADIENT_WEIGHT = 0.2
 """Of the difference between neighbouring pixels, beside the pixels themselves: fine patterns are
 a small part of a mean over pixels."""
@@ -58,10 +60,21 @@ class HeldOut:
 
 
 def removal_loss(removed: Images, clean: Images) -> torch.Tensor:
-    """Mean absolute difference of pixels, and of the steps between neighbouring pixels."""
+    """Huber's loss of pixels, and of the steps between neighbouring pixels.
+
+    Squares up to the size of a protection's change, absolute values beyond. Absolute values alone
+    have a kink where nothing is to be changed: tried on 12 pairs of ``balanced``, they held the
+    remover at changing nothing for all of 500 steps.
+    """
     difference = removed - clean
-    steps = difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
-    return difference.abs().mean() + GRADIENT_WEIGHT * steps
+    steps = _huber(difference.diff(dim=-1)) + _huber(difference.diff(dim=-2))
+    return _huber(difference) + GRADIENT_WEIGHT * steps
+
+
+def _huber(difference: torch.Tensor) -> torch.Tensor:
+    return functional.smooth_l1_loss(
+        difference, torch.zeros_like(difference), beta=levels_to_unit(HUBER_LEVELS)
+    )
 
 
 def take_step(stage: TrainingStage, pairs: Sequence[Pair]) -> None:
