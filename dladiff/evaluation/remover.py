@@ -120,7 +120,7 @@ def load_remover(path: Path, device: torch.device | str) -> Remover:
         with safe_open(path, "pt") as file:
             kind = (file.metadata() or {}).get("kind")
         if kind != FILE_KIND:
-            raise ModelError(f"{path} is no remover of kind {FILE_KIND} but {kind}: {remedy}")
+            raise ModelError(f"{path} holds {kind or 'no remover'}, not {FILE_KIND}: {remedy}")
         remover = Remover()
         remover.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -70,7 +70,7 @@ def test_what_is_no_remover_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no remover at .*other.*tools.training.remover"):
         load_remover(path, "cpu")
     save_file({"weight": torch.ones(2)}, path)
-    with pytest.raises(ModelError, match="is no remover of kind dladiff-remover-1 but None"):
+    with pytest.raises(ModelError, match="holds no remover, not dladiff-remover-1: train one"):
         load_remover(path, "cpu")
     save_remover(nn.Linear(2, 2), path)
     with pytest.raises(ModelError, match="no weights of a remover"):

@@ -119,6 +119,7 @@ def test_a_remover_that_is_none_is_refused_before_any_work(tmp_path: Path) -> No
         run_look(*paths, write_checkpoint(tmp_path / "model"), settings, InProcess())
     with pytest.raises(ModelError, match="there is no remover at"):
         run_evaluation(*paths, settings, InProcess())
+    assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigurationError, match="needs a remover: give --remover FILE"):
         few_images(handlings=("unprotect",))
     with pytest.raises(ConfigurationError, match="no effect without its handling"):
