@@ -31,7 +31,8 @@ test: setup ## Run the tests; more: make test ARGS="-k name"
 # Those of `make test` that try faults, and the ones that take too long for it.
 FAULTS := tests/faults tests/pipeline/output/test_killed_run.py tests/pipeline/test_run.py \
 	tests/pipeline/test_changing_input.py tests/pipeline/storage/test_s3_connection.py \
-	tests/k8s/test_job_submit.py tests/tools/trial
+	tests/k8s/test_job_submit.py tests/tools/trial tests/deploy/test_clean_root.py \
+	tests/deploy/test_newest_python.py
 
 faults: setup ## Try faults for real: kills, a full disk, a dead store, a lost node
 	@$(BIN)/python -m pytest -m "" $(FAULTS) $(ARGS)

@@ -4,10 +4,7 @@ The environment holds links to the tested versions of just those packages that t
 requires, so that the test downloads nothing and a forgotten dependency fails.
 """
 
-import os
-import shutil
 import subprocess
-import sys
 import tomllib
 import venv
 from importlib.metadata import Distribution, distribution
@@ -20,40 +17,18 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-PROTECT = """
-import sys, numpy, dladiff
-from PIL import Image
-assert dladiff.__file__.startswith(sys.prefix), dladiff.__file__
-assert dladiff.__version__ != "0+unknown"
-method = dladiff.preset_settings("balanced")
-method = method.changed("loop.num_steps=3", "loop.finishing_steps=1")
-[protected] = dladiff.Protector(method)(["photo.png"])
-assert not {"ray", "pyarrow", "typer"} & {name for name in sys.modules}
-Image.fromarray(protected).save("protected.png")
-"""
+from tests.built_wheel import PIP, PROTECT, ROOT, build_wheel, run, without_source_tree
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new environment with the wheel installed."""
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for package in ("dladiff", "pipeline"):
-        shutil.copytree(
-            ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source)]
-    _run([*pip, *build], folder)
-    (wheel,) = folder.glob("*.whl")
+    wheel = build_wheel(folder)
     assert wheel.stat().st_size < 100e6
     target = folder / "environment"
     venv.create(target)
-    _run([*pip, "--python", str(target), "install", "--no-deps", str(wheel)], folder)
+    run([*PIP, "--python", str(target), "install", "--no-deps", str(wheel)], folder)
     (packages,) = target.glob("lib/python*/site-packages")
     for found in _base_install():
         for name in {file.parts[0] for file in found.files or () if file.parts[0] != ".."}:
@@ -67,7 +42,7 @@ def test_the_wheel_protects_a_photo_with_the_base_install_alone(
 ) -> None:
     clean = astronaut[:256, 110:334]
     Image.fromarray(clean).save(tmp_path / "photo.png")
-    _run([str(environment / "bin" / "python"), "-P", "-c", PROTECT], tmp_path)
+    run([str(environment / "bin" / "python"), "-P", "-c", PROTECT], tmp_path)
     with Image.open(tmp_path / "protected.png") as saved:
         change = np.abs(np.array(saved).astype(int) - clean)
     assert 1 <= change.max() <= 18
@@ -77,7 +52,7 @@ def test_the_command_says_what_to_install(environment: Path, tmp_path: Path) -> 
     done = subprocess.run(
         [environment / "bin" / "dladiff", "plan", "in", "out"],
         cwd=tmp_path,
-        env=_environment(tmp_path),
+        env=without_source_tree(tmp_path),
         capture_output=True,
         text=True,
     )
@@ -125,22 +100,3 @@ def _base_install() -> list[Distribution]:
 def _holds(requirement: Requirement, extras: set[str]) -> bool:
     marker = requirement.marker
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
-
-
-def _run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=_environment(folder),
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def _environment(home: Path) -> dict[str, str]:
-    """The variables of this process, without what would show it the source tree."""
-    hidden = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
-    kept = {name: value for name, value in os.environ.items() if name not in hidden}
-    return {**kept, "HOME": str(home), "HF_HUB_OFFLINE": "1"}

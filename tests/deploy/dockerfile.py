@@ -1,4 +1,4 @@
-"""The Dockerfile read as instructions, and run in a bare root where there is no Docker.
+"""Bare roots of a Debian, and the Dockerfile read as instructions and run in one without Docker.
 
 Knows the instructions that the file uses, and refuses others. A layer is a folder that is changed
 in place.
@@ -9,8 +9,13 @@ import re
 import shlex
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.needed_tools import missing, need
 
 _KNOWN = ("FROM", "RUN", "COPY", "USER", "WORKDIR", "ENV", "CMD")
 _OF_THIS_MACHINE = (
@@ -73,7 +78,7 @@ class BareRoot:
             AssertionError: If a command of it fails, with its output.
         """
         if one.name == "FROM":
-            self._bootstrap(one)
+            self.bootstrap(base_of(f"FROM {one.text}")["suite"])
         elif one.name == "RUN":
             self.call(["/bin/sh", "-c", one.text], timeout=1500)
         elif one.name == "COPY":
@@ -114,9 +119,17 @@ class BareRoot:
         assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
         return done.stdout
 
-    def _bootstrap(self, one: Instruction) -> None:
-        suite = base_of(f"FROM {one.text}")["suite"]
-        command = ["debootstrap", "--variant=minbase", "--include=ca-certificates", suite]
+    def bootstrap(self, suite: str, packages: str = "ca-certificates") -> None:
+        """Makes the folder: the smallest Debian of a release, with what this machine knows.
+
+        Args:
+            suite: The release's name.
+            packages: More of its packages, with commas between them.
+
+        Raises:
+            AssertionError: If debootstrap fails, with its output.
+        """
+        command = ["debootstrap", "--variant=minbase", f"--include={packages}", suite]
         done = subprocess.run(
             [*command, str(self.folder), "http://deb.debian.org/debian"],
             capture_output=True,
@@ -143,6 +156,19 @@ class BareRoot:
         for word in shlex.split(text):
             name, value = word.split("=", 1)
             self.environment[name] = value.replace("$PATH", self.environment["PATH"])
+
+
+@contextmanager
+def bare_root(context: Path) -> Iterator[BareRoot]:
+    """A root that does not exist yet and is deleted at the end; skips where none can be made."""
+    need("debootstrap", package="debootstrap")
+    if os.geteuid() != 0:
+        missing("not root: chroot and mounts need it")
+    parent = Path(tempfile.mkdtemp(prefix="image-"))
+    try:
+        yield BareRoot(parent / "root", context)
+    finally:
+        shutil.rmtree(parent, ignore_errors=True)  # gigabytes
 
 
 def _index() -> dict[str, str]:

@@ -1,19 +1,14 @@
 """Every instruction of the Dockerfile in a bare Debian, and the image that comes of it."""
 
-import os
 import re
-import shutil
-import tempfile
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from tests.deploy.dockerfile import BareRoot, base_of, instructions
-from tests.needed_tools import missing, need
+from tests.deploy.dockerfile import BareRoot, bare_root, base_of, instructions
 from tools.deploy.render_manifests import ROOT
 
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
@@ -36,17 +31,10 @@ def test_the_bases_python_is_the_one_that_is_installed_for() -> None:
 @pytest.fixture(scope="module")
 def image() -> Iterator[BareRoot]:
     """The image's files, made by the Dockerfile's own instructions."""
-    need("debootstrap", package="debootstrap")
-    if os.geteuid() != 0:
-        missing("not root: chroot and mounts need it")
-    parent = Path(tempfile.mkdtemp(prefix="image-"))
-    root = BareRoot(parent / "root", ROOT)
-    try:
+    with bare_root(ROOT) as root:
         for one in instructions(DOCKERFILE):
             root.run(one)
         yield root
-    finally:
-        shutil.rmtree(parent, ignore_errors=True)  # gigabytes
 
 
 @pytest.mark.faults
