@@ -143,9 +143,12 @@ def _nearest_face(size: tuple[int, int], faces: Sequence[Face]) -> Int[Tensor, "
     """By distance from a face's centre in sides of its box: the face whose change is seen there."""
     rows = torch.arange(size[0], dtype=torch.float32)[:, None]
     columns = torch.arange(size[1], dtype=torch.float32)[None, :]
-    distances = []
-    for face in faces:
+    nearest = torch.zeros(size, dtype=torch.int64)
+    smallest = torch.full(size, torch.inf)
+    for number, face in enumerate(faces):  # one at a time: those of a group take a gigabyte
         left, top, right, bottom = face.box
         x, y = columns - (left + right) / 2, rows - (top + bottom) / 2
-        distances.append((x.square() + y.square()).sqrt() / max(right - left, bottom - top))
-    return torch.stack(distances).argmin(dim=0)
+        distance = (x.square() + y.square()).sqrt() / max(right - left, bottom - top)
+        nearest[distance < smallest] = number
+        smallest = torch.minimum(smallest, distance)
+    return nearest

@@ -23,7 +23,7 @@ from dladiff.weight_files import encoder_files
 
 UnitEmbeddings = Float[Tensor, "batch dim"]
 
-CROPS_PER_PASS = 64
+FACES_PER_PASS = 16
 """Faces that are differentiated at a time: a set of group photos has hundreds."""
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dladiff.diffusion.autoencoder import Autoencoder, Latents
 from dladiff.encoders.identity_encoders import (
-    CROPS_PER_PASS,
+    FACES_PER_PASS,
     IdentityEncoder,
     UnitEmbeddings,
 )
@@ -336,8 +336,8 @@ class AutoencoderLikeness:
         """One encoder's gradient and detached cosines, a few faces at a time."""
         leaf = decoded.requires_grad_(True)
         gradients, cosines = list[Tensor](), list[Tensor]()
-        for first in range(0, len(shown), CROPS_PER_PASS):
-            turn = shown[first : first + CROPS_PER_PASS]
+        for first in range(0, len(shown), FACES_PER_PASS):
+            turn = shown[first : first + FACES_PER_PASS]
             crops = [
                 self._crop(leaf[face.row - first_row][None], face.landmarks, jitter, encoder)
                 for face, jitter in turn

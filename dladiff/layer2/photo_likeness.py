@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dladiff.encoders.identity_encoders import CROPS_PER_PASS, IdentityEncoder
+from dladiff.encoders.identity_encoders import FACES_PER_PASS, IdentityEncoder
 from dladiff.faces import (
     ARCFACE_TEMPLATE,
     Matrix,
@@ -88,22 +88,38 @@ class PhotoLikeness:
         """
         gradients: list[NativePhoto] = []
         for start in range(0, len(photos), self.micro_batch):
-            group = photos[start : start + self.micro_batch]
-            leaves = [photo.ascent.leaf() for photo in group]
-            seen = [
-                self._look(photo, leaf, number, step)
-                for photo, leaf in zip(group, leaves, strict=True)
-                for number in range(len(photo.identities))
-            ]
-            crops, upstream = [], []
-            for encoder in self.encoders:
-                of_encoder = torch.cat([face.crop(encoder) for face in seen])
-                targets = torch.cat([face.identity.own[encoder.name] for face in seen])
-                crops.append(of_encoder)
-                upstream.append(encoder.weight * self._downhill(encoder, of_encoder, targets))
-                self.cost.encoder_passes += len(of_encoder)
-            gradients += torch.autograd.grad(crops, leaves, upstream)
+            gradients += self._of_group(photos[start : start + self.micro_batch], step)
         return gradients
+
+    def _of_group(self, photos: Sequence[PhotoAtWork], step: int) -> list[NativePhoto]:
+        """The same; a group photo's faces take turns, and their gradients add up."""
+        faces = [
+            (row, number)
+            for row, photo in enumerate(photos)
+            for number in range(len(photo.identities))
+        ]
+        total: dict[int, NativePhoto] = {}
+        for first in range(0, len(faces), FACES_PER_PASS):
+            turn = faces[first : first + FACES_PER_PASS]
+            for row, gradient in self._of_turn(photos, turn, step).items():
+                total[row] = total[row] + gradient if row in total else gradient
+        return [total[row] for row in range(len(photos))]
+
+    def _of_turn(
+        self, photos: Sequence[PhotoAtWork], turn: Sequence[tuple[int, int]], step: int
+    ) -> dict[int, NativePhoto]:
+        """By row of ``photos``, from some of their faces: pairs of row and number in the photo."""
+        leaves = {row: photos[row].ascent.leaf() for row, _ in turn}
+        seen = [self._look(photos[row], leaves[row], number, step) for row, number in turn]
+        crops, upstream = [], []
+        for encoder in self.encoders:
+            of_encoder = torch.cat([face.crop(encoder) for face in seen])
+            targets = torch.cat([face.identity.own[encoder.name] for face in seen])
+            crops.append(of_encoder)
+            upstream.append(encoder.weight * self._downhill(encoder, of_encoder, targets))
+            self.cost.encoder_passes += len(of_encoder)
+        gradients = torch.autograd.grad(crops, list(leaves.values()), upstream)
+        return dict(zip(leaves, gradients, strict=True))
 
     def _look(self, photo: PhotoAtWork, leaf: NativePhoto, number: int, step: int) -> _Seen:
         """A face with its surroundings, handled; only this part of the photo is."""
@@ -123,19 +139,6 @@ class PhotoLikeness:
         targets: Float[Tensor, "crops dim"],
     ) -> Crops:
         """The gradient of ``-cos`` to each crop at unit length, 0 where the target is reached."""
-        turns = [
-            slice(first, first + CROPS_PER_PASS) for first in range(0, len(crops), CROPS_PER_PASS)
-        ]
-        return torch.cat(
-            [self._downhill_of_turn(encoder, crops[turn], targets[turn]) for turn in turns]
-        )
-
-    def _downhill_of_turn(
-        self,
-        encoder: IdentityEncoder,
-        crops: Crops,
-        targets: Float[Tensor, "crops dim"],
-    ) -> Crops:
         leaf = crops.detach().requires_grad_(True)
         cosines = (encoder.embed(leaf) * targets).sum(dim=1)
         (gradient,) = torch.autograd.grad(-cosines.sum(), leaf)

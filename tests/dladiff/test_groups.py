@@ -11,13 +11,16 @@ import torch
 
 from dladiff.budget import budget_map
 from dladiff.config import FaceDetectorSettings, MethodSettings, preset_settings
-from dladiff.encoders.identity_encoders import IdentityEncoder
+from dladiff.encoders.identity_encoders import FACES_PER_PASS, IdentityEncoder
 from dladiff.face_detection import FaceDetector, FoundFaces, load_face_detector
+from dladiff.identities import clean_identities
 from dladiff.image_values import Image
 from dladiff.layer2 import photo_likeness
 from dladiff.layer2.photo_likeness import PhotoLikeness
 from dladiff.models import ProtectionModels
+from dladiff.photo_at_work import PhotoAtWork
 from dladiff.protect import protect_photo_set
+from dladiff.randomness import keyed_generator
 from dladiff.results import Cost, LeftOutCause, Photo
 from pipeline.manifest_row import LEFT_OUT_CAUSES
 
@@ -140,18 +143,62 @@ def test_a_photo_whose_only_faces_are_left_out_says_so(
     assert photo.left_out == {"too_small": 1}
 
 
-def test_faces_of_a_group_take_turns_and_get_the_gradients_that_they_get_alone(
-    sface: IdentityEncoder, config: MethodSettings, monkeypatch: pytest.MonkeyPatch
+def at_work(portrait: Image, num_faces: int, sface: IdentityEncoder) -> PhotoAtWork:
+    """A photo in which the same face is named so many times, each with a view of its own."""
+    (face,) = find(portrait).faces
+    photo = PhotoAtWork(Photo("group", portrait), [face] * num_faces)
+    photo.begin(11 / 255, 1 / 255, keyed_generator(0, "start"))
+    (photo.identities,) = clean_identities([photo.photo], [photo.found], [sface], "cpu")
+    return photo
+
+
+def of_layer_2(sface: IdentityEncoder) -> PhotoLikeness:
+    return PhotoLikeness([sface], True, -1.0, seed=0, micro_batch=8, cost=Cost())
+
+
+def test_faces_that_take_turns_add_up_to_the_gradient_of_all_together(
+    portrait: Image, sface: IdentityEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(photo_likeness, "CROPS_PER_PASS", 2)
-    loss = PhotoLikeness([sface], config.handling, -1.0, seed=0, micro_batch=8, cost=Cost())
-    generator = torch.Generator().manual_seed(0)
-    crops = torch.rand(5, 3, 112, 112, generator=generator)
-    targets = torch.nn.functional.normalize(torch.randn(5, 128, generator=generator))
-    together = loss._downhill(sface, crops, targets)
-    for number in (0, 2, 4):
-        alone = loss._downhill(sface, crops[number][None], targets[number][None])
-        assert float((together[number] * alone[0]).sum()) == pytest.approx(1.0, abs=1e-3)
+    photos = [at_work(portrait, count, sface) for count in (1, 4, 2)]
+    loss = of_layer_2(sface)
+    together = loss.gradients(photos, 0)
+    monkeypatch.setattr(photo_likeness, "FACES_PER_PASS", 2)
+    in_turns = loss.gradients(photos, 0)
+    for one, other in zip(together, in_turns, strict=True):
+        assert float((one - other).norm()) < 1e-3 * float(one.norm())
+    assert loss.cost.encoder_passes == 2 * 7
+
+
+def most_kept(loss: PhotoLikeness, photo: PhotoAtWork) -> int:
+    """Bytes that graphs kept for their way back, at most at a time."""
+    kept = most = 0
+
+    def release(number: int) -> None:
+        nonlocal kept
+        kept -= number
+
+    class Kept:
+        def __init__(self, tensor: torch.Tensor) -> None:
+            nonlocal kept, most
+            self.tensor = tensor
+            number = tensor.numel() * tensor.element_size()
+            kept += number
+            most = max(most, kept)
+            weakref.finalize(self, release, number)
+
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda saved: saved.tensor):
+        loss.gradients([photo], 0)
+    return most
+
+
+def test_what_graphs_keep_does_not_grow_with_the_number_of_faces(
+    portrait: Image, sface: IdentityEncoder
+) -> None:
+    loss = of_layer_2(sface)
+    few, many = (
+        most_kept(loss, at_work(portrait, turns * FACES_PER_PASS, sface)) for turns in (1, 3)
+    )
+    assert 0 < many < 1.2 * few  # views differ in what handling keeps of them
 
 
 def test_masks_of_many_faces_are_never_in_memory_together() -> None:
