@@ -111,29 +111,11 @@ class FullSurrogate(Surrogate):
             weight.copy_(self.base[name])
 
 
-class Surrogates:
-    """The surrogates of one person by name, and the checkpoint they started from."""
-
-    def __init__(self, diffusion: DiffusionModel, adapters: "_Adapters | None") -> None:
-        self.diffusion = diffusion
-        self._adapters = adapters
-        self._by_name: dict[str, Surrogate] = {}
-
-    def __getitem__(self, name: str) -> Surrogate:
-        return self._by_name[name]
-
-    def predict_pretrained(self, noisy_latents: Latents, timesteps: Timesteps) -> Latents:
-        """Predicts with the checkpoint itself, theta_pre."""
-        if self._adapters is not None:
-            self._adapters.activate([])
-        return self.diffusion.predict(noisy_latents, timesteps)
-
-
 @contextmanager
 def open_surrogates(
     diffusion: DiffusionModel, settings: SurrogateSettings, names: Sequence[str], seed: int
-) -> Iterator[Surrogates]:
-    """Puts fresh surrogates on a checkpoint and takes them off again, whatever happens.
+) -> Iterator[dict[str, Surrogate]]:
+    """Puts fresh surrogates on a checkpoint, by name, and takes them off again, whatever happens.
 
     Args:
         diffusion: The checkpoint; its own weights are bit-identical afterwards.
@@ -143,17 +125,17 @@ def open_surrogates(
     """
     is_lora = settings.adaptation == "lora"
     adapters = _Adapters(diffusion.unet, names, settings.lora_rank) if is_lora else None
-    surrogates = Surrogates(diffusion, adapters)
+    surrogates = dict[str, Surrogate]()
     try:
         for name in names:
-            surrogates._by_name[name] = (
+            surrogates[name] = (
                 LoraSurrogate(diffusion, adapters, name, seed)
                 if adapters is not None
                 else FullSurrogate(diffusion)
             )
         yield surrogates
     finally:
-        surrogates._by_name.clear()
+        surrogates.clear()
         if adapters is not None:
             adapters.remove()
 

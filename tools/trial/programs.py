@@ -120,16 +120,6 @@ def processes_with(variable: str) -> list[int]:
     return found
 
 
-def command_of(process_id: int) -> str:
-    """Command line of a process, for a message; empty where it has ended."""
-    try:
-        return (
-            (Path("/proc") / str(process_id) / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        )
-    except OSError:
-        return ""
-
-
 def _send(process_id: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(process_id, number)

@@ -16,7 +16,7 @@ from dladiff.config import MethodSettings
 from dladiff.diffusion.attention_maps import AttentionReader, attention_layers
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.diffusion.fine_tuning import FineTuner
-from dladiff.diffusion.surrogates import Surrogates, open_surrogates
+from dladiff.diffusion.surrogates import Surrogate, open_surrogates
 from dladiff.image_values import levels_to_unit
 from dladiff.methods.image_gradients import LatentGradient, draw_step, perturbation_gradients
 from dladiff.methods.photo_latents import Looks, PhotoEncoder
@@ -92,7 +92,7 @@ class FinetuningDefense:
     photos: Sequence[PhotoAtWork]
     references: Sequence[PhotoAtWork]
     diffusion: DiffusionModel
-    surrogates: Surrogates
+    surrogates: dict[str, Surrogate]
     method: MethodSettings
     seed: int
     """The seed of this set's draws."""

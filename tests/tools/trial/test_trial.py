@@ -15,7 +15,7 @@ import pytest
 
 from tests.needed_tools import need
 from tests.waiting import until
-from tools.trial.programs import command_of, processes_with
+from tools.trial.programs import processes_with
 
 pytestmark = pytest.mark.faults
 
@@ -38,8 +38,9 @@ class Machine:
         try:
             until(lambda: not processes_with(self.mark))  # the last command's helpers end after it
         except AssertionError as error:
-            left = [command_of(process_id) for process_id in processes_with(self.mark)]
-            raise AssertionError(f"left running: {left}") from error
+            ids = ",".join(str(process_id) for process_id in processes_with(self.mark))
+            left = subprocess.run(["ps", "-o", "args=", "-p", ids], capture_output=True, text=True)
+            raise AssertionError(f"left running: {left.stdout}") from error
         assert [path.name for path in self.temporary.iterdir()] == []
 
 
