@@ -28,13 +28,9 @@ def best_device() -> "torch.device":
     return torch.device(ACCELERATOR if torch.cuda.is_available() else "cpu")
 
 
-def precision_on(
-    device: "torch.device", wanted: Literal["auto", "float32", "bfloat16"]
-) -> Precision:
-    """As wanted on an accelerator (``auto``: bfloat16); on a CPU float32, which is faster there."""
-    if not is_accelerator(device):
-        return "float32"
-    return "bfloat16" if wanted == "auto" else wanted
+def precision_on(device: "torch.device", wanted: Literal["auto", "float32"]) -> Precision:
+    """``auto`` is bfloat16 on an accelerator; on a CPU float32, which is faster there."""
+    return "bfloat16" if wanted == "auto" and is_accelerator(device) else "float32"
 
 
 def autocast(device: "torch.device", precision: Precision) -> AbstractContextManager[None]:

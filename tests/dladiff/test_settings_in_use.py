@@ -114,7 +114,7 @@ def chosen(preset: PresetName) -> set[str]:
     ("preset", "change", "meant"),
     [
         ("zero-shot", "loop.finishing_steps=9", "loop.num_steps"),
-        ("zero-shot", "precision=bfloat16", "no diffusion checkpoint"),
+        ("zero-shot", "precision=float32", "no diffusion checkpoint"),
         ("zero-shot", "budget.floor_share=.5", "budgets are flat"),
         ("paper", "loop.finishing_steps=90", "surrogates.num_epochs"),
         ("paper", "budget.floor_share=.5", "budgets are flat"),

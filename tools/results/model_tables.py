@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.published_models import AUTOENCODERS
+from dladiff.accelerator import Precision
 from dladiff.config import PresetName, preset_settings
 from dladiff.layer1.likeness import AutoencoderLikeness
 
@@ -58,6 +59,12 @@ def tflop_of_a_photo(name: str, preset: PresetName) -> float:
     mixtures = AutoencoderLikeness.view_shares[2] * loop.mixtures_per_step / PHOTOS
     whole: float = steps * (both + row["back_tflop"] + mixtures * decode_and_back)
     return whole
+
+
+def counted_memory_gib(name: str, precision: Precision) -> float:
+    """The most that is alive while one photo goes through an autoencoder and back."""
+    peak: float = _row(name, precision)["peak_gib"]
+    return peak
 
 
 def _row(name: str, precision: str) -> dict[str, Any]:
