@@ -149,7 +149,7 @@ class LoopSettings(Settings):
     ``zero-shot``, the paper's layer 2 and methods of other papers read the first three alone.
     """
 
-    num_steps: Annotated[int, Field(ge=1)] = 60
+    num_steps: Annotated[int, Field(ge=1)] = 36
     step_size_levels: Annotated[float, Field(gt=0)] = 0.5
     """Mean signed step. In the loop it falls linearly from twice to nearly none, so that the last
     steps settle instead of flickering within the budget; elsewhere it stays."""
@@ -164,9 +164,10 @@ class LoopSettings(Settings):
     protects less. None: signed steps, which use the whole budget [X]."""
     photo_step_every: Annotated[int, Field(ge=2)] = 3
     """Every so many steps one looks at the photo itself, as zero-shot adapters do."""
-    finishing_steps: Annotated[int, Field(ge=0)] = 32
+    finishing_steps: Annotated[int, Field(ge=0)] = 8
     """Afterwards, on the photo alone, by the recognisers that lead and without momentum, for faces
-    that still ask for it. Cheap, and what the autoencoder shows stays as it is [X, measured]."""
+    that still ask for it. Where what is seen is held, each takes from what the autoencoder shows:
+    the effect on DreamBooth is .81 with 36 and 8 steps, .67 with 60 and 32 [X, measured]."""
     photo_target_cosine: float = -0.05
     """Faces whose cosine on the photo is below ask for no more: a surplus would only be seen."""
     mixtures_per_step: Annotated[int, Field(ge=0)] = 2
@@ -262,8 +263,9 @@ class MethodSettings(Settings):
     handling: bool = True
     """Whether losses see photos as platforms and attackers handle them: JPEG, half size, blur,
     noise, drawn anew at each step."""
-    target_cosine: float = 0.1
-    """Reported as met or not, on the re-read file; th_s of the paper's table."""
+    target_cosine: float = 0.3
+    """Reported as met or not, on the re-read file: SFace takes two photos for one person from .31
+    on. Where nothing holds back what is seen it is .1, th_s of the paper's table."""
     recognisers: tuple[EncoderSettings, ...] = (
         EncoderSettings(name="sface", kind="sface"),
         EncoderSettings(name="dlib", kind="dlib_resnet"),
@@ -433,9 +435,9 @@ _STEPS_OF_OTHERS = {"num_steps": 100, "step_size_levels": 0.6375}
 """As many steps as Mist and FaceLock take, each Anti-DreamBooth's and our paper's 5e-3 on [-1,
 1]."""
 _PRESETS: dict[str, dict[str, object]] = {
-    "zero-shot": {"against": "zero-shot", "loop": {"num_steps": 80}},
+    "zero-shot": {"against": "zero-shot", "loop": {"num_steps": 80}, "target_cosine": 0.1},
     "fast": {
-        "loop": {"num_steps": 30, "step_size_levels": 1.0},
+        "loop": {"num_steps": 18, "finishing_steps": 4},
         "surrogates": {
             "num_epochs": 8,
             "attention_steps": 2,
@@ -448,10 +450,14 @@ _PRESETS: dict[str, dict[str, object]] = {
     },
     "discreet": {"loop": {"visibility_jod": 9.6}},
     "balanced": {},
-    "strong": {"loop": {"visibility_jod": None}},
+    "strong": {
+        "loop": {"num_steps": 60, "finishing_steps": 32, "visibility_jod": None},
+        "target_cosine": 0.1,
+    },
     # Steps of sigma_zs = 8e-4 on [0, 1].
     "paper": {
         "paper": {},
+        "target_cosine": 0.1,
         "loop": {"num_steps": 400, "step_size_levels": 0.204, "stop_cosine": 0.1},
         "handling": False,
         "recognisers": [{"name": "sface", "kind": "sface"}],

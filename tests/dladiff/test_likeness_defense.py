@@ -143,9 +143,7 @@ def test_the_stop_rule_asks_the_photo_that_shows_most_over_ten_looks() -> None:
 def test_a_loop_that_has_reached_its_aim_ends_early(
     photos: list[Photo], models: ProtectionModels
 ) -> None:
-    method = preset_settings("balanced").changed(
-        "loop.stop_cosine=0.3", "loop.step_size_levels=1", "loop.visibility_jod=null"
-    )
+    method = preset_settings("strong").changed("loop.stop_cosine=0.3", "loop.step_size_levels=1")
     done: list[float] = []
 
     def report(stage: str, fraction: float) -> None:

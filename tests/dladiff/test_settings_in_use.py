@@ -123,7 +123,7 @@ def chosen(preset: PresetName) -> set[str]:
         ("balanced", "model.revision=abc1", "model.checkpoint"),
         ("mist", "loop.stop_cosine=0.3", "loop.num_steps"),
         ("mist", "surrogates.batch_size=2", "no surrogate learns"),
-        ("mist", "target_cosine=.3", "loop.num_steps"),
+        ("mist", "target_cosine=.2", "loop.num_steps"),
     ],
 )
 def test_a_value_in_vain_is_refused_with_what_was_meant(
