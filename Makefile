@@ -67,8 +67,9 @@ docs: setup ## Build the documents as a site into site/, strictly
 results: setup ## Write the tables of README and docs from results/
 	@$(BIN)/python -m tools.results
 
-bench: setup ## Measure photos per second of a whole run on this machine
+bench: setup ## Measure photos per second here, and a step at the size of Stable Diffusion 1.5
 	@$(BIN)/python -m benchmarks.whole_run $(ARGS)
+	@$(BIN)/python -m benchmarks.true_size --photos 1 --set loop.num_steps=2 --set loop.finishing_steps=0
 
 manifests: setup ## Write the files of k8s/ that are made from others (needs kubectl)
 	@$(BIN)/python -m tools.deploy.render_manifests

@@ -54,8 +54,8 @@ _FIRST_STEPS = 6
 """Steps whose mean magnitude says what a step of ordinary size is."""
 _LARGEST = 3.0
 """Of a value's step, in ordinary ones: few pixels would take all else."""
-_DECAY = 0.1
-"""Strength of the decay after each step in proportion [X, measured]."""
+_DECAY = 0.2
+"""Strength of the decay after each step in proportion; with fewer steps it must be more [X]."""
 _EXPONENT = 0.7
 """Of the allowances of bands; 1 is the whole Newton step, which tints [X, measured]."""
 _NEWEST_SHARE = 0.36

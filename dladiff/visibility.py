@@ -16,11 +16,10 @@ _BAND_SIGMAS_PX = (0.7, 1.5, 3.0, 6.0)
 """Standard deviations of the Gaussians between the bands, fine to coarse."""
 _LUMA_WEIGHTS = (0.01, 0.04, 0.10, 0.06, 0.03)
 """Share that a band of Y loses in a step at strength 1, fine to coarse [X]."""
-_CHROMA_WEIGHTS = (0.2, 0.3, 0.6, 0.9, 1.0)
+_CHROMA_WEIGHTS = (0.3, 0.45, 0.9, 1.35, 1.5)
 """The same of Cb and Cr: the eye sees colour best where it changes slowly; more than the measure
-says, which is blind to green eyes, reddened skin and specks in hair [X, looked at]. A third of
-it protects more and shows tints, three times as much protects as little as no colour at all
-(docs/archive/tried.md)."""
+says, which is blind to green eyes, reddened skin and specks in hair [X, looked at]. A third of it
+protects more and shows tints (docs/archive/tried.md)."""
 _SPARED = 1.5
 """Smooth places, whose share of the budget is small, lose more than textured ones: the decay is in
 proportion to this less the share."""
