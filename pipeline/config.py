@@ -37,16 +37,17 @@ class CanarySettings(Settings):
     """How a method that is new to OUTPUT is judged before anything of it is published.
 
     The thresholds are far below what any preset reaches: they find what is broken, not what is
-    weak. A figure that no photo has, such as a target without layer 2, is not judged.
+    weak. A figure that no photo has, such as likeness without layer 2, is not judged.
     """
 
     num_sets: Annotated[int, Field(ge=0)] = 50
     """The first photo sets with protected photos, which wait until they are judged together; a run
     of fewer is judged at its end. 0: everything is published at once."""
-    min_target_met: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """Share of photos with a face whose likeness is at most ``target_cosine``."""
-    min_target_photos: Annotated[int, Field(ge=1)] = 10
-    """With fewer such photos their share is not judged: a few hard photos are no broken method."""
+    max_likeness: Annotated[float, Field(ge=-1, le=1)] = 0.8
+    """Median over photos with a face of the highest cosine that a recogniser of the loop has left;
+    a clean photo has nearly 1."""
+    min_likeness_photos: Annotated[int, Field(ge=1)] = 10
+    """With fewer such photos it is not judged: a few hard photos are no broken method."""
     min_psnr_db: float = 25.0
     """Median over photos."""
     min_changed_pixels: Annotated[float, Field(ge=0, le=1)] = 1e-4

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Self
 
 from pipeline.config import CanarySettings
-from pipeline.manifest_row import PROTECTED_STATUSES
+from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output import gate
 from pipeline.records import CommitRecord
 from pipeline.storage.store import Store
@@ -25,9 +25,9 @@ class CanaryFigures:
 
     num_sets: int
     num_photos: int
-    num_with_target: int
-    target_met: float | None
-    """Share of the photos with a target that met it."""
+    num_with_likeness: int
+    likeness: float | None
+    """Median of the highest cosine that a recogniser of the loop has left on a photo."""
     psnr_db: float | None
     """Median."""
     changed_pixels: float | None
@@ -38,12 +38,12 @@ class CanaryFigures:
         """The figures of these commits."""
         rows = [staged.row for record in records for staged in record.rows]
         rows = [row for row in rows if row.status in PROTECTED_STATUSES]
-        met = [row.target_met for row in rows if row.target_met is not None]
+        left = [max(cosines) for row in rows if (cosines := _cosines_left(row))]
         return cls(
             num_sets=len(records),
             num_photos=len(rows),
-            num_with_target=len(met),
-            target_met=sum(met) / len(met) if met else None,
+            num_with_likeness=len(left),
+            likeness=_median(left),
             psnr_db=_median(row.psnr_db for row in rows),
             changed_pixels=_median(row.changed_pixels for row in rows),
         )
@@ -51,17 +51,21 @@ class CanaryFigures:
     def shortfalls(self, settings: CanarySettings) -> list[str]:
         """What is below its threshold, each with the key to change; empty: the method passes."""
         judged = [
-            ("the share of photos that met their target", "min_target_met", self.target_met),
             ("the median PSNR in dB", "min_psnr_db", self.psnr_db),
             ("the median share of changed pixels", "min_changed_pixels", self.changed_pixels),
         ]
-        if self.num_with_target < settings.min_target_photos:
-            judged = judged[1:]
-        return [
+        found = [
             f"{what} is {value:.3g}, below operation.canary.{key} = {getattr(settings, key):g}"
             for what, key, value in judged
             if value is not None and value < getattr(settings, key)
         ]
+        many = self.num_with_likeness >= settings.min_likeness_photos
+        if many and self.likeness is not None and self.likeness > settings.max_likeness:
+            found.append(
+                f"the median likeness left on the photo is {self.likeness:.3g}, above "
+                f"operation.canary.max_likeness = {settings.max_likeness:g}"
+            )
+        return found
 
 
 class Canary:
@@ -128,3 +132,9 @@ def accept(store: Store, method_digest: str) -> None:
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
+
+
+def _cosines_left(row: ManifestRow) -> list[float]:
+    """Of the recognisers in the loss, on the photo."""
+    cosines = row.identity_cosines or ()
+    return [one.after for one in cosines if not one.held_out and one.after is not None]

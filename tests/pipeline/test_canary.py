@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dladiff.results import Photo, SetResult
+from dladiff.results import IdentityCosine, Photo, SetResult
 from pipeline.config import RunConfig, load_config
 from pipeline.images.coding import decode_coded
 from pipeline.inspection.preview import preview_run
@@ -27,7 +27,8 @@ from pipeline.upkeep.forget import forget_identities
 from tests.pipeline.mortal_run import Killed, MortalStore, OwnProcess, protected_pixels
 from tests.sample_photos import encode, photo_image
 
-GOOD = {"target_met": True, "psnr_db": 35.0, "changed_pixels": 0.2}
+UNLIKE, AS_BEFORE = ([IdentityCosine("sface", False, 1.0, now, now)] for now in (0.1, 0.9))
+GOOD = {"identity_cosines": UNLIKE, "psnr_db": 35.0, "changed_pixels": 0.2}
 ALBUM = {f"{who}/{number}.png": 10 * place + number
          for place, who in enumerate(("ann", "bob", "cid")) for number in (1, 2)}  # fmt: skip
 """Photos by name, as the number that makes their pixels: three sets."""
@@ -44,7 +45,7 @@ class Measuring(OwnProcess):
 
 
 def config_of(*overrides: str) -> RunConfig:
-    quick = ["threads=1", "max_set_photos=2", "lock_ttl_s=60", "canary.min_target_photos=2"]
+    quick = ["threads=1", "max_set_photos=2", "lock_ttl_s=60", "canary.min_likeness_photos=2"]
     return load_config("zero-shot", overrides=[*quick, *overrides])
 
 
@@ -142,7 +143,7 @@ def test_a_method_that_passes_is_published_and_judged_only_once(runs: Runs) -> N
 @pytest.mark.parametrize(
     ("figures", "complaint"),
     [
-        ({"target_met": False}, r"met their target is 0, below operation.canary.min_target_met"),
+        ({"identity_cosines": AS_BEFORE}, r"photo is 0.9, above .*canary.max_likeness = 0.8"),
         ({"psnr_db": 20.0}, r"PSNR in dB is 20, below operation.canary.min_psnr_db = 25"),
         ({"changed_pixels": 0.0}, r"changed pixels is 0, below .*min_changed_pixels = 0.0001"),
     ],
@@ -265,8 +266,8 @@ def test_a_forgotten_person_is_not_among_what_is_published_later(runs: Runs) -> 
 
 
 def test_a_few_hard_photos_do_not_close_the_gate(runs: Runs) -> None:
-    missed = {**GOOD, "target_met": False}
-    assert runs("canary.min_target_photos=7", figures=missed).exit_code == 0
+    missed = {**GOOD, "identity_cosines": AS_BEFORE}
+    assert runs("canary.min_likeness_photos=7", figures=missed).exit_code == 0
     runs.check_whole()
 
 
@@ -274,7 +275,7 @@ def test_a_few_hard_photos_do_not_close_the_gate(runs: Runs) -> None:
 def test_a_run_killed_at_any_change_around_the_gate_is_finished_by_the_next(
     runs: Runs, second_id: str, tmp_path: Path
 ) -> None:
-    overrides = ("canary.num_sets=2", "fold_every_s=1e-9", "canary.min_target_photos=9")
+    overrides = ("canary.num_sets=2", "fold_every_s=1e-9", "canary.min_likeness_photos=9")
     for name in ("ann/2.png", "bob/2.png", "cid/2.png"):
         (runs.album / name).unlink()
     runs(*overrides, run_id="new")
