@@ -1,11 +1,13 @@
 """A small run without Ray: real processes that die, hang or cannot load, and what becomes of it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -104,13 +106,7 @@ def test_workers_that_die_at_their_start_end_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_no_worker_outlives_the_command(tmp_path: Path, number: signal.Signals) -> None:
-    face_album(tmp_path / "in", {"ann": 1})
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "protect"]
-    command += [str(tmp_path / "in"), str(tmp_path / "out"), "--preset", "zero-shot"]
-    process = subprocess.Popen(
-        [*command, "--set", "loop.num_steps=100000"], stderr=subprocess.PIPE, text=True
-    )
-    try:
+    with endless_command(tmp_path) as process:
         attempts = tmp_path.glob
         deadline = time.monotonic() + 120
         while not list(attempts("out/runs/*/attempts/*/*.json")):
@@ -126,9 +122,57 @@ def test_no_worker_outlives_the_command(tmp_path: Path, number: signal.Signals) 
         while any(Path(f"/proc/{pid}/exe").exists() for pid in workers):
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_the_commands_lines_move_within_a_set_and_its_worker_computes_with_one_thread(
+    tmp_path: Path,
+) -> None:
+    with endless_command(tmp_path, steps=2000) as process:
+        assert process.stderr is not None
+        shares = list[float]()
+        for line in process.stderr:
+            if found := re.search(
+                r"0 of 1 photo, 0 of 1 set, ([\d.]+) % done.* left$", line.strip()
+            ):
+                shares.append(float(found[1]))
+            if len(set(shares)) == 3:
+                break
+        assert 0 < shares[0] < shares[-1] < 100, shares
+        assert shares == sorted(shares)
+        by_worker = {pid: seconds_by_thread(pid) for pid in children_of(process.pid)}
+        worker = max(by_worker, key=lambda pid: sum(by_worker[pid]))
+        busiest, *others = sorted(by_worker[worker], reverse=True)
+        assert busiest > 5
+        assert sum(others) < 0.1 * busiest, by_worker[worker]
+        environment = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+        assert b"OMP_WAIT_POLICY=PASSIVE" in environment
+
+
+@contextmanager
+def endless_command(tmp_path: Path, steps: int = 100_000) -> Iterator[subprocess.Popen[str]]:
+    """The command on one photo, with more steps than anybody waits for; killed at the end."""
+    face_album(tmp_path / "in", {"ann": 1})
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "protect"]
+    command += [str(tmp_path / "in"), str(tmp_path / "out"), "--preset", "zero-shot"]
+    # What a person's shell says of OpenMP is not what is tested.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    process = subprocess.Popen(
+        [*command, "--set", f"loop.num_steps={steps}"], stderr=subprocess.PIPE, text=True, env=env
+    )
+    try:
+        yield process
     finally:
         process.kill()
         process.communicate()
+
+
+def seconds_by_thread(pid: int) -> list[float]:
+    """CPU seconds of each thread of a process so far."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    fields = [stat.rpartition(")")[2].split() for stat in stats]
+    ticks = os.sysconf("SC_CLK_TCK")
+    return [(int(field[11]) + int(field[12])) / ticks for field in fields]
 
 
 def children_of(pid: int) -> list[int]:
