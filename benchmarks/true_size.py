@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.published_models import AUTOENCODERS, frozen
 from benchmarks.whole_run import write_album
-from dladiff.accelerator import best_device, is_accelerator
+from dladiff.accelerator import best_device, is_accelerator, precision_on
 from tools.results.model_tables import counted_memory_gib
 
 _DLADIFF = Path(sys.executable).with_name("dladiff")
@@ -80,7 +80,7 @@ def protect(photos: Path, output: Path, preset: str, overrides: Sequence[str]) -
 
 def counted(model: str) -> dict[str, Any]:
     """What the stand-in says that one photo through the autoencoder and back keeps alive."""
-    precision = "bfloat16" if is_accelerator(best_device()) else "float32"
+    precision = precision_on(best_device(), "auto")
     return {"counted_peak_gib_a_photo": counted_memory_gib(model, precision)}
 
 

@@ -448,7 +448,7 @@ _PRESETS: dict[str, dict[str, object]] = {
             "step0_steps": 60,
         },
     },
-    "discreet": {"loop": {"visibility_jod": 9.6}},
+    "discreet": {"loop": {"num_steps": 60, "finishing_steps": 32, "visibility_jod": 9.6}},
     "balanced": {},
     "strong": {
         "loop": {"num_steps": 60, "finishing_steps": 32, "visibility_jod": None},

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from benchmarks import true_size
-from benchmarks.published_models import Published
+from benchmarks.published_models import AUTOENCODERS, Published
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,7 +23,7 @@ def small() -> AutoencoderKL:
 def test_the_command_protects_against_an_autoencoder_of_random_weights(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(true_size.AUTOENCODERS, "sd15", Published("small", small, 64))
+    monkeypatch.setitem(AUTOENCODERS, "sd15", Published("small", small, 64))
     overrides = ("loop.num_steps=4", "loop.finishing_steps=1")
     argv = ["true_size", "--photos", "1", *(part for one in overrides for part in ("--set", one))]
     monkeypatch.setattr(sys, "argv", argv)
