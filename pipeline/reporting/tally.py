@@ -7,6 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
+from pipeline.manifest_row import PROTECTED_STATUSES
 from pipeline.options import PlanCounts, RunOutcome
 from pipeline.reach import Reach
 from pipeline.reporting.reporter import NO_REACH, Reporter
@@ -33,6 +34,9 @@ class Tally(Reporter):
         self.num_held = 0
         self.gpu_seconds = 0.0
         self._at_work: Callable[[], Mapping[str, float]] = dict
+        self._num_without_work = 0
+        """Photos of sets in which none was protected: decided at once, so they say nothing of the
+        time that others take."""
         self._first_seen: tuple[float, float] | None = None
         """When work was seen first, and how many photos' worth."""
 
@@ -57,6 +61,8 @@ class Tally(Reporter):
         self.num_sets += 1
         if self._first_seen is None:
             self._first_seen = self._recent[0][0], 0.0
+        if not PROTECTED_STATUSES.intersection(statuses):
+            self._num_without_work += sum(statuses.values())
         self.gpu_seconds += gpu_seconds
         self._recent.append((self._clock(), sum(statuses.values())))
 
@@ -137,4 +143,5 @@ class Tally(Reporter):
         """Photos' worth of work per second since work was seen first; 0 while that is too short."""
         since, before = self._first_seen or (self._clock(), done)
         elapsed = self._clock() - since
-        return (done - before) / elapsed if elapsed >= _MIN_SEEN_S else 0.0
+        worked = done - before - self._num_without_work
+        return worked / elapsed if elapsed >= _MIN_SEEN_S else 0.0

@@ -38,6 +38,19 @@ def test_time_left_is_unknown_before_the_first_set() -> None:
     assert tally.seconds_left is None
 
 
+def test_sets_without_work_promise_nothing_of_the_others() -> None:
+    clock = Clock()
+    tally = Tally(clock)
+    tally.started(PlanCounts(num_photos=10, num_sets=10))
+    clock.now += 6
+    tally.set_decided({"skipped": 1}, seconds=0.1)
+    tally.set_decided({"copied": 1}, seconds=0.1)
+    assert tally.seconds_left is None
+    clock.now += 14
+    tally.set_decided({"protected": 1}, seconds=20)
+    assert tally.seconds_left == pytest.approx(7 * 20)
+
+
 def test_a_stall_lowers_the_rate_though_no_set_is_decided() -> None:
     clock = Clock()
     tally = Tally(clock)
