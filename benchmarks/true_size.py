@@ -1,7 +1,7 @@
 """A published autoencoder at its true size through ``dladiff protect``: seconds, memory, passes.
 
 ``python -m benchmarks.true_size --model sd15 --set loop.num_steps=3`` writes the autoencoder as its
-configuration describes it, with random weights, in diffusers format; lets the installed command
+configuration describes it, with random weights, in diffusers format; lets the command
 protect photos of 512 px against it, beside the embedded one, on whatever device is there; and
 prints a JSON line per preset, with what ``benchmarks.model_cost`` counted for the same. Random
 weights cost what published ones do; what they show of a face means nothing.
@@ -10,9 +10,6 @@ weights cost what published ones do; what they show of a face means nothing.
 import argparse
 import json
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +17,12 @@ from typing import Any
 
 import torch
 
+from benchmarks import file_formats
 from benchmarks.published_models import AUTOENCODERS, frozen
 from benchmarks.whole_run import write_album
 from dladiff.accelerator import best_device, is_accelerator, precision_on
 from tools.results.model_tables import counted_memory_gib
 
-_DLADIFF = Path(sys.executable).with_name("dladiff")
 _SIDE_PX = 512
 
 
@@ -46,7 +43,9 @@ def main() -> None:
             measured = protect(folder / "photos", folder / preset, preset, overrides)
             facts = {"model": arguments.model, "device": device_name(), "preset": preset}
             facts |= {"set": arguments.overrides, "photos": arguments.photos}
-            print(json.dumps(facts | measured | counted(arguments.model)), flush=True)
+            precision = precision_on(best_device(), "auto")
+            facts["counted_peak_gib_a_photo"] = counted_memory_gib(arguments.model, precision)
+            print(json.dumps(facts | measured), flush=True)
 
 
 def write_autoencoder(folder: Path, model: str) -> None:
@@ -63,25 +62,16 @@ def of_folder(folder: Path, model: str) -> str:
 
 def protect(photos: Path, output: Path, preset: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Runs the command with one worker; what the set's record says of its cost."""
-    command = [str(_DLADIFF), "protect", str(photos), str(output), "--preset", preset]
-    command += [part for override in overrides for part in ("--set", override)]
-    command += ["--workers", "1", "--set", "operation.set_time_limit_s=86400"]
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    patient = [*overrides, "operation.set_time_limit_s=86400"]
+    _, peak_gb = file_formats.protect(photos, output, preset, patient)
     (record,) = output.glob("runs/*/commits/*.json")
     cost = json.loads(record.read_text())["cost"]
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 2**30
     return {
-        "seconds": {stage: round(seconds, 1) for stage, seconds in cost.pop("seconds").items()},
+        "seconds": {stage: round(seconds, 3) for stage, seconds in cost.pop("seconds").items()},
         "peak_gib": round(cost.pop("peak_memory_gb") * 1e9 / 2**30, 2),
-        "peak_process_gib": round(peak, 2),
+        "peak_process_gib": round(peak_gb * 1e9 / 2**30, 2),
         **{name: value for name, value in cost.items() if value and not isinstance(value, dict)},
     }
-
-
-def counted(model: str) -> dict[str, Any]:
-    """What the stand-in says that one photo through the autoencoder and back keeps alive."""
-    precision = precision_on(best_device(), "auto")
-    return {"counted_peak_gib_a_photo": counted_memory_gib(model, precision)}
 
 
 def device_name() -> str:

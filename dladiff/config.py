@@ -167,7 +167,8 @@ class LoopSettings(Settings):
     finishing_steps: Annotated[int, Field(ge=0)] = 8
     """Afterwards, on the photo alone, by the recognisers that lead and without momentum, for faces
     that still ask for it. Where what is seen is held, each takes from what the autoencoder shows:
-    the effect on DreamBooth is .81 with 36 and 8 steps, .67 with 60 and 32 [X, measured]."""
+    at equal fading of colour the effect on DreamBooth was .81 with 36 and 8 steps, .67 with 60
+    and 32 [X, measured]."""
     photo_target_cosine: float = -0.05
     """Faces whose cosine on the photo is below ask for no more: a surplus would only be seen."""
     mixtures_per_step: Annotated[int, Field(ge=0)] = 2
@@ -286,8 +287,8 @@ class MethodSettings(Settings):
     """CPU threads of a worker; changes rounding in the last bits, hence the digest. More workers
     beat more threads, which wait for each other where a machine is busy with something else."""
     precision: Literal["auto", "float32"] = "auto"
-    """Of autoencoders and UNets on a GPU: ``auto`` is bfloat16, and lets all else use TF32; what a
-    face keeps changes by less than .01 [X, measured]. Perturbation, adapters and recognisers stay
+    """Of autoencoders and UNets on a GPU: ``auto`` is bfloat16, and lets all else use TF32; mean
+    cosines change by at most .01 [X, measured]. Perturbation, adapters and recognisers stay
     float32; on a CPU all does."""
     keep_metadata: Literal["none", "copyright"] = "none"
     """What of EXIF and XMP survives. GPS and device data never do."""

@@ -36,7 +36,7 @@ _LOG = logging.getLogger(__name__)
 class CanarySettings(Settings):
     """How a method that is new to OUTPUT is judged before anything of it is published.
 
-    The thresholds are far below what any preset reaches: they find what is broken, not what is
+    The thresholds are far from what any preset reaches: they find what is broken, not what is
     weak. A figure that no photo has, such as likeness without layer 2, is not judged.
     """
 

@@ -105,11 +105,11 @@ def palette_png(image: NDArray[np.uint8]) -> bytes:
 
 
 def animation(file_format: str = "GIF", num_frames: int = 3) -> bytes:
-    """Frames of different photos; the first one is ``quadrant_image``."""
+    """Frames of different photos, a minute each; the first one is ``quadrant_image``."""
     frames = [Image.fromarray(quadrant_image())]
     frames += [Image.fromarray(photo_image(96, 64, seed)) for seed in range(1, num_frames)]
     buffer = io.BytesIO()
-    frames[0].save(buffer, file_format, save_all=True, append_images=frames[1:], duration=100)
+    frames[0].save(buffer, file_format, save_all=True, append_images=frames[1:], duration=60_000)
     return buffer.getvalue()
 
 

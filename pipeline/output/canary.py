@@ -49,7 +49,7 @@ class CanaryFigures:
         )
 
     def shortfalls(self, settings: CanarySettings) -> list[str]:
-        """What is below its threshold, each with the key to change; empty: the method passes."""
+        """What misses its threshold, each with the key to change; empty: the method passes."""
         judged = [
             ("the median PSNR in dB", "min_psnr_db", self.psnr_db),
             ("the median share of changed pixels", "min_changed_pixels", self.changed_pixels),

@@ -53,8 +53,8 @@ def models(detector: FaceDetector, sface: IdentityEncoder) -> ProtectionModels:
 
 @pytest.fixture(scope="module")
 def config() -> MethodSettings:
-    steps = "loop.num_steps=15", "loop.step_size_levels=2", "loop.visibility_jod=null"
-    return preset_settings("fast").changed(*steps)
+    steps = "loop.num_steps=15", "loop.step_size_levels=2", "loop.finishing_steps=32"
+    return preset_settings("fast").changed(*steps, "loop.visibility_jod=null")
 
 
 @pytest.fixture(scope="module")
@@ -221,8 +221,8 @@ def test_a_photo_that_will_be_a_jpeg_is_protected_as_one(
         found = protect_photo_set(to_save, [], models, config).photos
         likeness.append(np.mean([photo.identity_cosines[0].after for photo in found]))
     unaware, aware = likeness
-    # .10 and .03. At quality 60 both are below the target, so that nothing is left to gain.
-    assert aware < unaware - 0.04
+    # .05 and -.14. At quality 60 both are below the target, so that nothing is left to gain.
+    assert aware < unaware - 0.08
 
 
 def test_a_grey_photo_is_protected_in_its_one_channel(

@@ -27,10 +27,9 @@ pytestmark = [
 SIDE, COLUMNS, GAP = 96, 5, 14
 NOT_SHOWN = ("heic", "tif")
 """Formats that Chromium does not show."""
-SHOWN_OTHERWISE = {"turned.webp", "turned and unended.jpg", "animation.webp"}
+SHOWN_OTHERWISE = {"turned.webp", "turned and unended.jpg"}
 """Chromium does not turn a WebP as its Exif says, and leaves out the last blocks of a JPEG without
-its end marker; other viewers and this program do both. An animation may have moved on by the time
-that the picture is taken."""
+its end marker; other viewers and this program do both."""
 
 
 def place(index: int, column: int) -> tuple[int, int]:
