@@ -6,7 +6,7 @@ Holds the lock of OUTPUT by contract. Knows no Ray.
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from pipeline.config import OperationSettings
@@ -78,6 +78,8 @@ class Driver:
         self._canary_failed = False
         self._taken: dict[CommitName, PhotoSet] = {}
         """Sets on their way to be served, or waiting for the gate."""
+        self._computed: dict[str, float] = {}
+        """Photos of sets on their way to be served, by the set's key."""
         self._waiting: list[CommitRecord] = []
         """Of this run, whose images wait for the gate until they are released."""
         self._sets, self._num_undecided = photo_sets, len(photo_sets)
@@ -92,6 +94,13 @@ class Driver:
     def num_undecided(self) -> int:
         """Sets that are neither committed nor quarantined yet."""
         return self._num_undecided
+
+    def computed(self) -> Mapping[str, float]:
+        """Photos of sets that are computed and not said to be decided; asked from another thread.
+
+        Where sets take minutes, a set is heard of as published when the next one ends.
+        """
+        return self._computed.copy()
 
     @property
     def undecided(self) -> Iterator[PhotoSet]:
@@ -298,11 +307,14 @@ class Driver:
             self._waiting.append(waiting)
             self._reporter.held(waiting.num_photos)
             self._say_decided(waiting)
+        else:
+            self._computed[photo_set.key] = len(photo_set.photos)
 
     def _hear_of_published(self, at_most: int) -> None:
         """Reports what is published by now, waiting while more sets than these are on the way."""
         for record in self._fold.published(at_most):
             photo_set = self._taken.pop((record.set_key, record.generation))
+            self._computed.pop(record.set_key, None)
             self._say_decided(record, _ages_s(uploads_of([photo_set])))
 
     def _say_decided(self, record: CommitRecord, ages_s: Sequence[float] = ()) -> None:

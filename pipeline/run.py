@@ -253,7 +253,7 @@ def _protect(
             # and a built-in photo, would cost seconds.
             alone = size.workers == 1
             reporter.workers(size.most_workers or size.workers, pool.num_alive)
-            reporter.at_work(pool.at_work)
+            reporter.at_work(lambda: {**pool.at_work(), **driver.computed()})
             # Where all content seems to be known, models are loaded once a photo proves otherwise.
             loads = any(
                 not photo.twins and photo.previous_sha256 is None

@@ -1,6 +1,7 @@
 """The driver's book-keeping: what it makes of outcomes, and the exit code of a run."""
 
 import dataclasses
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
@@ -128,6 +129,22 @@ def test_a_decided_set_is_published_at_once_and_folded_when_asked(
     assert statuses(store) == {}
     driver.fold()
     assert statuses(store) == {"b/1.jpg": "protected", "b/2.jpg": "protected"}
+
+
+def test_progress_counts_a_computed_set_until_it_is_said_to_be_decided(
+    store: Store, lock: OutputLock, sets: list[PhotoSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, may_publish = Heard(), threading.Event()
+    publish = Fold._publish_now
+    monkeypatch.setattr(
+        Fold, "_publish_now", lambda fold, name: may_publish.wait() and publish(fold, name)
+    )
+    driver = driver_of(store, lock, sets, heard)
+    driver.take(committed(store, sets[1]))
+    assert (heard.decided, driver.computed()) == ([], {sets[1].key: 2})
+    may_publish.set()
+    driver.wait_for_published()
+    assert (heard.decided, driver.computed()) == ([{"protected": 2}], {})
 
 
 def test_it_folds_by_itself_when_it_is_time(
