@@ -39,7 +39,7 @@ try:
 except PackageNotFoundError:  # a source tree that nobody installed
     __version__ = "0+unknown"
 
-METHOD_VERSION = 6
+METHOD_VERSION = 7
 """Raised whenever the same photos and settings would give other bytes."""
 
 _HOMES = {

@@ -162,13 +162,12 @@ class LoopSettings(Settings):
     difference is seen). Steps go where they protect most for what they show, and the levels that
     are used follow from the measure, face by face, within the budgets. Raising it shows less and
     protects less. None: signed steps, which use the whole budget [X]."""
-    photo_step_every: Annotated[int, Field(ge=2)] = 3
-    """Every so many steps one looks at the photo itself, as zero-shot adapters do."""
-    finishing_steps: Annotated[int, Field(ge=0)] = 8
+    photo_step_every: Annotated[int, Field(ge=2)] = 2
+    """Every so many steps one looks at the photo itself, as zero-shot adapters do. Where what is
+    seen is held, its gradient is smoothed; such steps also move what the autoencoder shows."""
+    finishing_steps: Annotated[int, Field(ge=0)] = 16
     """Afterwards, on the photo alone, by the recognisers that lead and without momentum, for faces
-    that still ask for it. Where what is seen is held, each takes from what the autoencoder shows:
-    at equal fading of colour the effect on DreamBooth was .81 with 36 and 8 steps, .67 with 60
-    and 32 [X, measured]."""
+    that still ask for it."""
     photo_target_cosine: float = -0.05
     """Faces whose cosine on the photo is below ask for no more: a surplus would only be seen."""
     mixtures_per_step: Annotated[int, Field(ge=0)] = 2
@@ -438,7 +437,7 @@ _STEPS_OF_OTHERS = {"num_steps": 100, "step_size_levels": 0.6375}
 _PRESETS: dict[str, dict[str, object]] = {
     "zero-shot": {"against": "zero-shot", "loop": {"num_steps": 80}, "target_cosine": 0.1},
     "fast": {
-        "loop": {"num_steps": 18, "finishing_steps": 4},
+        "loop": {"num_steps": 18, "finishing_steps": 8},
         "surrogates": {
             "num_epochs": 8,
             "attention_steps": 2,
@@ -452,7 +451,12 @@ _PRESETS: dict[str, dict[str, object]] = {
     "discreet": {"loop": {"num_steps": 60, "finishing_steps": 32, "visibility_jod": 9.6}},
     "balanced": {},
     "strong": {
-        "loop": {"num_steps": 60, "finishing_steps": 32, "visibility_jod": None},
+        "loop": {
+            "num_steps": 60,
+            "photo_step_every": 3,
+            "finishing_steps": 32,
+            "visibility_jod": None,
+        },
         "target_cosine": 0.1,
     },
     # Steps of sigma_zs = 8e-4 on [0, 1].

@@ -148,6 +148,7 @@ def take_likeness_away(
             config.seed,
             config.micro_batch,
             cost,
+            is_smooth=loop.visibility_jod is not None,
         )
         for encoders in (models.likeness_encoders, models.white_boxes)
     )

@@ -28,6 +28,13 @@ from dladiff.photo_at_work import NativePhoto, PhotoAtWork
 from dladiff.placement import shift, visible_extent
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost
+from dladiff.transforms import gaussian_blur
+
+_SMOOTHING_SHARE = 1.5 / 112
+"""Standard deviation of the Gaussian that smooths gradients, in sides of a crop: an encoder's own
+gradient draws creases and specks that the eye sees and ColorVideoVDP hardly does. Smooth changes
+look like light, last longer under JPEG, and move what the autoencoder shows as well [X, measured:
+docs/archive/tried.md, *Smooth steps*]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +66,7 @@ class PhotoLikeness:
         micro_batch: int,
         cost: Cost,
         warps: Warps = OUR_WARPS,
+        is_smooth: bool = False,
     ) -> None:
         """Nothing is computed yet.
 
@@ -70,10 +78,12 @@ class PhotoLikeness:
             micro_batch: Photos per pass.
             cost: Where passes are counted.
             warps: Through which faces are seen.
+            is_smooth: Whether each encoder's gradient is smoothed.
         """
         self.encoders = encoders
         self.handling = handling
         self.warps = warps
+        self.is_smooth = is_smooth
         self.target_cosine = target_cosine
         self.seed = seed
         self.micro_batch = micro_batch
@@ -142,6 +152,8 @@ class PhotoLikeness:
         leaf = crops.detach().requires_grad_(True)
         cosines = (encoder.embed(leaf) * targets).sum(dim=1)
         (gradient,) = torch.autograd.grad(-cosines.sum(), leaf)
+        if self.is_smooth:
+            gradient = gaussian_blur(gradient, _SMOOTHING_SHARE * encoder.side)
         length = gradient.flatten(1).norm(dim=1).clamp_min(1e-30)
         asks_for_more = (cosines.detach() > self.target_cosine).to(gradient)
         downhill: Crops = gradient * (asks_for_more / length).reshape(-1, 1, 1, 1)
