@@ -25,7 +25,7 @@ from benchmarks.stand_in import StandIn, device
 from dladiff.accelerator import Precision
 from dladiff.diffusion.autoencoder import Autoencoder
 from dladiff.diffusion.checkpoint import DiffusionModel, embed_prompt
-from dladiff.diffusion.memory import rows_on
+from dladiff.diffusion.memory import rows_on, unet_rows_on
 
 
 def autoencoder(name: str, precision: Precision = "float32") -> Autoencoder:
@@ -41,13 +41,16 @@ def autoencoder(name: str, precision: Precision = "float32") -> Autoencoder:
 def stable_diffusion(precision: Precision = "float32") -> DiffusionModel:
     """Stable Diffusion 1.5 on the device; within a ``StandIn``."""
     unet, text = _built(sd15_unet, "float32"), _built(sd15_text_encoder, "float32")
+    vae = _built(sd15_vae, precision)
     with TemporaryDirectory() as folder:
         tokenizer = write_tokenizer(Path(folder) / "tokenizer")
     schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     return DiffusionModel(
-        vae=_built(sd15_vae, precision),
+        vae=vae,
         resolution=512,
         precision=precision,
+        rows_per_pass=rows_on(device(), vae, 512, precision),
+        unet_rows_per_pass=unet_rows_on(device(), unet, 64),
         unet=unet,
         text_encoder=text,
         tokenizer=tokenizer,

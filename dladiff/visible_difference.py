@@ -4,7 +4,6 @@ Mantiuk et al. 2024 (arXiv:2401.11485), by its authors' package. PSNR and LPIPS 
 not see a face that looks ten years older; this does. Knows pairs of images and where a face is.
 """
 
-import logging
 import math
 from collections.abc import Sequence
 from functools import cache
@@ -21,7 +20,7 @@ from dladiff.results import Face
 from dladiff.transforms import resize_antialiased
 
 if TYPE_CHECKING:
-    import pycvvdp
+    from dladiff.waitless_vdp import WaitlessVdp
 
 Square = Float[Tensor, "1 3 _ _"]
 """A face with its surroundings, of whatever size."""
@@ -66,13 +65,8 @@ def face_visibility_gradient(clean: Images, perturbation: Perturbation, face: Fa
     leaf = perturbation.detach().requires_grad_(True)
     part = (..., *square_around(face, *clean.shape[-2:]))
     shown = [_at_most(images[part]) for images in (clean, clean + leaf)]
-    jod = _jod(shown[0], shown[1], _cvvdp(clean.device, MAGNIFICATION))
+    jod = measure_on(clean.device, MAGNIFICATION).jod(shown[1], shown[0])
     return torch.autograd.grad(-jod, leaf)[0]
-
-
-def _jod(clean: Square, other: Square, metric: "pycvvdp.cvvdp") -> Float[Tensor, ""]:
-    jod: Tensor = metric.predict(other, clean, dim_order="BCHW")[0]
-    return jod.reshape(())
 
 
 def _at_most(square: Square) -> Square:
@@ -111,7 +105,7 @@ def square_around(face: Face, height: int, width: int) -> tuple[slice, slice]:
 
 def _jod_of_squares(clean: Square, other: Square, magnification: float) -> Float[Tensor, ""]:
     shown = [_shown(square, magnification) for square in (clean, other)]
-    return _jod(shown[0], shown[1], _cvvdp(clean.device))
+    return measure_on(clean.device).jod(shown[1], shown[0])
 
 
 def _shown(square: Square, magnification: float) -> Square:
@@ -125,16 +119,11 @@ def _shown(square: Square, magnification: float) -> Square:
 
 
 @cache
-def _cvvdp(device: torch.device, nearness: float = 1.0) -> "pycvvdp.cvvdp":
-    """Imported where it is used: that takes seconds, and methods without faces need none."""
-    # It looks for a CUDA compiler, which nothing here needs, and warns where there is none.
-    loud = logging.getLogger("torch.utils.cpp_extension")
-    level = loud.level
-    loud.setLevel(logging.ERROR)
-    try:
-        import pycvvdp
-    finally:
-        loud.setLevel(level)
-    metric = pycvvdp.cvvdp(display_name=DISPLAY, device=device, quiet=True)
-    metric.pix_per_deg = metric.pix_per_deg / nearness
-    return metric
+def measure_on(device: torch.device, nearness: float = 1.0) -> "WaitlessVdp":
+    """The measure, loaded once for a device and a distance.
+
+    Imported where it is used: that takes seconds, and methods without faces need none.
+    """
+    from dladiff.waitless_vdp import WaitlessVdp
+
+    return WaitlessVdp(DISPLAY, device, nearness)

@@ -40,7 +40,8 @@ class Autoencoder:
     precision: Precision = "float32"
     """On an accelerator; on the CPU lower precision is several times slower."""
     rows_per_pass: int | None = None
-    """Images that fit into the device's memory with their gradients; None: any number."""
+    """Images that fit into the device's memory with their gradients; None: any number; 0: one,
+    if nothing of its encoding is saved while it is decoded."""
 
     @property
     def device(self) -> torch.device:
@@ -63,8 +64,13 @@ class Autoencoder:
         return latent_space(self.vae)
 
     def rows(self, wanted: int) -> int:
-        """Images a pass: as many as wanted, if they fit."""
-        return wanted if self.rows_per_pass is None else min(wanted, self.rows_per_pass)
+        """Images a pass: as many as wanted, if they fit; at least one."""
+        return wanted if self.rows_per_pass is None else max(1, min(wanted, self.rows_per_pass))
+
+    @property
+    def encodes_twice(self) -> bool:
+        """Whether encodings are computed once more on the way back, to save memory."""
+        return self.rows_per_pass == 0
 
     def autocast(self) -> AbstractContextManager[None]:
         """bfloat16 autocast on an accelerator, if asked for."""

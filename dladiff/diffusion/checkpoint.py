@@ -19,8 +19,8 @@ from dladiff.accelerator import Precision, is_accelerator
 from dladiff.config import AutoencoderSettings, ModelSettings, SurrogateSettings
 from dladiff.diffusion.autoencoder import Autoencoder, FaceTemplate, Latents
 from dladiff.diffusion.latent_spaces import latent_space
-from dladiff.diffusion.memory import rows_on
-from dladiff.diffusion.parts import load_part, load_vae, read_json
+from dladiff.diffusion.memory import rows_on, unet_rows_on
+from dladiff.diffusion.parts import configured_vae, load_part, load_vae, read_json
 from dladiff.errors import ModelError
 from dladiff.weight_files import XL_IS_NO_SURROGATE, autoencoder_folder, checkpoint_folder
 
@@ -55,6 +55,8 @@ class DiffusionModel(Autoencoder):
     """abar_t of the noise schedule, on the UNet's device."""
     learning_rates: dict[str, float] = field(default_factory=dict)
     """Calibrated for this checkpoint, by adaptation (``lora``, ``full``)."""
+    unet_rows_per_pass: int | None = None
+    """Rows that fit into the device's memory beside the weights, with gradients; None: any."""
     second_text: SecondText | None = None
     """Of Stable Diffusion XL only, from which ``attacks.sampling`` samples. ``predict`` has no
     conditioning for it, and ``prompt_embeds`` are of the first text encoder alone."""
@@ -67,6 +69,11 @@ class DiffusionModel(Autoencoder):
     def prediction_type(self) -> PredictionType:
         kind: PredictionType = self.noise_scheduler.config.prediction_type
         return kind
+
+    def unet_rows(self, wanted: int) -> int:
+        """Rows a pass of the UNet: as many as wanted, if they fit."""
+        most = self.unet_rows_per_pass
+        return wanted if most is None else min(wanted, most)
 
     def predict(
         self,
@@ -157,8 +164,10 @@ def load_diffusion_model(
         raise ModelError(f"{source}: prediction type {kind!r} is neither epsilon nor v_prediction")
     for module in (unet, text_encoder):
         module.eval().requires_grad_(False).to(device)
-    vae = placed(vae, torch.device(device), precision)
-    native = unet.config.sample_size * latent_space(vae).scale_factor(vae)
+    device = torch.device(device)
+    vae = placed(vae, device, precision)
+    factor = latent_space(vae).scale_factor(vae)
+    resolution = settings.resolution or unet.config.sample_size * factor
     return DiffusionModel(
         unet=unet,
         vae=vae,
@@ -167,10 +176,12 @@ def load_diffusion_model(
         noise_scheduler=noise_scheduler,
         prompt_embeds=embed_prompt(prompt, tokenizer, text_encoder),
         alphas_cumprod=noise_scheduler.alphas_cumprod.to(device),
-        resolution=_whole_cells(source, vae, settings.resolution or native),
+        resolution=_whole_cells(source, vae, resolution),
         face_template=_read_face_template(source),
         learning_rates=read_json(Path(source) / "learning_rates.json"),
         precision=precision,
+        rows_per_pass=rows_on(device, vae, resolution, precision),
+        unet_rows_per_pass=unet_rows_on(device, unet, resolution // factor),
         second_text=second_text,
     )
 
@@ -204,12 +215,7 @@ def load_autoencoder(
     Raises:
         ModelError: As ``load_diffusion_model``.
     """
-    if isinstance(settings, ModelSettings):
-        folder = checkpoint_folder(settings)
-    else:
-        folder = autoencoder_folder(settings)
-    source = str(folder or settings.checkpoint)
-    revision = settings.revision if folder is None else None
+    source, revision = _place(settings)
     vae = load_vae(source, revision)
     resolution = settings.resolution or _native_resolution(source, vae, revision)
     device = torch.device(device)
@@ -220,6 +226,26 @@ def load_autoencoder(
         precision=precision,
         rows_per_pass=rows_on(device, vae, resolution, precision),
     )
+
+
+def configured_autoencoder(settings: AutoencoderSettings) -> tuple[Any, int]:
+    """A network as its configuration describes it, frozen, weights not read; and its resolution.
+
+    Raises:
+        ModelError: As ``load_autoencoder``, of its configuration.
+    """
+    source, revision = _place(settings)
+    vae = configured_vae(source, revision).eval().requires_grad_(False)
+    return vae, settings.resolution or _native_resolution(source, vae, revision)
+
+
+def _place(settings: AutoencoderSettings) -> tuple[str, str | None]:
+    """Folder, or hub id with its revision."""
+    if isinstance(settings, ModelSettings):
+        folder = checkpoint_folder(settings)
+    else:
+        folder = autoencoder_folder(settings)
+    return str(folder or settings.checkpoint), settings.revision if folder is None else None
 
 
 def placed(vae: Any, device: torch.device, precision: Precision) -> Any:

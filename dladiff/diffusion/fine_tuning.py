@@ -10,8 +10,13 @@ from torch import Tensor, nn
 
 from dladiff.config import SurrogateSettings
 from dladiff.diffusion.autoencoder import Latents
-from dladiff.diffusion.checkpoint import DiffusionModel
-from dladiff.diffusion.denoising_loss import denoising_loss, draw_noise, draw_timesteps
+from dladiff.diffusion.checkpoint import DiffusionModel, Timesteps
+from dladiff.diffusion.denoising_loss import (
+    denoising_loss,
+    draw_noise,
+    draw_timesteps,
+    micro_batches,
+)
 from dladiff.diffusion.surrogates import Surrogate
 from dladiff.results import Cost
 
@@ -64,17 +69,29 @@ class FineTuner:
                 batch = latents[rows[: self.settings.batch_size].to(device)]
                 timesteps = draw_timesteps(len(batch), generator).to(device)
                 noise = draw_noise(len(batch), self.diffusion, generator).to(batch)
-                loss = denoising_loss(
-                    self.surrogate.predict, batch, timesteps, noise, self.diffusion
-                ).mean()
-                gradients = torch.autograd.grad(loss, weights)
-                for weight, gradient in zip(weights, gradients, strict=True):
-                    weight.grad = gradient
+                loss = self._add_gradients(weights, batch, timesteps, noise)
                 nn.utils.clip_grad_norm_(weights, MAX_GRAD_NORM, foreach=True)
                 self.optimizer.step()
-                losses.append(loss.detach())
+                losses.append(loss)
                 self.cost.unet_forward_backward_pairs += len(batch)
         return torch.stack(losses) if losses else latents.new_zeros(0)
+
+    def _add_gradients(
+        self, weights: list[Tensor], batch: Latents, timesteps: Timesteps, noise: Latents
+    ) -> Float[Tensor, ""]:
+        """Gives each weight the gradient of the batch's mean loss, as many rows a pass as fit."""
+        rows, total = self.diffusion.unet_rows(len(batch)), batch.new_zeros(())
+        for weight in weights:
+            weight.grad = None
+        for part in micro_batches(rows, batch, timesteps, noise):
+            share = len(part[0]) / len(batch)
+            losses = denoising_loss(self.surrogate.predict, *part, self.diffusion)
+            loss = losses.mean() * share
+            gradients = torch.autograd.grad(loss, weights)
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.grad = gradient if weight.grad is None else weight.grad + gradient
+            total += loss.detach()
+        return total
 
     def _fresh_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(

@@ -14,6 +14,14 @@ from dladiff.accelerator import Precision, memory_bytes
 SAVED_TENSORS = 38.0
 """What encoding and decoding save, in tensors as large as the layers' outputs of one block of each
 level."""
+DECODER_SHARE = 0.65
+"""Of it, what decoding saves."""
+UNET_BYTES_PER_CELL = 2200
+"""What a UNet of Stable Diffusion's kind saves of one row, per value of one output of a block of
+each level: of 1.5's 4.5 GiB, maps of attention among them. About the same in both precisions:
+autocast keeps what it casts."""
+UNET_BYTES_PER_WEIGHT = 6
+"""In float32, and once more as autocast lowers it."""
 USABLE = 0.8
 """Of a device's memory; allocators leave gaps, and others have their share."""
 OTHER_BYTES = int(1.5 * 2**30)
@@ -38,16 +46,36 @@ def rows_that_fit(vae: Any, resolution: int, precision: Precision, total_bytes: 
     return max(0, int(free // bytes_of_row(vae, resolution, precision)))
 
 
-def rows_on(device: torch.device, vae: Any, resolution: int, precision: Precision) -> int | None:
-    """Images a pass on a device; None: any number, on a CPU.
+def needs_checkpoints(vae: Any, resolution: int, precision: Precision, total_bytes: int) -> bool:
+    """Whether not even what decoding one image saves fits into a memory of ``total_bytes``."""
+    free = USABLE * total_bytes - OTHER_BYTES
+    return DECODER_SHARE * bytes_of_row(vae, resolution, precision) > free
 
-    Where not even one fits, the autoencoder is told to compute its blocks once more on the way back
-    instead of saving what is in them: a third more work, and one row a pass.
+
+def rows_on(device: torch.device, vae: Any, resolution: int, precision: Precision) -> int | None:
+    """Images a pass on a device; None: any number, on a CPU; 0: one, encoded twice.
+
+    Where not even one fits, its encoding is computed once more on the way back, so that nothing of
+    it is saved beside the decoding: a sixth more work. Where that does not fit either, the
+    autoencoder is told to do so with each of its blocks: a third more.
     """
     total = memory_bytes(device)
     if total is None:
         return None
-    rows = rows_that_fit(vae, resolution, precision, total)
-    if rows == 0 and vae._supports_gradient_checkpointing:
+    if vae._supports_gradient_checkpointing and needs_checkpoints(
+        vae, resolution, precision, total
+    ):
         vae.enable_gradient_checkpointing()
-    return max(1, rows)
+    return rows_that_fit(vae, resolution, precision, total)
+
+
+def unet_rows_on(device: torch.device, unet: Any, latent_side: int) -> int | None:
+    """Rows a pass of a UNet with gradients on a device; None: any number, on a CPU."""
+    total = memory_bytes(device)
+    if total is None:
+        return None
+    weights = sum(weight.numel() for weight in unet.parameters()) * UNET_BYTES_PER_WEIGHT
+    channels = unet.config.block_out_channels
+    cells = sum(count * latent_side**2 / 4**level for level, count in enumerate(channels))
+    free = USABLE * total - OTHER_BYTES - weights
+    return max(1, int(free // (UNET_BYTES_PER_CELL * cells)))

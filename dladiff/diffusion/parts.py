@@ -34,10 +34,20 @@ def load_vae(source: str, revision: str | None) -> Any:
             ``load_part``.
     """
     source, subfolder, config = _autoencoder_config(source, revision)
+    return load_part(_autoencoder_class(source, config), source, subfolder, revision)
+
+
+def configured_vae(source: str, revision: str | None) -> Any:
+    """The same with the weights that its class begins with, on whatever device is current."""
+    source, _, config = _autoencoder_config(source, revision)
+    return _autoencoder_class(source, config).from_config(config)
+
+
+def _autoencoder_class(source: str, config: dict[str, Any]) -> Any:
     name = config.get("_class_name")
     if name not in AUTOENCODER_CLASSES:
         raise ModelError(f"{source}: {unsupported_autoencoder(name)}")
-    return load_part(getattr(diffusers, name), source, subfolder, revision)
+    return getattr(diffusers, name)
 
 
 def _autoencoder_config(source: str, revision: str | None) -> tuple[str, str, dict[str, Any]]:

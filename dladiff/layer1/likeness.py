@@ -52,8 +52,9 @@ class _Shown:
 class _InParts:
     """A network over rows, with the way back to what they came from.
 
-    Where they do not fit into one pass, they go through without a graph, and once more when it is
-    known how the result shall change: that keeps one part's graph at a time.
+    Where they do not fit into one pass, or nothing shall be kept meanwhile, they go through without
+    a graph, and once more when it is known how the result shall change: that keeps one part's graph
+    at a time.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class _InParts:
         rows: Sequence[Tensor],
         leaves: Sequence[Tensor],
         size: int,
+        keeps_graph: bool = True,
     ) -> None:
         """Computes ``result``.
 
@@ -70,10 +72,11 @@ class _InParts:
             rows: Each a batch of one.
             leaves: What each row was made of.
             size: Rows a pass.
+            keeps_graph: Whether the graph of a single pass is kept until ``gradients``.
         """
         self._network, self._rows, self._leaves, self._size = network, rows, leaves, size
         self._kept: Tensor | None = None
-        if len(rows) <= size:
+        if keeps_graph and len(rows) <= size:
             self._kept = network(torch.cat(list(rows)))
             self.result = self._kept.detach()
         else:
@@ -216,7 +219,13 @@ class AutoencoderLikeness:
             view, images = self._look(photo, leaf, autoencoder, kind, step)
             seen.append(images)
             shown += _faces_in(view, photo, row, side)
-        encoded = _InParts(autoencoder.encode, seen, leaves, self._rows(autoencoder))
+        encoded = _InParts(
+            autoencoder.encode,
+            seen,
+            leaves,
+            self._rows(autoencoder),
+            keeps_graph=not autoencoder.encodes_twice,
+        )
         self.cost.vae_passes += len(seen)
         rows = encoded.result
         weights = torch.zeros(0, len(photos))

@@ -97,7 +97,11 @@ def perturbation_gradients(
             ]
         )
         upstream = _sum_over_timesteps(
-            latents.detach(), clean, draws[chunk], latent_gradient, micro_batch
+            latents.detach(),
+            clean,
+            draws[chunk],
+            latent_gradient,
+            diffusion.unet_rows(micro_batch),
         )
         gradients += torch.autograd.grad(latents, leaves, upstream)
     return gradients

@@ -11,6 +11,7 @@ from pipeline.catalog.folder import check_paths, read_catalog
 from pipeline.catalog.people import shard_takes
 from pipeline.catalog.photos import CatalogReport
 from pipeline.config import RunConfig, method_digest
+from pipeline.inspection.counted import GpuForecast, gpu_forecast
 from pipeline.models.registry import weights_sha256
 from pipeline.options import RunOptions
 from pipeline.output.gate import waiting_records
@@ -68,6 +69,8 @@ class Preview:
     currency: str = ""
     money: dict[str, float] | None = None
     """By what it is for; None: no prices were given, or the work is not known."""
+    on_gpus: GpuForecast | None = None
+    """Where nothing was measured and published autoencoders are named."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -113,9 +116,11 @@ def preview_run(
     else:
         manifest = read_manifest(store, MEASURED_COLUMNS)
         expected = estimate(plan, config, measured_seconds_per_photo(manifest, digest))
+    summary, on_gpus = plan.summary(), None
+    if expected.seconds_per_photo is None and summary.num_photos:
+        on_gpus = gpu_forecast(config.method, summary.num_photos)
     threads = config.method.threads
     workers = config.operation.workers or max(1, (os.cpu_count() or 1) // threads)
-    summary = plan.summary()
     written = None if is_new else _mean_image_bytes(store)
     written = None if written is None else round(written * summary.num_photos)
     if written is None and kept == "same":
@@ -142,6 +147,7 @@ def preview_run(
         num_requests=requests.total,
         currency=prices.currency if prices is not None else "",
         money=money,
+        on_gpus=on_gpus,
         num_looked_at=plan.catalog_report.num_looked_at,
         ignored_extensions=dict(plan.catalog_report.ignored_extensions),
         notes=[*filter(None, [weaker_than_preset(config.method)])]
@@ -179,7 +185,8 @@ def preview_lines(preview: Preview) -> list[str]:
     )
     lines.append(f"traffic     {written}, about {preview.num_requests:,} requests to the stores")
     if preview.worker_hours is None or preview.wall_hours is None:
-        return [*lines, f"cost        {preview.basis}"]
+        lines.append(f"cost        {preview.basis}")
+        return lines if preview.on_gpus is None else [*lines, *preview.on_gpus.lines()]
     lines.append(
         f"cost        about {format_duration(preview.worker_hours * 3600)} of work, "
         f"{format_duration(preview.wall_hours * 3600)} with "

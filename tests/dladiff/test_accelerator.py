@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.published_models import AUTOENCODERS, frozen
 from benchmarks.stand_in import HostSyncError, StandIn, device
 from benchmarks.stand_in_models import autoencoder
+from dladiff import visible_difference
 from dladiff.accelerator import best_device, memory_bytes, peak_memory_bytes, precision_on
 from dladiff.diffusion.memory import rows_that_fit
 from dladiff.encoders.identity_encoders import IdentityEncoder
@@ -22,6 +23,7 @@ from dladiff.layer1.likeness import AutoencoderLikeness
 from dladiff.photo_at_work import PhotoAtWork
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost, Photo
+from dladiff.visibility_control import VisibilityControl
 from tests.layer1_scenes import TinyEncoder, a_face
 
 NO_WAITS = frozenset[str]()
@@ -77,6 +79,48 @@ def test_a_step_through_a_published_autoencoder_never_waits(name: str, stand_in:
         photo.ascent.step(gradient, 1 / 255, 0.9)
     assert stand_in.waits.total() == 0
     assert stand_in.flops - before > 1e12
+
+
+@pytest.mark.slow
+def test_steps_that_follow_what_is_seen_never_wait(stand_in: StandIn) -> None:
+    """The gradient of what is seen, what each face keeps, and the steps that both hold back."""
+    visible_difference.measure_on.cache_clear()  # Tables are of the stand-in that made them.
+    photos = [known(key) for key in "ab"]
+    control = VisibilityControl(photos, 9.2)
+    for step in range(9):
+        control.before_step(step)
+        for photo in photos:
+            photo.ascent.step(torch.ones_like(photo.perturbation), 1 / 255, 0.9)
+        control.after_step(step + 1)
+    visible_difference.measure_on.cache_clear()
+    assert stand_in.waits.total() == 0
+    for photo in photos:
+        assert photo.ascent.restraint is not None
+        assert photo.ascent.restraint.device.type == device().type
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "num_photos", "device_gib", "most_gib"),
+    [("sd15", 4, 10, 10), ("sd15", 4, 24, 24), ("sdxl", 1, 24, 20), ("sdxl", 4, 16, 16)],
+)
+def test_a_step_fits_into_the_memory_of_the_device(
+    name: str,
+    num_photos: int,
+    device_gib: int,
+    most_gib: float,
+    stand_in: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Weights, photos and all that is saved for the way back, by count, in bfloat16."""
+    monkeypatch.setattr(torch.stand_in, "total_memory", device_gib * 2**30)  # type: ignore[attr-defined]
+    model = autoencoder(name, "bfloat16")
+    with torch.device(device()):
+        encoder = IdentityEncoder("tiny", TinyEncoder().requires_grad_(False))
+    loss = AutoencoderLikeness([model], [encoder], [], 2, True, 0, 8, Cost())
+    loss.view_shares = (0.0, 0.0, 1.0)
+    loss.gradients([known(key) for key in "abcd"[:num_photos]], 1)
+    assert stand_in.peak_bytes / 2**30 < most_gib
 
 
 def known(key: str) -> PhotoAtWork:

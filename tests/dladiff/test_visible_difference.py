@@ -3,13 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
+import pycvvdp
 import pytest
 import torch
 
 from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image, Images, image_to_tensor
 from dladiff.results import Face
-from dladiff.visible_difference import face_visibility_jod, worst_face_jod
+from dladiff.visible_difference import DISPLAY, face_visibility_jod, worst_face_jod
+from dladiff.waitless_vdp import WaitlessVdp
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +93,33 @@ def test_a_face_larger_than_a_screen_is_seen_as_it_fills_one(astronaut: Image, f
     box = (0.0, 0.0, 1920.0, 1920.0)
     of_large = worst_face_jod(large[0], large[1], [replace(whole, box=box)], "cpu")
     assert of_large == pytest.approx(seen, abs=0.1)
+
+
+def the_packages_own(nearness: float) -> pycvvdp.cvvdp:
+    metric = pycvvdp.cvvdp(display_name=DISPLAY, device=torch.device("cpu"), quiet=True)
+    metric.pix_per_deg = metric.pix_per_deg / nearness
+    return metric
+
+
+@pytest.mark.parametrize("nearness", [1.0, 2.0])
+@pytest.mark.parametrize("levels", [0.02, 2.0, 60.0])
+def test_values_and_gradients_are_those_of_the_package(
+    astronaut: Image, nearness: float, levels: float
+) -> None:
+    """Bit by bit, below and above the difference from which JODs follow a power."""
+    clean: Images = image_to_tensor(astronaut[40:150, 180:307], "cpu")
+    generator = torch.Generator().manual_seed(0)
+    change = torch.randn(clean.shape, generator=generator) * levels / 255
+    own = WaitlessVdp(DISPLAY, torch.device("cpu"), nearness)
+    theirs = the_packages_own(nearness)
+    found = []
+    for look in (
+        own.jod,
+        lambda other, clean: theirs.predict(other, clean, dim_order="BCHW")[0],
+    ):
+        leaf = change.clone().requires_grad_(True)
+        jod = look(clean + leaf, clean).reshape(())
+        found.append((jod.detach(), *torch.autograd.grad(jod, leaf)))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    assert float(found[0][1].abs().max()) > 0

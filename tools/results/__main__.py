@@ -17,6 +17,7 @@ from tools.results.file_tables import FILE_TABLES
 from tools.results.model_tables import MODEL_TABLES
 from tools.results.protection import TABLES, ProtectionResults
 from tools.results.reason_tables import REASON_TABLES
+from tools.results.through_tables import THROUGH_TABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 _MARKED = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
@@ -30,11 +31,12 @@ def with_tables(text: str, results: ProtectionResults) -> str:
     """
 
     def made(match: re.Match[str]) -> str:
-        for tables in (REASON_TABLES, FILE_TABLES, MODEL_TABLES):
+        for tables in (REASON_TABLES, FILE_TABLES, MODEL_TABLES, THROUGH_TABLES):
             if match[2] in tables:
                 return f"{match[1]}{tables[match[2]]()}\n{match[3]}"
         if match[2] not in TABLES:
-            known = ", ".join((*TABLES, *REASON_TABLES, *FILE_TABLES, *MODEL_TABLES))
+            more = (*REASON_TABLES, *FILE_TABLES, *MODEL_TABLES, *THROUGH_TABLES)
+            known = ", ".join((*TABLES, *more))
             raise ValueError(f"no table {match[2]!r}; there are {known}")
         return f"{match[1]}{TABLES[match[2]](results)}\n{match[3]}"
 

@@ -8,14 +8,9 @@ from typing import Any
 from benchmarks.published_models import AUTOENCODERS
 from dladiff.accelerator import Precision
 from dladiff.config import PresetName, preset_settings
-from dladiff.layer1.likeness import AutoencoderLikeness
+from dladiff.layer1.counted_cost import GPU_TFLOPS, PassCost, gpu_seconds
 
 _RESULTS = Path(__file__).resolve().parents[2] / "results" / "model_cost.json"
-GPUS = {"A100": 312, "H100": 989, "RTX 4090": 165, "L4": 121}
-"""Dense bfloat16 TFLOP/s with float32 sums, as their makers state them."""
-REACHED = 0.4
-"""Share of it that convolutions of such networks are taken to reach; an assumption."""
-PHOTOS = 4
 _PRESETS: tuple[PresetName, ...] = ("balanced", "fast")
 
 
@@ -38,27 +33,22 @@ def passes_table() -> str:
 def presets_table() -> str:
     """TFLOP of a photo's steps through an autoencoder, and seconds derived from them."""
     lines = [
-        "| autoencoder | preset | TFLOP a photo | derived seconds: " + ", ".join(GPUS) + " |",
+        "| autoencoder | preset | TFLOP a photo | derived seconds: " + ", ".join(GPU_TFLOPS) + " |",
         "| --- | --- | --- | --- |",
     ]
     for name, published in AUTOENCODERS.items():
         for preset in _PRESETS:
             total = tflop_of_a_photo(name, preset)
-            seconds = ", ".join(f"{total / (peak * REACHED):.1f}" for peak in GPUS.values())
+            seconds = ", ".join(f"{each:.1f}" for each in gpu_seconds(total).values())
             lines.append(f"| {published.title} | `{preset}` | {total:.0f} | {seconds} |")
     return "\n".join(lines)
 
 
 def tflop_of_a_photo(name: str, preset: PresetName) -> float:
-    """All steps through the autoencoder, of one of ``PHOTOS`` photos of a person."""
-    row, loop = _row(name, "float32"), preset_settings(preset).loop
-    steps = loop.num_steps - loop.num_steps // loop.photo_step_every
-    decode, both = row["decode_tflop"], row["encode_tflop"] + row["decode_tflop"]
-    # The way back costs each part about what the way there did, since weights are frozen.
-    decode_and_back = decode + row["back_tflop"] * decode / both
-    mixtures = AutoencoderLikeness.view_shares[2] * loop.mixtures_per_step / PHOTOS
-    whole: float = steps * (both + row["back_tflop"] + mixtures * decode_and_back)
-    return whole
+    """All steps through the autoencoder, of one of four photos of a person."""
+    row = _row(name, "float32")
+    cost = PassCost(row["encode_tflop"], row["decode_tflop"], row["back_tflop"])
+    return cost.of_a_photo(preset_settings(preset).loop)
 
 
 def counted_memory_gib(name: str, precision: Precision) -> float:

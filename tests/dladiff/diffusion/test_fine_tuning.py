@@ -1,5 +1,7 @@
 """Few-step fine-tuning of a surrogate."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -89,3 +91,16 @@ def test_learning_rate_is_the_settings_then_the_checkpoints_then_stable_diffusio
     assert learning_rate(SurrogateSettings(), diffusion) == 3e-3
     assert learning_rate(SurrogateSettings(learning_rate=0.5), diffusion) == 0.5
     diffusion.learning_rates.clear()
+
+
+def test_fewer_rows_a_pass_train_alike(diffusion: DiffusionModel) -> None:
+    settings = settings_of("lora")
+    latents = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    found = []
+    for rows in (None, 2):
+        by_rows = dataclasses.replace(diffusion, unet_rows_per_pass=rows)
+        with open_surrogates(by_rows, settings, ("dynamic",), seed=0) as surrogates:
+            tuner = FineTuner(surrogates["dynamic"], by_rows, settings)
+            found.append(tuner.train(latents, 4, torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=0)
+    assert tuner.cost.unet_forward_backward_pairs == 4 * 3

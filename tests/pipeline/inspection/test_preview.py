@@ -1,7 +1,13 @@
 """``dladiff plan``: what a run would do, in lines for a person."""
 
+import json
+import re
 from pathlib import Path
 
+import pytest
+import torch
+
+from benchmarks.published_models import AUTOENCODERS
 from pipeline.config import load_config
 from pipeline.inspection.calibration import sample_sets
 from pipeline.inspection.preview import preview_lines, preview_run
@@ -68,3 +74,34 @@ def test_photos_that_a_catalog_names_and_that_are_not_there_are_said(tmp_path: P
     write_album(tmp_path, {"1.jpg": jpeg_bytes()})
     (tmp_path / "c.csv").write_text("identity,uri\nann,1.jpg\nann,2.jpg\n")
     assert "1 photo of the catalog: no such file" in lines(tmp_path, "c.csv")
+
+
+def test_hours_on_gpus_are_derived_from_the_count_until_something_was_measured(
+    tmp_path: Path,
+) -> None:
+    """Of Stable Diffusion 1.5's autoencoder by its configuration alone: no weights are there."""
+    with torch.device("meta"):
+        AUTOENCODERS["sd15"].build().save_config(tmp_path / "vae")
+    write_album(tmp_path / "in", {f"ann/{number}.jpg": jpeg_bytes() for number in range(8)})
+    override = json.dumps({"checkpoint": str(tmp_path / "vae"), "resolution": 512})
+    named = load_config("balanced", overrides=[f"autoencoders=[{override}]"])
+    preview = preview_run(str(tmp_path / "in"), str(tmp_path / "out"), named, RunOptions())
+    assert preview.on_gpus is not None
+    counted = json.loads((Path(__file__).parents[3] / "results" / "model_cost.json").read_text())
+    (row,) = (
+        row for row in counted["rows"] if (row["model"], row["precision"]) == ("sd15", "bfloat16")
+    )
+    once = row["encode_tflop"] + row["decode_tflop"] + row["back_tflop"]
+    # 24 of 36 steps look through an autoencoder, every other one through this; mixtures on top.
+    assert 12 * once < preview.on_gpus.tflop_per_photo < 12 * once * 1.5
+    assert preview.on_gpus.images_a_pass == {10: 1, 16: 2, 24: 4, 80: 14}
+    text = "\n".join(preview_lines(preview))
+    assert re.search(r"on one GPU  at least A100 \d+ s, H100 .*derived, not measured", text)
+    assert "24 GiB 4 images, 80 GiB 14 images" in text
+
+    given = preview_run(str(tmp_path / "in"), str(tmp_path / "out"), named, RunOptions(), 2.0)
+    assert given.on_gpus is None
+    assert given.worker_hours == pytest.approx(8 * 2 / 3600)
+    embedded = load_config("balanced")
+    plain = preview_run(str(tmp_path / "in"), str(tmp_path / "out"), embedded, RunOptions())
+    assert plain.on_gpus is None

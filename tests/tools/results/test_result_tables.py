@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.inspection.explain import SOURCE_NOTES
+from tools.results import through_tables
 from tools.results.__main__ import ROOT, with_tables
 from tools.results.protection import ProtectionResults, judges_table, summary_table
 
@@ -76,3 +77,35 @@ def test_the_page_of_files_has_the_tables_of_notes_and_bytes() -> None:
     files = json.loads((ROOT / "results" / "files.json").read_text())
     assert {row["folder"] for row in files["bytes"]} == {"lfw12", "portraits"}
     assert all(f"| {row['ratio']:.2f} |" in text for row in files["bytes"])
+
+
+def test_every_method_of_the_curve_has_a_row_of_what_the_autoencoder_shows() -> None:
+    text = (ROOT / "docs" / "efficacy.md").read_text()
+    rows = [json.loads(line) for line in (ROOT / "results" / "frontier.jsonl").open()]
+    table = re.search(r"<!-- results: through-methods -->\n(.*?)<!--", text, re.DOTALL)
+    assert table is not None
+    assert len(table[1].splitlines()) - 2 == len(rows)
+
+
+def test_what_the_autoencoder_shows_beyond_what_is_meant_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = {("clean", "A"): 0.74, ("protected", "A"): 0.2, ("clean", "B"): 0.6}
+    shown |= {("protected", "B"): 0.21, ("clean", "Lead"): 0.8, ("protected", "Lead"): 0.5}
+    lines = [
+        {
+            "short_side": None,
+            "handling": "none",
+            "condition": condition,
+            "judge": judge,
+            "in_loss": judge == "Lead",
+            "kin_of_loss": False,
+            "through": {"value": value},
+        }
+        for (condition, judge), value in shown.items()
+    ]
+    (tmp_path / "through.json").write_text(json.dumps({"lines": lines}))
+    monkeypatch.setattr(through_tables, "_RESULTS", tmp_path)
+    head, _, row = through_tables.sizes_table().splitlines()
+    assert "A: clean, `balanced` | B: clean, `balanced`" in head
+    assert row.endswith("| at most .20 | .74, .20 | .60, **.21** |")
