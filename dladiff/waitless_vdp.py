@@ -36,7 +36,7 @@ _LINEAR_BELOW = 0.1
 """Differences from which JODs follow a power."""
 
 
-class _Display(vvdp_display_photo_eotf):
+class _Display(vvdp_display_photo_eotf):  # type: ignore[misc]  # pycvvdp has no types
     """An sRGB display; pixels beyond [0, 1] are cut off without a word."""
 
     def __init__(self, checked: vvdp_display_photo_eotf) -> None:
@@ -49,14 +49,14 @@ class _Display(vvdp_display_photo_eotf):
         return light
 
 
-class _Pair(video_source_array):
+class _Pair(video_source_array):  # type: ignore[misc]
     """Two images that nobody looks through for what is no number."""
 
     def check_if_valid(self, frame: Tensor, target_colorspace: str) -> None:
         """Nothing."""
 
 
-class _Sensitivity(castleCSF):
+class _Sensitivity(castleCSF):  # type: ignore[misc]
     """Contrast sensitivity whose curves for a frequency are looked up on the host."""
 
     def __init__(self, version: str, device: torch.device) -> None:
@@ -79,7 +79,7 @@ class _Sensitivity(castleCSF):
         return found
 
 
-class WaitlessVdp(cvvdp):
+class WaitlessVdp(cvvdp):  # type: ignore[misc]
     """The measure of image pairs on a device."""
 
     def __init__(self, display_name: str, device: torch.device, nearness: float = 1.0) -> None:

@@ -83,10 +83,9 @@ class FineTuner:
         rows, total = self.diffusion.unet_rows(len(batch)), batch.new_zeros(())
         for weight in weights:
             weight.grad = None
-        for part in micro_batches(rows, batch, timesteps, noise):
-            share = len(part[0]) / len(batch)
-            losses = denoising_loss(self.surrogate.predict, *part, self.diffusion)
-            loss = losses.mean() * share
+        for part, at, added in micro_batches(rows, batch, timesteps, noise):
+            losses = denoising_loss(self.surrogate.predict, part, at, added, self.diffusion)
+            loss = losses.mean() * (len(part) / len(batch))
             gradients = torch.autograd.grad(loss, weights)
             for weight, gradient in zip(weights, gradients, strict=True):
                 weight.grad = gradient if weight.grad is None else weight.grad + gradient

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from dladiff.accelerator import Precision
 from dladiff.config import MethodSettings
 from dladiff.errors import ModelError
 from pipeline.reporting.words import format_count, format_duration
@@ -54,7 +55,7 @@ def gpu_forecast(method: MethodSettings, num_photos: int) -> GpuForecast | None:
     # Imported where it counts: that takes seconds, and most plans need none.
     from dladiff.layer1.counted_cost import REACHED, count_steps, gpu_seconds
 
-    precision = "float32" if method.precision == "float32" else "bfloat16"
+    precision: Precision = "float32" if method.precision == "float32" else "bfloat16"
     try:
         counted = count_steps(
             (method.model, *method.autoencoders), method.loop, precision, _MEMORIES_GIB

@@ -113,7 +113,8 @@ def test_a_step_fits_into_the_memory_of_the_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Weights, photos and all that is saved for the way back, by count, in bfloat16."""
-    monkeypatch.setattr(torch.stand_in, "total_memory", device_gib * 2**30)  # type: ignore[attr-defined]
+    backend = torch.get_device_module(device())
+    monkeypatch.setattr(backend, "total_memory", device_gib * 2**30)
     model = autoencoder(name, "bfloat16")
     with torch.device(device()):
         encoder = IdentityEncoder("tiny", TinyEncoder().requires_grad_(False))

@@ -1,11 +1,13 @@
 """How much a face's change is seen, on a real face and on fixed patterns."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pycvvdp
 import pytest
 import torch
+from torch import Tensor
 
 from dladiff.face_detection import FaceDetector
 from dladiff.image_values import Image, Images, image_to_tensor
@@ -112,11 +114,12 @@ def test_values_and_gradients_are_those_of_the_package(
     change = torch.randn(clean.shape, generator=generator) * levels / 255
     own = WaitlessVdp(DISPLAY, torch.device("cpu"), nearness)
     theirs = the_packages_own(nearness)
-    found = []
-    for look in (
+    looks: list[Callable[[Images, Images], Tensor]] = [
         own.jod,
         lambda other, clean: theirs.predict(other, clean, dim_order="BCHW")[0],
-    ):
+    ]
+    found = []
+    for look in looks:
         leaf = change.clone().requires_grad_(True)
         jod = look(clean + leaf, clean).reshape(())
         found.append((jod.detach(), *torch.autograd.grad(jod, leaf)))
