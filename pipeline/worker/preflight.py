@@ -10,7 +10,7 @@ from pipeline.worker.settings import WorkerSettings
 
 _FEW = {
     "loop.num_steps": 3,
-    "loop.photo_step_every": 3,
+    "loop.photo_step_every": 2,
     "loop.finishing_steps": 1,
     "surrogates.step0_steps": 1,
     "surrogates.num_epochs": 1,

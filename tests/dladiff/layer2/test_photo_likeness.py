@@ -14,6 +14,7 @@ from dladiff.layer2.photo_likeness import PhotoLikeness
 from dladiff.photo_at_work import PhotoAtWork
 from dladiff.randomness import keyed_generator
 from dladiff.results import Cost, Photo
+from dladiff.transforms import gaussian_blur
 
 STILL = Warps((1.0, 1.0), flip=False, jitter_px=0.0)
 
@@ -71,3 +72,20 @@ def test_the_gradient_agrees_with_a_step_along_it(
     ascent.perturbation = ascent.perturbation + 0.05 * gradient / gradient.norm()
     assert cosine(photo, sface) < before
     assert torch.isfinite(gradient).all()
+
+
+def test_a_smooth_gradient_draws_nothing_fine_and_still_goes_downhill(
+    photo: PhotoAtWork, sface: IdentityEncoder
+) -> None:
+    fine = []
+    for is_smooth in (False, True):
+        loss = PhotoLikeness(
+            [sface], False, -1.0, 0, micro_batch=4, cost=Cost(), warps=STILL, is_smooth=is_smooth
+        )
+        (gradient,) = loss.gradients([photo], 1)
+        detail = gradient - gaussian_blur(gradient, 1.0)
+        fine.append(float(detail.norm() / gradient.norm()))
+    assert fine[1] < 0.6 * fine[0]
+    before = cosine(photo, sface)
+    photo.ascent.perturbation = photo.ascent.perturbation + 0.05 * gradient / gradient.norm()
+    assert cosine(photo, sface) < before
