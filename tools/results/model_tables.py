@@ -11,7 +11,7 @@ from dladiff.config import PresetName, preset_settings
 from dladiff.layer1.counted_cost import GPU_TFLOPS, PassCost, gpu_seconds
 
 _RESULTS = Path(__file__).resolve().parents[2] / "results" / "model_cost.json"
-_PRESETS: tuple[PresetName, ...] = ("balanced", "fast")
+_PRESETS: tuple[PresetName, ...] = ("balanced", "discreet", "fast")
 
 
 def passes_table() -> str:
