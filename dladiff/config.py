@@ -345,12 +345,12 @@ class MethodSettings(Settings):
 
     @property
     def reported_encoders(self) -> tuple[EncoderSettings, ...]:
-        """Those whose cosines a result has: all but the ones that stand beside."""
+        """The encoders whose cosines a result has: all but the ones that stand beside."""
         return tuple(one for one in self.recognisers if one.role != "beside")
 
     @property
     def more_likeness_encoders(self) -> tuple[EncoderSettings, ...]:
-        """Those that stand beside in the likeness loop; none where it is off."""
+        """The encoders that stand beside in the likeness loop; none where it is off."""
         more = self.recognisers if self.likeness_leads else ()
         return tuple(one for one in more if one.role == "beside")
 

@@ -150,7 +150,7 @@ class _Finishing:
         self._photos: Sequence[PhotoAtWork] = ()
 
     def gradients(self, photos: Sequence[PhotoAtWork], step: int) -> Sequence[NativePhoto | None]:
-        """Of photos that ask, and None of those that are content."""
+        """The gradients of photos that ask for more; None for those that are content."""
         self._photos = photos
         asking = [photo for photo in photos if not photo.is_content]
         found = iter(self._on_photo.gradients(asking, step))

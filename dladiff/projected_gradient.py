@@ -53,13 +53,13 @@ def signed_step(
 _FIRST_STEPS = 6
 """Steps whose mean magnitude says what a step of ordinary size is."""
 _LARGEST = 3.0
-"""Of a value's step, in ordinary ones: few pixels would take all else."""
+"""The largest step of a value, in ordinary ones: few pixels would take all else."""
 _DECAY = 0.2
 """Strength of the decay after each step in proportion; with fewer steps it must be more [X]."""
 _EXPONENT = 0.7
-"""Of the allowances of bands; 1 is the whole Newton step, which tints [X, measured]."""
+"""Exponent of bands' allowances; 1 is the whole Newton step, which tints [X, measured]."""
 _NEWEST_SHARE = 0.36
-"""Of the newest allowances in their running mean."""
+"""Weight of the newest allowances in their running mean."""
 
 
 def dead_gradient(gradient: Perturbation, may_vanish: bool = False) -> Float[Tensor, " batch"]:
@@ -212,7 +212,7 @@ class GradientAscent:
         self.allowances = former.lerp(found, _NEWEST_SHARE)
 
     def budget_share(self) -> Float[Tensor, "1 1 height width"]:
-        """Of the largest budget that any pixel has, in [0, 1]."""
+        """Each pixel's budget as a share of the largest one, in [0, 1]."""
         share = torch.ones_like(self.clean[:, :1]) * self.epsilon
         return share / share.amax().clamp_min(1e-30)
 

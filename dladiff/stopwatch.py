@@ -35,7 +35,7 @@ def _now(device: torch.device) -> float:
 
 
 def _peak_memory_gb(device: torch.device) -> float:
-    """Of an accelerator's memory, or the peak resident memory of the process on the CPU."""
+    """The peak of an accelerator's memory; on the CPU, of the process's resident memory."""
     if (of_device := peak_memory_bytes(device)) is not None:
         return of_device / 1e9
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

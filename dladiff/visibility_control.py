@@ -30,13 +30,13 @@ _GAIN = 3.0
 """The weight becomes ``exp(gain * (target - JOD))`` times what it was."""
 _SMALLEST, _LARGEST = 0.02, 8.0
 _LARGEST_STEP = 3.0
-"""Of a value's restraint, in mean ones, as for steps."""
+"""The largest restraint of a value, in mean ones, as for steps."""
 _MOST_SCALINGS = 8
 """At the end, for faces whose last steps missed the target."""
 _SURPLUS = 0.1
 """Above the target, from which a face gets more change: its levels were not spent."""
 _LARGEST_FACTOR = 1.5
-"""Of one scaling up; its direction is right for small changes of size alone."""
+"""The largest scaling up at once; its direction is right for small changes of size alone."""
 
 
 @dataclass(eq=False)
@@ -52,11 +52,11 @@ class _Held:
 
     @property
     def ascent(self) -> GradientAscent:
-        """Of the photo."""
+        """The photo's ascent."""
         return self.photo.ascent
 
     def jods(self) -> Float[Tensor, " faces"]:
-        """Of the faces on the photo as its file would show it now."""
+        """The JOD of each face on the photo as its file would show it now."""
         seen = self.photo.as_served((self.ascent.images * 255).round() / 255)
         faces = self.photo.faces
         return torch.stack([face_visibility_jod(self.seen_clean, seen, face) for face in faces])
@@ -140,7 +140,7 @@ def _held(photo: PhotoAtWork) -> _Held:
 
 
 def _nearest_face(size: tuple[int, int], faces: Sequence[Face]) -> Int[Tensor, "height width"]:
-    """By distance from a face's centre in sides of its box: the face whose change is seen there."""
+    """The face whose change each pixel shows: the nearest, in sides of its box from its centre."""
     rows = torch.arange(size[0], dtype=torch.float32)[:, None]
     columns = torch.arange(size[1], dtype=torch.float32)[None, :]
     nearest = torch.zeros(size, dtype=torch.int64)

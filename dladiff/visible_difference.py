@@ -26,7 +26,7 @@ Square = Float[Tensor, "1 3 _ _"]
 """A face with its surroundings, of whatever size."""
 
 DISPLAY = "standard_4k"
-"""Of 30 inches, seen from .75 m: 75 pixels per degree, 200 cd/m2."""
+"""A display of 30 inches, seen from .75 m: 75 pixels per degree, 200 cd/m2."""
 SQUARE_SCALE = 1.3
 """Side of the square that is looked at, in sides of the face box: forehead, chin and some hair."""
 MAGNIFICATION = 2.0

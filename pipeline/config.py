@@ -47,7 +47,7 @@ class CanarySettings(Settings):
     """Median over photos with a face of the highest cosine that a recogniser of the loop has left;
     a clean photo has nearly 1."""
     min_likeness_photos: Annotated[int, Field(ge=1)] = 10
-    """With fewer such photos it is not judged: a few hard photos are no broken method."""
+    """It is not judged with fewer such photos: a few hard photos are no broken method."""
     min_psnr_db: float = 25.0
     """Median over photos."""
     min_changed_pixels: Annotated[float, Field(ge=0, le=1)] = 1e-4

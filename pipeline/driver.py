@@ -81,7 +81,7 @@ class Driver:
         self._computed: dict[str, float] = {}
         """Photos of sets on their way to be served, by the set's key."""
         self._waiting: list[CommitRecord] = []
-        """Of this run, whose images wait for the gate until they are released."""
+        """Commits of this run whose images wait for the gate until they are released."""
         self._sets, self._num_undecided = photo_sets, len(photo_sets)
         self._causes: dict[str, str] = {}
         self._recent: deque[bool] = deque(maxlen=_RECENT_SETS)

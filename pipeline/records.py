@@ -197,7 +197,7 @@ class UnchangedPhoto:
     source_version: str
     """The new one."""
     source_sha256: str | None
-    """Of the content."""
+    """Digest of the content."""
 
 
 CommitName = tuple[str, int]

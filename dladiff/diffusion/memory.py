@@ -23,7 +23,7 @@ autocast keeps what it casts."""
 UNET_BYTES_PER_WEIGHT = 6
 """In float32, and once more as autocast lowers it."""
 USABLE = 0.8
-"""Of a device's memory; allocators leave gaps, and others have their share."""
+"""The share of a device's memory to count on; allocators leave gaps, others have theirs."""
 OTHER_BYTES = int(1.5 * 2**30)
 """What does not grow with the batch: recognisers, weights, the photos themselves."""
 

@@ -36,7 +36,7 @@ class GraphInput:
 
     name: str
     side: int
-    """Of the square crop, in pixels."""
+    """Side of the square crop, in pixels."""
     is_channels_last: bool
     """(batch, y, x, channel), as TensorFlow has it."""
     is_bgr: bool
@@ -116,7 +116,7 @@ def _input_of(model: onnx.ModelProto, name: str, is_bgr: bool) -> GraphInput:
 
 
 def _sizes(item: onnx.ValueInfoProto) -> list[int]:
-    """Of each axis; 0: free."""
+    """The size of each axis; 0: free."""
     return [size.dim_value for size in item.type.tensor_type.shape.dim]
 
 

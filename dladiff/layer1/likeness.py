@@ -88,7 +88,7 @@ class _InParts:
             yield torch.cat(list(self._rows[start : start + self._size]))
 
     def gradients(self, upstream: Tensor) -> list[Tensor]:
-        """Of each leaf, from that of ``result``."""
+        """The gradient of each leaf, given that of ``result``."""
         if self._kept is not None:
             return list(torch.autograd.grad(self._kept, self._leaves, upstream))
         found: list[Tensor] = []

@@ -118,7 +118,7 @@ class PhotoLikeness:
     def _of_turn(
         self, photos: Sequence[PhotoAtWork], turn: Sequence[tuple[int, int]], step: int
     ) -> dict[int, NativePhoto]:
-        """By row of ``photos``, from some of their faces: pairs of row and number in the photo."""
+        """Gradients by row of ``photos``, from some faces: pairs of row and number in the photo."""
         leaves = {row: photos[row].ascent.leaf() for row, _ in turn}
         seen = [self._look(photos[row], leaves[row], number, step) for row, number in turn]
         crops, upstream = [], []

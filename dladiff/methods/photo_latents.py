@@ -25,7 +25,7 @@ class Looks:
     """Through what a loss of latents sees photos: a few fixed views, handling, timesteps."""
 
     num_views: int = 8
-    """Per photo."""
+    """Views of each photo."""
     view_shares: tuple[float, float, float] = (0.2, 0.2, 0.6)
     """Shares of whole-photo, face-square and aligned-face views; the last only where the
     checkpoint is made for aligned faces, the last two only where a face was found. More of what

@@ -17,7 +17,7 @@ def photos_among(
     known: Callable[[], Collection[str]],
     report: CatalogReport,
 ) -> list[ObjectInfo]:
-    """Those of some files that may be photos, in their order.
+    """The files that may be photos, in their order.
 
     A file that may not be read is taken for one: whoever reads it then says what is wrong. So is
     one that OUTPUT has decided on, without a look: a million such keys of a bucket would cost a

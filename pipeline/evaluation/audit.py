@@ -48,7 +48,7 @@ from pipeline.reporting.labelled import chosen_label, output_label
 from pipeline.storage.store import Store
 
 NUM_IMAGES = 4
-"""Per stop; half of ``quick``: training costs more than sampling, so fewer would save little."""
+"""Images per stop, half of ``quick``: training costs most, so fewer would save little."""
 MAX_REFERENCE = 8
 """Clean photos of a person that stand for them."""
 

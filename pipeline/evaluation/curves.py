@@ -32,7 +32,7 @@ class CurvePoint:
     face_visibility_jod: float | None
     """JOD of faces at twice their size, median."""
     cpu_seconds: float | None
-    """Per photo."""
+    """Seconds of a photo."""
 
 
 def curve_points(

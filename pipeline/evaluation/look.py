@@ -44,7 +44,7 @@ SIZES: tuple[int | None, ...] = (None, 256, 512)
 HANDLINGS_OF_A_LOOK: tuple[HandlingName, ...] = tuple(
     name for name in HANDLINGS if name not in (*PURIFICATIONS, "clean_mix")
 )
-"""Those of one photo, without a checkpoint."""
+"""Handlings of single photos that need no checkpoint."""
 TABLE_FILE, SUMMARY_FILE = "through.parquet", "through.json"
 LOOK_SCHEMA = pa.schema(
     [
@@ -94,7 +94,7 @@ class LookOutcome:
     """Reasons of photos that could not be looked at; names nobody."""
     out_uri: str
     detection_auc: Mapping[str, float]
-    """By condition, see ``detection_aucs``; empty without a remover."""
+    """AUC by condition, see ``detection_aucs``; empty without a remover."""
 
 
 def run_look(

@@ -22,7 +22,7 @@ CLEAN = "clean"
 PROTECTED = "protected"
 """Names of the two conditions that every evaluation has."""
 MIN_REFERENCE = 2
-"""With fewer photos left over, the clean originals of the attacked photos are the reference."""
+"""Where fewer photos are left over, the attacked photos' clean originals are the reference."""
 
 
 @dataclass(frozen=True)

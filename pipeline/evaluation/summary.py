@@ -147,7 +147,7 @@ class ResultLines:
         )
 
     def _people(self, attack: str, handling: str, condition: str) -> list[str]:
-        """Those of whom there are both the condition and the clean attack."""
+        """People of whom there are both the condition and the clean attack."""
         return [
             key[3]
             for key in self._rows

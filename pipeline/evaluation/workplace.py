@@ -118,7 +118,7 @@ class Models:
 
 @lru_cache(maxsize=1)
 def models_of(workplace: Workplace) -> Models:
-    """Those of the evaluation that this process works on."""
+    """The models of the evaluation that this process works on."""
     return Models(workplace)
 
 

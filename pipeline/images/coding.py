@@ -24,10 +24,10 @@ from pipeline.images.metadata import read_metadata
 from pipeline.images.png import png_options
 
 DEFAULT_QUALITY = 95
-"""Of a lossy file whose original was of another kind."""
+"""Quality of a lossy file whose original was of another kind."""
 _QUALITIES = range(40, 100, 5)
 _SUM_OF_LUMA_STEPS = 3688
-"""Of the table that libjpeg scales by quality (ITU-T T.81, annex K), at quality 50."""
+"""Sum of the table that libjpeg scales by quality (ITU-T T.81, annex K), at quality 50."""
 _FULL_CHROMA = 0
 _HALF_CHROMA = 1
 _COPYRIGHT, _EXIF_FOLDER = 0x8298, 0x8769
@@ -65,7 +65,7 @@ class Coding:
 
     @property
     def about_jpeg_quality(self) -> int | None:
-        """Of the JPEG, on libjpeg's scale, that loses about as much; None: nothing is lost."""
+        """Quality of the JPEG, on libjpeg's scale, that loses as much; None: nothing is lost."""
         if self.is_lossless:
             return None
         steps = self.luma_steps
@@ -77,7 +77,7 @@ class Coding:
 
     @property
     def luma_steps(self) -> tuple[int, ...] | None:
-        """Of a JPEG, 64 quantisation steps row by row, where its original had them."""
+        """64 quantisation steps of a JPEG, row by row, where its original had them."""
         return None if self.quantisation_tables is None else self.quantisation_tables[0]
 
     def encode(self, image: NDArray[np.uint8], copyright: str | None = None) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-"""Of JPEG, outside of coded pixels and of their restart marks (ITU-T T.81, B.1.1)."""
+"""A JPEG marker, outside of coded pixels and of their restart marks (ITU-T T.81, B.1.1)."""
 _START, _END, _TEMPORARY = 0xD8, 0xD9, 0x01
 
 

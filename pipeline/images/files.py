@@ -60,7 +60,7 @@ class PhotoLimits:
 
 
 NO_LIMITS = PhotoLimits(max_bytes=2**33, max_pixels=2**31, min_side_px=1)
-"""Of a photo that has a row: some run's limits allowed it, and today's settings must not matter."""
+"""For a photo that has a row: some run's limits allowed it; today's must not matter."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ PQ, HLG = 16, 18
 _REFERENCE_WHITE_NITS = 203.0
 """ITU-R BT.2408: what paper white of an HDR photo is shown at."""
 _PEAK_NITS = 1000.0
-"""Of the mastering display where the file names none; Chromium takes the same."""
+"""Peak of the mastering display where the file names none; Chromium takes the same."""
 _ROWS = 256
 
 

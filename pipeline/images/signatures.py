@@ -6,7 +6,7 @@ Knows signatures of formats. Opens nothing and decodes nothing.
 import re
 
 NUM_START_BYTES = 32
-"""So many bytes of a file tell."""
+"""Bytes at the start of a file that tell its kind."""
 
 _READ = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a"

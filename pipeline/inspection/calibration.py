@@ -24,7 +24,7 @@ class Calibration:
     """What was measured."""
 
     seconds_per_photo: float
-    """Of one worker, models loaded, photos read."""
+    """Seconds that one worker takes, models loaded, photos read."""
     num_photos: int
     device: str
 

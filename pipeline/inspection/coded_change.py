@@ -20,7 +20,7 @@ _AREA = 32
 """Pixels a side over which other codecs' noise is averaged."""
 _ROWS = 256
 _ROUNDING_LEVELS = 2.0
-"""Of both files, from colour space to colour space and to whole levels."""
+"""Rounding of both files, from colour space to colour space and to whole levels."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _DCT = np.sqrt(2 / _SIDE) * np.cos(
     np.pi / _SIDE * np.outer(np.arange(_SIDE), np.arange(_SIDE) + 0.5)

@@ -79,13 +79,13 @@ class _Named:
     """What a person's word for a photo may stand for."""
 
     photo: str
-    """As it was said."""
+    """The photo as it was asked for."""
     uri: str
-    """Of the original."""
+    """URI of the original."""
     output_keys: tuple[str, ...]
-    """Of its protected file."""
+    """Keys of its protected file."""
     ending: str
-    """Of the original's URI."""
+    """The ending of the original's URI."""
 
     @classmethod
     def by(cls, store: Store, photo: str) -> "_Named":

@@ -46,7 +46,7 @@ class VerifyReport:
     num_files: int = 0
     """Protected files whose bytes were hashed and decoded."""
     num_compared: int = 0
-    """Of these, compared with the original pixel by pixel."""
+    """Photos that were compared with the original pixel by pixel."""
     num_input_photos: int | None = None
     """Photos of INPUT; None: INPUT was not given."""
     kinds: dict[str, int] = field(default_factory=dict)

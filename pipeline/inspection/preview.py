@@ -50,25 +50,25 @@ class Preview:
     ignored: dict[str, int]
     """Files of INPUT that are no photos, by reason."""
     ignored_extensions: dict[str, int]
-    """Those of another type, by extension."""
+    """Files of another type, by extension."""
     num_looked_at: int
     """Files whose first bytes were read, since their name promises no photo."""
     method_digest: str
     workers: int
-    """As configured, else as many as this machine's CPUs allow."""
+    """The configured number, else as many as this machine's CPUs allow."""
     seconds_per_photo: float | None
-    """Of one worker; None: nothing is known yet."""
+    """Seconds that one worker takes; None: nothing is known yet."""
     worker_hours: float | None
     wall_hours: float | None
     basis: str
     """Where the seconds per photo come from."""
     num_bytes_written: int | None = None
-    """Of protected photos; None: nothing is known yet."""
+    """Bytes of protected photos; None: nothing is known yet."""
     num_requests: int = 0
     """To INPUT and OUTPUT together."""
     currency: str = ""
     money: dict[str, float] | None = None
-    """By what it is for; None: no prices were given, or the work is not known."""
+    """Money by what it is for; None: no prices were given, or the work is not known."""
     on_gpus: GpuForecast | None = None
     """Where nothing was measured and published autoencoders are named."""
     notes: list[str] = field(default_factory=list)

@@ -57,7 +57,7 @@ class RunStatus:
     output_counts: dict[str, int] = field(default_factory=dict)
     """Newest decisions on all photos that OUTPUT knows, by status, of every run."""
     output_below_target: int = 0
-    """Of these, protected photos that missed their target likeness."""
+    """Protected photos that missed their target likeness."""
     reach: Reach = field(default_factory=Reach)
     """Which photos of the run reached their target, and which faces it left out."""
     looks_jod: tuple[float, float] | None = None

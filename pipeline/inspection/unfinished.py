@@ -19,7 +19,7 @@ class UnfinishedPhoto:
     source_version: str
     output_key: str
     output_sha256: str | None
-    """Of the file that is to be served; None: the photo gets none."""
+    """Digest of the file that is to be served; None: the photo gets none."""
     is_held: bool
     """The file waits for the gate of its method."""
 
@@ -32,7 +32,7 @@ class UnfinishedPhoto:
 
 
 def unfinished_photos(store: Store) -> dict[str, UnfinishedPhoto]:
-    """By ``source_uri``; of several runs the newest one's decision."""
+    """Photos by ``source_uri``; of several runs the newest one's decision."""
     gates = Gates(store)
     return {
         staged.row.source_uri: UnfinishedPhoto(

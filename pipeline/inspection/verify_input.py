@@ -34,7 +34,7 @@ class KnownOriginals:
     is_same: dict[str, bool] = field(default_factory=dict)
     """Whether the content is the one decided on, of those that could be read."""
     before_gone: dict[str, str] = field(default_factory=dict)
-    """Of photos that a run found gone: the status they had before."""
+    """The status that photos had before a run found them gone."""
 
 
 def check_input(

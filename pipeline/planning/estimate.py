@@ -37,7 +37,7 @@ class Estimate:
         return self.num_photos * self.seconds_per_photo / 3600
 
     def wall_hours(self, workers: int) -> float | None:
-        """With so many workers, as long as there are enough photo sets for all."""
+        """The hours that so many workers take, as long as there are enough photo sets for all."""
         return None if self.worker_hours is None else self.worker_hours / workers
 
 

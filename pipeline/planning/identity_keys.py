@@ -23,7 +23,7 @@ KEY_VARIABLE = "DLADIFF_IDENTITY_KEY"
 _MIN_KEY_BYTES = 16
 _FILE = "identity_keys.json"
 _HEX = 32
-"""Of the 64 hex digits: 128 bits tell all people apart."""
+"""Hex digits that are kept of 64: 128 bits tell all people apart."""
 _CACHED = 1 << 14
 """Names whose folder is remembered: a listing has a person's photos together."""
 

@@ -121,7 +121,7 @@ def _twin(uri: str, state: SourceState, rules: DecisionRules) -> Twin | None:
 
 
 def _with_twins(photo: SourcePhoto, twins: Sequence[Twin]) -> SourcePhoto:
-    """With one twin for each content, the one that has the photo's own key first of all."""
+    """The photo with one twin for each content, first the one that has the photo's own key."""
     in_format = [twin for twin in twins if _format(twin.output_key) == _format(photo.output_key)]
     by_content: dict[str, Twin] = {}
     for twin in sorted(in_format, key=lambda t: (t.output_key != photo.output_key, t.output_key)):

@@ -54,7 +54,7 @@ class KnownStates:
         return newest_of(self._decided.part(number)) | dict(self._ahead.part(number))
 
     def parts(self) -> Iterator[Mapping[str, SourceState]]:
-        """Those of all parts, one after the other."""
+        """The states of all parts, one part after the other."""
         return map(self.part, range(NUM_PARTS))
 
     def __bool__(self) -> bool:

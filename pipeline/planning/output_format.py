@@ -47,7 +47,7 @@ def kept_format_note(wanted: OutputFormat, kept: OutputFormat) -> str | None:
 
 
 def format_of(store: Store) -> OutputFormat | None:
-    """With which ``output.format`` an OUTPUT was begun; None: nothing was done in it yet.
+    """The ``output.format`` an OUTPUT was begun with; None: nothing was done in it yet.
 
     One that an earlier version began says nothing and holds PNG.
     """

@@ -77,7 +77,7 @@ class Plan:
     """In the order of work."""
     counts: PhotoCounts
     gone_rows: list[ManifestRow]
-    """With status ``source_gone``, for ``fold.write_part``."""
+    """Rows of status ``source_gone``, for ``fold.write_part``."""
     catalog_report: CatalogReport
     returned: list[SourcePhoto] = field(default_factory=list)
     """Photos that were gone and are back as they were, for ``repeated_rows.rows_of_returned``."""

@@ -25,7 +25,7 @@ class SetTotals(NamedTuple):
     num_bytes: int
     """Encoded, references included."""
     photo_bytes: int
-    """Those of the photos alone."""
+    """Bytes of the photos alone."""
     num_identities: int
     oldest_upload_s: float | None
     """Unix time; None: no store says when a photo was written."""

@@ -110,7 +110,7 @@ def progress_line(tally: Tally) -> str:
 
 
 def _percent_done(tally: Tally) -> float:
-    """Of the planned photos' work, with the steps of sets that are not decided yet."""
+    """The share of the planned photos' work, with the steps of sets that are not decided yet."""
     planned = tally.plan.num_photos if tally.plan else 0
     return 100.0 * tally.photos_done / planned if planned else 100.0
 

@@ -23,7 +23,7 @@ from pipeline.storage.store import Store, open_store
 
 _EVERY_S = 10.0
 _MAX_LINES = 5000
-"""Of an object; then the next one is begun."""
+"""The most lines of an object; then the next one is begun."""
 _LOGGER = "dladiff"
 
 
@@ -47,7 +47,7 @@ class KeptLog(logging.Handler):
         )
         self._number = 0
         self._lines: dict[int, list[str]] = {}
-        """Of the objects that the store has not got whole, by number; the last one grows."""
+        """Lines of the objects that the store has not got whole, by number; the last one grows."""
         self._new: set[int] = set()
         self._ended = threading.Event()
         threading.Thread(target=self._keep_on, name="kept-log", daemon=True).start()

@@ -16,7 +16,7 @@ _MEASURING = 0.05
 
 
 class SetProgress:
-    """Of one set, whose groups of photos are computed one after the other."""
+    """Progress of one set, whose groups of photos are computed one after the other."""
 
     def __init__(
         self,

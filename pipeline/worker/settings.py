@@ -31,7 +31,7 @@ class WorkerSettings:
     """``Catalog.roots``: places that photos may be read from."""
     log_json: bool = False
     verbose: bool = False
-    """As ``RunOptions``: how the processes of the pool log."""
+    """How the processes of the pool log, see ``RunOptions``."""
     node: str | None = None
     """Ray's id of the node, set where the worker runs."""
 

@@ -155,7 +155,7 @@ def _convolve(node: dict[str, Any], images: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """As TensorFlow has it: as many strides as begin in the image; an odd pixel goes behind."""
+    """TensorFlow's padding: as many strides as begin in the image; an odd pixel goes behind."""
     total = max(0, (-(-size // stride) - 1) * stride + kernel - size)
     return total // 2, total - total // 2
 

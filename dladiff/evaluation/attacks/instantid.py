@@ -36,7 +36,7 @@ class IdentityNet(ControlNetModel):  # type: ignore[misc]  # diffusers has no ty
     def forward(
         self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, **arguments: Any
     ) -> Any:
-        """As ``ControlNetModel`` computes, but without the prompt's ``encoder_hidden_states``."""
+        """Computes like ``ControlNetModel``, without the prompt's ``encoder_hidden_states``."""
         if self.face_tokens is None:
             raise RuntimeError("face_tokens must be set before an IdentityNet is asked")
         return super().forward(sample, timestep, self.face_tokens, **arguments)

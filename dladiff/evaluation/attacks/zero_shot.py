@@ -184,5 +184,5 @@ def require_width(model: Customised, adapter: FaceAdapter, faces: ToldFaces) -> 
 
 
 def _projection(model: Customised) -> Any:
-    """Of the one adapter; diffusers sets its inputs as plain attributes."""
+    """The projection of the one adapter; diffusers sets its inputs as plain attributes."""
     return model.unet.encoder_hid_proj.image_projection_layers[0]
