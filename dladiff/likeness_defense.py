@@ -115,7 +115,8 @@ class LikenessSchedule:
                 loss = partial(on_photo.in_loop.gradients, step=number)
                 yield Step(loss, size, momentum, may_vanish=True)
             else:
-                yield Step(partial(self._heard, draw=number), size, momentum)
+                turn = number if on_photo is None else number - number // every
+                yield Step(partial(self._heard, draw=number, turn=turn), size, momentum)
         if on_photo is None:
             return
         finishing = _Finishing(on_photo.finishing)
@@ -127,9 +128,9 @@ class LikenessSchedule:
             if finishing.is_done():
                 return
 
-    def _heard(self, photos: Sequence[PhotoAtWork], draw: int) -> Sequence[NativePhoto]:
+    def _heard(self, photos: Sequence[PhotoAtWork], draw: int, turn: int) -> Sequence[NativePhoto]:
         """L_id's gradients; what a model was seen to show is for the stop rule."""
-        gradients, shown = self._through_model.gradients(photos, draw)
+        gradients, shown = self._through_model.gradients(photos, draw, turn)
         self.hear(shown)
         return gradients
 

@@ -34,7 +34,7 @@ class LikenessGradients(Protocol):
     """What the loop asks of L_id: ``AutoencoderLikeness``, or that with own losses."""
 
     def gradients(
-        self, photos: Sequence[PhotoAtWork], step: int
+        self, photos: Sequence[PhotoAtWork], step: int, turn: int | None = None
     ) -> tuple[list[NativePhoto], Float[Tensor, " photos"]]: ...
 
 
@@ -46,10 +46,10 @@ class WithOwnLosses:
         self.losses = losses
 
     def gradients(
-        self, photos: Sequence[PhotoAtWork], step: int
+        self, photos: Sequence[PhotoAtWork], step: int, turn: int | None = None
     ) -> tuple[list[NativePhoto], Float[Tensor, " photos"]]:
         """Gives what ``AutoencoderLikeness.gradients`` gives."""
-        gradients, cosines = self.likeness.gradients(photos, step)
+        gradients, cosines = self.likeness.gradients(photos, step, turn)
         pairs = zip(photos, gradients, strict=True)
         return [self._with_own(photo, gradient) for photo, gradient in pairs], cosines
 

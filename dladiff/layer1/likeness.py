@@ -145,25 +145,29 @@ class AutoencoderLikeness:
         """Images a pass of those that ran out of memory."""
 
     def gradients(
-        self, photos: Sequence[PhotoAtWork], step: int
+        self, photos: Sequence[PhotoAtWork], step: int, turn: int | None = None
     ) -> tuple[list[NativePhoto], Float[Tensor, " photos"]]:
         """The gradient of L_id to each photo's perturbation at one step, and what was seen.
 
         Args:
             photos: Each with at least one face.
             step: Keys the draws.
+            turn: Number of the look, by which autoencoders and the faces of a photo take turns.
+                None: the step, where all steps are looks.
 
         Returns:
             The gradients; and per photo the highest cosine that any of ``encoders`` saw of any face
             in its view, on the device, NaN where the view showed no face.
         """
+        turn = step if turn is None else turn
+        autoencoder = self.autoencoders[turn % len(self.autoencoders)]
         try:
-            return self._gradients(photos, step)
+            return self._gradients(photos, step, turn, autoencoder)
         except torch.OutOfMemoryError:
             # Draws are keyed by the step, so that it can be taken once more.
-            if not self._halve_rows(self.autoencoders[step % len(self.autoencoders)]):
+            if not self._halve_rows(autoencoder):
                 raise
-        return self._gradients(photos, step)
+        return self._gradients(photos, step, turn, autoencoder)
 
     def _rows(self, autoencoder: Autoencoder) -> int:
         """Images a pass of an autoencoder."""
@@ -183,9 +187,8 @@ class AutoencoderLikeness:
         return True
 
     def _gradients(
-        self, photos: Sequence[PhotoAtWork], step: int
+        self, photos: Sequence[PhotoAtWork], step: int, turn: int, autoencoder: Autoencoder
     ) -> tuple[list[NativePhoto], Float[Tensor, " photos"]]:
-        autoencoder = self.autoencoders[step % len(self.autoencoders)]
         generator = keyed_generator(self.seed, "likeness", step)
         kinds: tuple[ViewKind, ...] = ("whole", "face", "template")
         shares = torch.tensor(self.view_shares, dtype=torch.float64)
@@ -197,7 +200,7 @@ class AutoencoderLikeness:
         for start in range(0, len(order), self.micro_batch):
             group = order[start : start + self.micro_batch]
             chosen = [photos[index] for index in group]
-            gradients, cosines = self._of_group(chosen, autoencoder, kind, step, generator)
+            gradients, cosines = self._of_group(chosen, autoencoder, kind, step, turn, generator)
             found |= dict(zip(group, gradients, strict=True))
             seen |= dict(zip(group, cosines, strict=True))
         indices = range(len(photos))
@@ -209,6 +212,7 @@ class AutoencoderLikeness:
         autoencoder: Autoencoder,
         kind: ViewKind,
         step: int,
+        turn: int,
         generator: torch.Generator,
     ) -> tuple[tuple[NativePhoto, ...], Float[Tensor, " photos"]]:
         # v(x + d): one view of each photo, (k, 3, side, side); z = E(v(x + d)): (k, c, h, w).
@@ -216,7 +220,7 @@ class AutoencoderLikeness:
         leaves = [photo.ascent.leaf() for photo in photos]
         seen, shown = [], list[_Shown]()
         for row, (photo, leaf) in enumerate(zip(photos, leaves, strict=True)):
-            view, images = self._look(photo, leaf, autoencoder, kind, step)
+            view, images = self._look(photo, leaf, autoencoder, kind, step, turn)
             seen.append(images)
             shown += _faces_in(view, photo, row, side)
         encoded = _InParts(
@@ -248,13 +252,14 @@ class AutoencoderLikeness:
         autoencoder: Autoencoder,
         kind: ViewKind,
         step: int,
+        turn: int,
     ) -> tuple[View, Images]:
         """One handled view of a photo; only the part that it needs is handled."""
         side, faces = autoencoder.resolution, photo.faces
         generator = keyed_generator(self.seed, photo.key, "likeness", step)
-        # The person's face in every second step where there are others in the photo.
+        # The person's face in every second look where there are others in the photo.
         person = next(i for i, found in enumerate(photo.identities) if found.is_person)
-        index = person if step % 2 == 0 else (step // 2) % len(faces)
+        index = person if turn % 2 == 0 else (turn // 2) % len(faces)
         template = autoencoder.aligned_template
         view = draw_view(photo, kind, faces[index], template, side, generator)
         if not _faces_in(view, photo, 0, side):
