@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.other_methods import of_method
 from benchmarks.published_models import AUTOENCODERS, frozen
 from benchmarks.stand_in import HostSyncError, StandIn, device
 from benchmarks.stand_in_models import autoencoder
@@ -122,6 +123,16 @@ def test_a_step_fits_into_the_memory_of_the_device(
     loss.view_shares = (0.0, 0.0, 1.0)
     loss.gradients([known(key) for key in "abcd"[:num_photos]], 1)
     assert stand_in.peak_bytes / 2**30 < most_gib
+
+
+@pytest.mark.slow
+def test_a_step_of_another_method_is_counted_and_waits_only_at_the_end() -> None:
+    """PhotoGuard's encodes a photo and comes back: about twice Stable Diffusion's encoding."""
+    device()
+    with StandIn() as counted:
+        row = of_method(counted, "photoguard")
+    assert row["tflop_a_photo_and_step"] == pytest.approx(2 * 1.12, rel=0.05)
+    assert set(counted.waits) == {"projected_gradient.py:require_live_gradient"}
 
 
 def known(key: str) -> PhotoAtWork:

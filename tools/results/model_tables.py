@@ -3,14 +3,15 @@
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from benchmarks.published_models import AUTOENCODERS
 from dladiff.accelerator import Precision
-from dladiff.config import PresetName, preset_settings
+from dladiff.config import OtherMethodName, PresetName, preset_settings
 from dladiff.layer1.counted_cost import GPU_TFLOPS, PassCost, gpu_seconds
 
 _RESULTS = Path(__file__).resolve().parents[2] / "results" / "model_cost.json"
+_METHODS = _RESULTS.with_name("method_cost.json")
 _PRESETS: tuple[PresetName, ...] = ("balanced", "discreet", "fast")
 
 
@@ -67,5 +68,24 @@ def _rows() -> tuple[dict[str, Any], ...]:
     return tuple(json.loads(_RESULTS.read_text())["rows"])
 
 
-MODEL_TABLES = {"model-passes": passes_table, "model-presets": presets_table}
+def methods_table() -> str:
+    """A step of each method of others on Stable Diffusion 1.5."""
+    rows = {row["method"]: row for row in json.loads(_METHODS.read_text())["rows"]}
+    lines = ["| method | TFLOP a photo and step | GiB at most |", "| --- | --- | --- |"]
+    for name in get_args(OtherMethodName):
+        found = rows.get(name)
+        cells = (
+            f"{found['tflop_a_photo_and_step']:.1f} | {found['peak_gib']:.0f}"
+            if found
+            else "not counted |"
+        )
+        lines.append(f"| `{name}` | {cells} |")
+    return "\n".join(lines)
+
+
+MODEL_TABLES = {
+    "model-passes": passes_table,
+    "model-presets": presets_table,
+    "model-methods": methods_table,
+}
 """By the name in the marker."""
