@@ -27,7 +27,7 @@ from pipeline.reach import Reach
 from pipeline.reasons import Reason, ReasonCode
 from pipeline.records import CommitName, CommitRecord, PhotoSet, num_photos_of, photo_row
 from pipeline.reporting.reach_words import target_shortfall
-from pipeline.reporting.reporter import Reporter
+from pipeline.reporting.reporter import DecidedSet, Reporter
 from pipeline.reporting.tally import Tally
 from pipeline.reporting.words import format_count
 from pipeline.storage.store import Store
@@ -318,8 +318,9 @@ class Driver:
             self._say_decided(record, _ages_s(uploads_of([photo_set])))
 
     def _say_decided(self, record: CommitRecord, ages_s: Sequence[float] = ()) -> None:
-        statuses, reach = record.statuses(), _reach_of(record)
-        self._reporter.set_decided(statuses, record.seconds, record.gpu_seconds, ages_s, reach)
+        counts, reach = record.statuses(), _reach_of(record)
+        decided = DecidedSet(counts, record.seconds, record.gpu_seconds, ages_s, reach)
+        self._reporter.set_decided(decided)
 
     def _take_unheard(self) -> None:
         """Takes what workers committed before they were stopped, but could no longer tell."""

@@ -1,6 +1,5 @@
 """What is known of the protections and of the checkpoint before anything is attacked."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,27 +16,21 @@ from pipeline.evaluation.people import is_output
 from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.output.manifest import read_manifest
 from pipeline.output.runs import list_runs, read_run
-from pipeline.storage.store import Store, open_store
-
-COST_FILE = "cost.json"
-"""Beside a tree of ``tools.evaluation.protect_with``: what was spent, and on which losses."""
+from pipeline.storage.store import open_store
 
 
 def encoders_in_loss(trees: Iterable[str]) -> dict[str, str]:
-    """Family by name of the encoders that were in a loss, from the records that made the trees.
+    """Family by name of the encoders that were in a loss, from the records of runs.
 
-    Those are a run's, or ``cost.json``. Of other trees nothing is known; a person says it with
-    ``--in-loss``.
+    Of other trees nothing is known; a person says it with ``--in-loss``.
     """
     found: dict[str, str] = {}
     for uri in trees:
-        store = open_store(uri)
         if is_output(uri):
+            store = open_store(uri)
             for run_id in list_runs(store):
                 record = read_run(store, run_id) or {}
                 found |= encoders_of_method((record.get("config") or {}).get("method") or {})
-        else:
-            found |= _cost(store).get("encoders_in_loss") or {}
     return found
 
 
@@ -59,18 +52,15 @@ def encoders_of_method(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def cpu_seconds_of(trees: Mapping[str, str]) -> dict[str, float]:
-    """Seconds spent on a photo by condition, where a tree says so: what a baseline must match.
+    """Seconds spent on a photo by condition, of runs' OUTPUTs: what a baseline must match.
 
-    CPU seconds of ``cost.json``; of a run's OUTPUT the wall seconds of a worker's threads, by its
-    manifest's median.
+    The wall seconds of a worker's threads, by the manifest's median.
     """
     found = {}
     for condition, uri in trees.items():
         seconds = _seconds_of_output(uri) if is_output(uri) else None
-        if seconds is None:
-            seconds = _cost(open_store(uri)).get("per_photo", {}).get("cpu_seconds")
         if seconds is not None:
-            found[condition] = float(seconds)
+            found[condition] = seconds
     return found
 
 
@@ -82,14 +72,6 @@ def _seconds_of_output(uri: str) -> float | None:
     records = [read_run(store, run_id) or {} for run_id in list_runs(store)]
     threads = [((r.get("config") or {}).get("method") or {}).get("threads") for r in records]
     return None if median is None else median * max((t for t in threads if t), default=1)
-
-
-def _cost(store: Store) -> dict[str, Any]:
-    try:
-        content = json.loads(store.read(COST_FILE))
-    except FileNotFoundError:
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def require_attackable(settings: EvaluationSettings) -> None:

@@ -28,7 +28,7 @@ from pipeline.options import PlanCounts, RunOutcome
 from pipeline.reach import Reach
 from pipeline.reasons import PASSED_OVER
 from pipeline.reporting.labelled import LabelledSeries
-from pipeline.reporting.reporter import NO_REACH, Reporter
+from pipeline.reporting.reporter import DecidedSet, Reporter
 from pipeline.reporting.tally import Tally
 from pipeline.storage import traffic
 
@@ -209,20 +209,13 @@ class RunMetrics(Reporter):
             self._stage_seconds.labels(stage=stage).inc(seconds)
             self._stage_sets.labels(stage=stage).inc()
 
-    def set_decided(
-        self,
-        statuses: Mapping[str, int],
-        seconds: float,
-        gpu_seconds: float = 0.0,
-        ages_s: Sequence[float] = (),
-        reach: Reach = NO_REACH,
-    ) -> None:
-        for status, number in statuses.items():
+    def set_decided(self, decided: DecidedSet) -> None:
+        for status, number in decided.statuses.items():
             self._decided.labels(status=status).inc(number)
-        self._count_reach(reach)
-        self._gpu_seconds.inc(gpu_seconds)
-        self._set_seconds.observe(seconds)
-        self._observe(ages_s)
+        self._count_reach(decided.reach)
+        self._gpu_seconds.inc(decided.gpu_seconds)
+        self._set_seconds.observe(decided.seconds)
+        self._observe(decided.ages_s)
 
     def _count_reach(self, reach: Reach) -> None:
         self._targets.labels(reached="yes").inc(reach.num_met)

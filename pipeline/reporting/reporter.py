@@ -5,11 +5,26 @@ the folders that a person has to open.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pipeline.options import PlanCounts, RunOutcome
 from pipeline.reach import Reach
 
-NO_REACH = Reach()
+
+@dataclass(frozen=True)
+class DecidedSet:
+    """One photo set, as counts and times."""
+
+    statuses: Mapping[str, int]
+    """Photos by status (``records.RowStatus``)."""
+    seconds: float
+    """Wall seconds the worker spent on the set."""
+    gpu_seconds: float = 0.0
+    """Seconds of that on an accelerator."""
+    ages_s: Sequence[float] = ()
+    """Where known, seconds since each published photo was uploaded."""
+    reach: Reach = field(default_factory=Reach)
+    """What the set reached, and whom it leaves out."""
 
 
 class Reporter:
@@ -24,23 +39,8 @@ class Reporter:
     def stage(self, name: str) -> None:
         """The driver enters a stage, e.g. ``catalog``, ``preflight``, ``protect``, ``fold``."""
 
-    def set_decided(
-        self,
-        statuses: Mapping[str, int],
-        seconds: float,
-        gpu_seconds: float = 0.0,
-        ages_s: Sequence[float] = (),
-        reach: Reach = NO_REACH,
-    ) -> None:
-        """One photo set is decided, and published unless it is ``held`` back.
-
-        Args:
-            statuses: Photos of the set by status (``records.RowStatus``).
-            seconds: Wall seconds the worker spent on the set.
-            gpu_seconds: Seconds of that on an accelerator.
-            ages_s: Where known, seconds since each published photo was uploaded.
-            reach: What the set reached, and whom it leaves out.
-        """
+    def set_decided(self, decided: DecidedSet) -> None:
+        """One photo set is decided, and published unless it is ``held`` back."""
 
     def worked(self, stage_seconds: Mapping[str, float]) -> None:
         """A worker has committed a photo set, and spent so many wall seconds on each stage."""
@@ -53,10 +53,10 @@ class Reporter:
         each set that is not decided yet."""
 
     def held(self, num_photos: int) -> None:
-        """Hears that so many decided photos more wait for the gate of a new method."""
+        """More decided photos wait for the gate of a new method: ``num_photos`` of them."""
 
     def released(self, num_photos: int, ages_s: Sequence[float]) -> None:
-        """Hears that so many photos that waited are published; ``ages_s`` as in ``set_decided``."""
+        """Photos that waited are published; ``ages_s`` as in ``DecidedSet``."""
 
     def deferred(self, cause: str) -> None:
         """The environment kept one photo set from being decided."""
@@ -72,59 +72,13 @@ class Reporters(Reporter):
     """Hands every hook on to several reporters, in their order."""
 
     def __init__(self, *reporters: Reporter) -> None:
-        self._reporters = reporters
+        for hook in (name for name in vars(Reporter) if not name.startswith("_")):
+            setattr(self, hook, _handed_on([getattr(one, hook) for one in reporters]))
 
-    def started(self, plan: PlanCounts) -> None:
-        for reporter in self._reporters:
-            reporter.started(plan)
 
-    def denied(self, places: Sequence[str]) -> None:
-        for reporter in self._reporters:
-            reporter.denied(places)
+def _handed_on(hooks: Sequence[Callable[..., None]]) -> Callable[..., None]:
+    def call_all(*heard: object) -> None:
+        for hook in hooks:
+            hook(*heard)
 
-    def stage(self, name: str) -> None:
-        for reporter in self._reporters:
-            reporter.stage(name)
-
-    def set_decided(
-        self,
-        statuses: Mapping[str, int],
-        seconds: float,
-        gpu_seconds: float = 0.0,
-        ages_s: Sequence[float] = (),
-        reach: Reach = NO_REACH,
-    ) -> None:
-        for reporter in self._reporters:
-            reporter.set_decided(statuses, seconds, gpu_seconds, ages_s, reach)
-
-    def worked(self, stage_seconds: Mapping[str, float]) -> None:
-        for reporter in self._reporters:
-            reporter.worked(stage_seconds)
-
-    def workers(self, num_wanted: int, num_alive: Callable[[], int]) -> None:
-        for reporter in self._reporters:
-            reporter.workers(num_wanted, num_alive)
-
-    def at_work(self, done: Callable[[], Mapping[str, float]]) -> None:
-        for reporter in self._reporters:
-            reporter.at_work(done)
-
-    def held(self, num_photos: int) -> None:
-        for reporter in self._reporters:
-            reporter.held(num_photos)
-
-    def released(self, num_photos: int, ages_s: Sequence[float]) -> None:
-        for reporter in self._reporters:
-            reporter.released(num_photos, ages_s)
-
-    def deferred(self, cause: str) -> None:
-        for reporter in self._reporters:
-            reporter.deferred(cause)
-
-    def message(self, text: str) -> None:
-        for reporter in self._reporters:
-            reporter.message(text)
-
-    def finished(self, outcome: RunOutcome) -> None:
-        for reporter in self._reporters:
-            reporter.finished(outcome)
+    return call_all

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pipeline.manifest_row import PROTECTED_STATUSES
 from pipeline.options import PlanCounts, RunOutcome
 from pipeline.reach import Reach
-from pipeline.reporting.reporter import NO_REACH, Reporter
+from pipeline.reporting.reporter import DecidedSet, Reporter
 
 _WINDOW_SETS = 32
 """Throughput is that of so many last sets, so that an early stall does not spoil the estimate."""
@@ -29,7 +29,7 @@ class Tally(Reporter):
         self.stage_name = "starting"
         self.statuses: Counter[str] = Counter()
         self.causes: Counter[str] = Counter()
-        self.reach = NO_REACH
+        self.reach = Reach()
         self.num_sets = 0
         self.num_held = 0
         self.gpu_seconds = 0.0
@@ -48,23 +48,16 @@ class Tally(Reporter):
         if not self.num_sets:  # loading models is no throughput
             self._recent[0] = (self._clock(), 0)
 
-    def set_decided(
-        self,
-        statuses: Mapping[str, int],
-        seconds: float,
-        gpu_seconds: float = 0.0,
-        ages_s: Sequence[float] = (),
-        reach: Reach = NO_REACH,
-    ) -> None:
-        self.statuses.update(statuses)
-        self.reach += reach
+    def set_decided(self, decided: DecidedSet) -> None:
+        self.statuses.update(decided.statuses)
+        self.reach += decided.reach
         self.num_sets += 1
         if self._first_seen is None:
             self._first_seen = self._recent[0][0], 0.0
-        if not PROTECTED_STATUSES.intersection(statuses):
-            self._num_without_work += sum(statuses.values())
-        self.gpu_seconds += gpu_seconds
-        self._recent.append((self._clock(), sum(statuses.values())))
+        if not PROTECTED_STATUSES.intersection(decided.statuses):
+            self._num_without_work += sum(decided.statuses.values())
+        self.gpu_seconds += decided.gpu_seconds
+        self._recent.append((self._clock(), sum(decided.statuses.values())))
 
     def at_work(self, done: Callable[[], Mapping[str, float]]) -> None:
         self._at_work = done

@@ -27,10 +27,10 @@ from dladiff.weight_files import (
     REFERENCE_MODELS,
     STUDENTS,
 )
-from tools.evaluation.face_alignment import FACES_128, find_face, recognition_crop
-from tools.evaluation.face_data import is_held_out, to_images
 from tools.training.cache_latents import training_rows
 from tools.training.export_reference_models import LARGEST_ATTACKER_BYTES, LARGEST_FOLDER_BYTES
+from tools.training.face_alignment import FACES_128, find_face, recognition_crop
+from tools.training.face_data import is_held_out, to_images
 
 CHECKPOINT = EMBEDDED_CHECKPOINT
 ADAPTER = REFERENCE_MODELS / "adapters" / "sface-ip-adapter.safetensors"

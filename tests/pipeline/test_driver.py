@@ -2,7 +2,7 @@
 
 import dataclasses
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,10 +14,9 @@ from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.lock import LockLostError, OutputLock
 from pipeline.output.manifest import read_manifest
 from pipeline.planning.planned_sets import PlannedSets
-from pipeline.reach import Reach
 from pipeline.reasons import Reason
 from pipeline.records import CommitRecord, PhotoSet, StagedRow, photo_row
-from pipeline.reporting.reporter import NO_REACH, Reporter, Reporters
+from pipeline.reporting.reporter import DecidedSet, Reporter, Reporters
 from pipeline.reporting.tally import Tally
 from pipeline.storage.store import Store
 from pipeline.worker.settings import SetOutcome
@@ -34,15 +33,8 @@ class Heard(Reporter):
         self.decided: list[dict[str, int]] = []
         self.causes: list[str] = []
 
-    def set_decided(
-        self,
-        statuses: Mapping[str, int],
-        seconds: float,
-        gpu_seconds: float = 0.0,
-        ages_s: Sequence[float] = (),
-        reach: Reach = NO_REACH,
-    ) -> None:
-        self.decided.append(dict(statuses))
+    def set_decided(self, decided: DecidedSet) -> None:
+        self.decided.append(dict(decided.statuses))
 
     def deferred(self, cause: str) -> None:
         self.causes.append(cause)

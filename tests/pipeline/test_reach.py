@@ -20,6 +20,7 @@ from pipeline.reach import Reach
 from pipeline.reporting.displays import plan_line, progress_line, summary_lines
 from pipeline.reporting.metrics import RunMetrics
 from pipeline.reporting.reach_words import target_text
+from pipeline.reporting.reporter import DecidedSet
 from pipeline.reporting.tally import Tally
 from pipeline.storage.store import open_store
 from tests.pipeline.protected_album import ProtectedAlbum
@@ -100,7 +101,7 @@ def test_progress_and_metrics_count_them_while_the_run_works() -> None:
     metrics = RunMetrics(tally, "a")
     tally.started(PlanCounts(num_photos=9, num_sets=2))
     for listener in (tally, metrics):
-        listener.set_decided({"protected": 5}, seconds=1, reach=Reach.of(ROWS))
+        listener.set_decided(DecidedSet({"protected": 5}, seconds=1, reach=Reach.of(ROWS)))
     assert "below target 3" in progress_line(tally)
     text = metrics.to_prom_text()
     assert 'dladiff_target_photos_total{output="a",reached="yes"} 1.0' in text
@@ -205,7 +206,7 @@ def test_faces_left_out_are_counted_by_cause_in_every_summary(half: ProtectedAlb
     assert "too_many 13" in explained
     tally = Tally()
     metrics = RunMetrics(tally, "a")
-    metrics.set_decided({"partly_protected": 2}, seconds=1, reach=Reach.of(rows))
+    metrics.set_decided(DecidedSet({"partly_protected": 2}, seconds=1, reach=Reach.of(rows)))
     assert (
         'dladiff_faces_left_out_total{cause="too_many",output="a"} 26.0' in metrics.to_prom_text()
     )

@@ -15,9 +15,9 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tools.evaluation.face_data import is_held_out, to_images
 from tools.training.builds import BUILDS, BuildName
 from tools.training.captions import TEMPLATES
+from tools.training.face_data import is_held_out, to_images
 from tools.training.train_autoencoder import build_autoencoder
 from tools.training.training_stage import load_averaged
 

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.encoders.students import STUDENT_NAMES, StudentName, build_student
-from tools.evaluation.face_data import is_held_out, to_images
-from tools.evaluation.recognition import load_sface
+from tools.training.face_data import is_held_out, to_images
+from tools.training.recognition import load_sface
 from tools.training.training_stage import TrainingStage, begin_stage, stage_arguments
 
 

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dladiff.encoders.students import STUDENT_NAMES
-from tools.evaluation.face_data import TEMPLATE_128
 from tools.training.builds import BUILDS, BuildName
 from tools.training.distill_encoders import Students
 from tools.training.export_lpips import export_lpips
+from tools.training.face_data import TEMPLATE_128
 from tools.training.identity_adapter import adapter_modules, adapter_state_dict
 from tools.training.train_unet import Denoiser, assemble_pipeline, load_trained_denoiser
 from tools.training.training_stage import load_averaged

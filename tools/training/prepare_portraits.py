@@ -16,10 +16,10 @@ from dladiff.config import FaceDetectorSettings
 from dladiff.evaluation.attackers_view import warp_photo
 from dladiff.face_detection import load_face_detector
 from dladiff.faces import ARCFACE_TEMPLATE, estimate_similarity
-from tools.evaluation.face_alignment import FACES_128, find_face
-from tools.evaluation.face_data import FACE_SIZE, load_faces, to_images
-from tools.evaluation.recognition import load_sface
 from tools.training.attributes import measure_attributes
+from tools.training.face_alignment import FACES_128, find_face
+from tools.training.face_data import FACE_SIZE, load_faces, to_images
+from tools.training.recognition import load_sface
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 from torch.nn import functional
 
-from tools.evaluation.face_data import load_faces
+from tools.training.face_data import load_faces
 from tools.training.lpips_alex import load_lpips_alex
 from tools.training.train_autoencoder import report, training_batches, unseen_portraits
 from tools.training.training_stage import TrainingStage, begin_stage, stage_arguments

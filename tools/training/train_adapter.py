@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from dladiff.encoders.students import STUDENT_NAMES, load_student
-from tools.evaluation.face_alignment import recognition_crop
-from tools.evaluation.face_data import to_images
-from tools.evaluation.recognition import load_sface
 from tools.training.cache_latents import SCALING_FACTOR
+from tools.training.face_alignment import recognition_crop
+from tools.training.face_data import to_images
 from tools.training.identity_adapter import adapter_modules
+from tools.training.recognition import load_sface
 from tools.training.train_unet import (
     Denoiser,
     PortraitBatches,

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from dladiff.quality import LearnedPerceptualDistance
-from tools.evaluation.face_alignment import recognition_crop
-from tools.evaluation.face_data import FaceSet, load_faces, save_sheet, to_images
-from tools.evaluation.recognition import load_sface
 from tools.training.builds import BUILDS, Build
+from tools.training.face_alignment import recognition_crop
+from tools.training.face_data import FaceSet, load_faces, save_sheet, to_images
 from tools.training.lpips_alex import load_lpips_alex
+from tools.training.recognition import load_sface
 from tools.training.training_stage import TrainingStage, begin_stage, stage_arguments
 
 LPIPS_WEIGHT = 0.4

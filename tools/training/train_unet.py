@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from tools.evaluation.face_data import save_sheet
 from tools.training.builds import BUILDS, Build, BuildName
 from tools.training.captions import (
     MAX_TOKENS,
@@ -33,6 +32,7 @@ from tools.training.captions import (
     portrait_attributes,
     write_caption,
 )
+from tools.training.face_data import save_sheet
 from tools.training.identity_adapter import attach_adapter, set_adapter_scale, without_adapter
 from tools.training.training_stage import TrainingStage, begin_stage, load_averaged, stage_arguments
 

@@ -1,4 +1,4 @@
-"""What all baselines share: signed steps up a gradient until the effort is spent.
+"""What all baselines share: signed steps up a gradient, as many as the settings say.
 
 Knows when to ask for a gradient. What it is the gradient of, each baseline says itself.
 """
@@ -31,34 +31,31 @@ class Baseline(ABC):
         """The gradient of the loss that is raised, to each photo's perturbation."""
 
     def step_scale(self, share: float) -> float:
-        """Size of a step relative to the common one, after ``share`` of the effort."""
+        """Size of a step relative to the common one, after ``share`` of the steps."""
         return 1.0
 
     def run(self, on_progress: Callable[[float], None] | None = None) -> None:
-        """Takes steps until the effort is spent.
+        """Takes the steps.
 
         Args:
-            on_progress: Called after each step with the share of the effort that is spent.
+            on_progress: Called after each step with the share of the steps that is done.
 
         Raises:
-            ValueError: If the effort did not suffice for a single step.
             GradientError: If a photo's gradient was zero or not finite.
         """
-        name = type(self).__name__
         photos = [instance.photo for instance in self.person.instances]
-        if not ascend(photos, self._steps(on_progress), name):
-            raise ValueError(f"{name}: the effort was spent before the first step; grant more")
+        ascend(photos, self._steps(on_progress), type(self).__name__)
 
     def _steps(self, on_progress: Callable[[float], None] | None) -> Iterator[Step[PhotoAtWork]]:
-        person, effort = self.person, self.person.effort
+        person, loop = self.person, self.person.settings.loop
         self.prepare()
-        while effort.share < 1:
-            size = person.settings.step_size_levels * self.step_scale(effort.share)
-            self.before_step(effort.num_taken)
-            yield Step(lambda _: self.gradients(effort.num_taken), size)
-            effort.num_taken += 1
+        while person.num_taken < loop.num_steps:
+            size = loop.step_size_levels * self.step_scale(person.share_taken)
+            self.before_step(person.num_taken)
+            yield Step(lambda _: self.gradients(person.num_taken), size)
+            person.num_taken += 1
             if on_progress is not None:
-                on_progress(effort.share)
+                on_progress(person.share_taken)
 
 
 class LatentBaseline(Baseline):

@@ -42,12 +42,12 @@ class FaceLock(Baseline):
         gradients: list[NativePhoto] = []
         for number, instance in enumerate(self.person.instances):
             leaf = instance.photo.ascent.leaf()
-            loss = self.loss(number, instance.photo.base + leaf, self.person.effort.share)
+            loss = self.loss(number, instance.photo.base + leaf, self.person.share_taken)
             gradients += torch.autograd.grad(loss, leaf)
         return gradients
 
     def loss(self, number: int, images: NativePhoto, share: float) -> Tensor:
-        """What is raised for one photo after ``share`` of the effort; a scalar."""
+        """What is raised for one photo after ``share`` of the steps; a scalar."""
         instance, diffusion = self.person.instances[number], self.person.diffusion
         latents = diffusion.encode(self._look(instance, images))
         loss: Tensor = self.latent_weight * (latents - instance.clean_latents).square().mean()

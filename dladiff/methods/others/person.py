@@ -1,16 +1,15 @@
 """The photos of one person at work under a baseline: the same start, view and budget for all.
 
-Knows photos, budgets and how much may be spent. Knows no loss.
+Knows photos, budgets and how many steps are taken. Knows no loss.
 """
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
 from dladiff.budget import budget_map
-from dladiff.config import MethodSettings, SurrogateSettings, preset_settings
+from dladiff.config import MethodSettings, SurrogateSettings
 from dladiff.diffusion.autoencoder import Latents
 from dladiff.diffusion.checkpoint import DiffusionModel
 from dladiff.encoders.identity_encoders import IdentityEncoder
@@ -23,47 +22,6 @@ from dladiff.projected_gradient import Budget
 from dladiff.quality import LearnedPerceptualDistance
 from dladiff.results import Cost
 
-
-@dataclass(frozen=True, kw_only=True)
-class BaselineSettings:
-    """What is equal for every baseline, so that they differ in what they do and nothing else."""
-
-    face_levels: float = 18.0
-    """Budget inside face masks, 8-bit levels."""
-    surroundings_levels: float = 3.0
-    """Outside; a photo without a face has layer 1's budget everywhere, as in our method."""
-    flat: bool = False
-    """``face_levels`` everywhere: no mask and nothing spared, as the papers have it."""
-    step_size_levels: float = 0.6375
-    """Anti-DreamBooth's and our paper's 5e-3 on [-1, 1]."""
-    seed: int = 0
-    micro_batch: int = 8
-    method: MethodSettings = field(default_factory=lambda: preset_settings("balanced"))
-    """Where masks, masking and the checkpoint come from."""
-
-    @classmethod
-    def of(cls, method: MethodSettings) -> "BaselineSettings":
-        """The budgets of a method's settings, as our loop has them, and its steps."""
-        return cls(
-            face_levels=method.face_levels,
-            surroundings_levels=method.surroundings_levels,
-            step_size_levels=method.loop.step_size_levels,
-            seed=method.seed,
-            micro_batch=method.micro_batch,
-            method=method,
-        )
-
-    def surrogates(self, diffusion: DiffusionModel) -> SurrogateSettings:
-        """Full weights that learn as fast as the DreamBooth attack.
-
-        These papers fine-tune the whole UNet.
-        """
-        surrogates = self.method.surrogates
-        attack = attack_settings("dreambooth", diffusion.face_template is not None)
-        rate = surrogates.learning_rate or attack.learning_rate
-        return surrogates.model_copy(update={"adaptation": "full", "learning_rate": rate})
-
-
 AS_PAPERS_LOOK = Looks(
     num_views=1,
     view_shares=(0.0, 0.0, 1.0),
@@ -75,31 +33,6 @@ AS_PAPERS_LOOK = Looks(
 
 
 @dataclass(eq=False)
-class Effort:
-    """How much may be spent on a person: signed steps, or CPU seconds of the process."""
-
-    num_steps: int | None = None
-    cpu_seconds: float | None = None
-    num_taken: int = 0
-    started: float = field(default_factory=time.process_time)
-
-    @property
-    def cpu_seconds_spent(self) -> float:
-        """CPU seconds of all threads since this began."""
-        return time.process_time() - self.started
-
-    @property
-    def share(self) -> float:
-        """What is spent, in [0, 1]; of the larger where both are limited."""
-        shares = [0.0]
-        if self.num_steps is not None:
-            shares.append(self.num_taken / self.num_steps)
-        if self.cpu_seconds is not None:
-            shares.append(self.cpu_seconds_spent / self.cpu_seconds)
-        return min(1.0, max(shares))
-
-
-@dataclass(eq=False)
 class Person:
     """Photos of one person, each at the start of its ascent, and the models that look at them."""
 
@@ -107,43 +40,38 @@ class Person:
     diffusion: DiffusionModel
     photo_encoder: PhotoEncoder
     surrogates: SurrogateSettings
-    """See ``BaselineSettings.surrogates``."""
-    settings: BaselineSettings
-    effort: Effort
+    """See ``full_surrogates``."""
+    settings: MethodSettings
     cost: Cost
     identity_encoder: IdentityEncoder | None = None
     """Only for those that read identities."""
     lpips: LearnedPerceptualDistance | None = None
+    num_taken: int = 0
+    """Signed steps so far."""
 
     @classmethod
     def begin(
         cls,
         photos: Sequence[PhotoAtWork],
         diffusion: DiffusionModel,
-        settings: BaselineSettings,
-        effort: Effort,
+        settings: MethodSettings,
+        cost: Cost,
         identity_encoder: IdentityEncoder | None = None,
         lpips: LearnedPerceptualDistance | None = None,
-        cost: Cost | None = None,
     ) -> "Person":
         """Encodes the clean photos and starts each perturbation at noise of one step."""
-        cost, surrogates = cost or Cost(), settings.surrogates(diffusion)
         encoder = PhotoEncoder(diffusion, AS_PAPERS_LOOK, settings.seed, settings.micro_batch, cost)
-        instances = [
-            encoder.begin(photo, budget_of(photo, settings), settings.step_size_levels)
-            for photo in photos
-        ]
+        step = settings.loop.step_size_levels
+        instances = [encoder.begin(photo, budget_of(photo, settings), step) for photo in photos]
+        surrogates = full_surrogates(settings, diffusion)
         return cls(
-            instances,
-            diffusion,
-            encoder,
-            surrogates,
-            settings,
-            effort,
-            cost,
-            identity_encoder,
-            lpips,
+            instances, diffusion, encoder, surrogates, settings, cost, identity_encoder, lpips
         )
+
+    @property
+    def share_taken(self) -> float:
+        """How much of the steps is done, in [0, 1]."""
+        return self.num_taken / self.settings.loop.num_steps
 
     @property
     def clean_latents(self) -> Latents:
@@ -155,16 +83,23 @@ class Person:
         return self.photo_encoder.one_view_each(self.instances, 0)
 
 
-def budget_of(photo: PhotoAtWork, settings: BaselineSettings) -> Budget:
-    """Our method's budget map of a photo, or one budget for all pixels."""
-    if settings.flat:
-        return levels_to_unit(settings.face_levels)
+def full_surrogates(settings: MethodSettings, diffusion: DiffusionModel) -> SurrogateSettings:
+    """Full weights that learn as fast as the DreamBooth attack.
+
+    These papers fine-tune the whole UNet.
+    """
+    surrogates = settings.surrogates
+    attack = attack_settings("dreambooth", diffusion.face_template is not None)
+    rate = surrogates.learning_rate or attack.learning_rate
+    return surrogates.model_copy(update={"adaptation": "full", "learning_rate": rate})
+
+
+def budget_of(photo: PhotoAtWork, settings: MethodSettings) -> Budget:
+    """Our method's budget map of a photo; the model's budget everywhere where there is no face."""
+    budget = settings.budget
     if not photo.faces:
-        return levels_to_unit(settings.method.budget.fine_tuning_levels)
+        return levels_to_unit(budget.fine_tuning_levels)
+    masks = face_masks(photo.size, photo.faces, budget.box_scale, photo.clean.device)
     return budget_map(
-        photo.clean,
-        settings.surroundings_levels,
-        settings.face_levels,
-        face_masks(photo.size, photo.faces, settings.method.budget.box_scale, photo.clean.device),
-        settings.method.budget.floor_share,
+        photo.clean, settings.surroundings_levels, settings.face_levels, masks, budget.floor_share
     )

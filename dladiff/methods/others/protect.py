@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from dladiff.config import MethodSettings
 from dladiff.methods.others.by_name import BASELINES
-from dladiff.methods.others.person import BaselineSettings, Effort, Person
+from dladiff.methods.others.person import Person
 from dladiff.models import ProtectionModels
 from dladiff.photo_at_work import PhotoAtWork, place_faces
 from dladiff.results import Cost, OnProgress
@@ -36,11 +36,10 @@ def protect_by_other_method(
         person = Person.begin(
             photos,
             models.load_diffusion(),
-            BaselineSettings.of(config),
-            Effort(config.loop.num_steps),
+            config,
+            cost,
             next(iter(models.white_boxes), None),
             models.lpips,
-            cost,
         )
         BASELINES[name](person).run(lambda share: report("layer1", share))
     for photo in photos:

@@ -54,18 +54,13 @@ class Fsmg(AdvDm):
     """Raises L_den of a surrogate that was fully trained on the clean photos and then stays.
 
     Van Le et al. 2023, "Anti-DreamBooth" (arXiv:2303.15433), section 4.3, Fully-trained Surrogate
-    Model Guidance: ``max_delta L_den(theta_clean, E(x + delta))``. Training ends after
-    ``step0_steps``, or with half of the effort.
+    Model Guidance: ``max_delta L_den(theta_clean, E(x + delta))``. Training takes
+    ``step0_steps``.
     """
-
-    training_share = 0.5
-    """Largest share of the effort that training takes."""
 
     def prepare(self) -> None:
         tuner, latents = self.tuner(self.surrogate), self.person.clean_latents
         for done in range(self.person.surrogates.step0_steps):
-            if self.person.effort.share >= self.training_share:
-                break
             tuner.train(latents, 1, self.draws(done))
 
 

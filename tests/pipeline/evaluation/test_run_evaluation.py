@@ -214,12 +214,10 @@ def test_roles_tell_what_a_loss_read() -> None:
     assert encoders_of_method(method | {"other": "mist"}) == {}
 
 
-def test_each_tree_is_a_point_of_a_curve_with_what_it_shows_and_costs(
+def test_each_tree_is_a_point_of_a_curve_with_what_it_shows(
     trees: tuple[Path, Path], tmp_path: Path, checkpoint: Path
 ) -> None:
     _, stronger = write_trees(tmp_path / "stronger", {"ann": 6, "ben": 6}, levels=12)
-    cost = {"per_photo": {"cpu_seconds": 7.0}, "encoders_in_loss": {"sface": "SFace"}}
-    (stronger / "cost.json").write_text(json.dumps(cost))
     clean, protected = trees
     out = tmp_path / "out"
     run_evaluation(
@@ -233,10 +231,9 @@ def test_each_tree_is_a_point_of_a_curve_with_what_it_shows_and_costs(
     summary = json.loads((out / "summary.json").read_text())
     first, second = summary["curves"]
     assert (first["method"], second["method"]) == ("protected", "noise")
-    assert second["cpu_seconds"] == 7.0
+    assert second["cpu_seconds"] is None  # a folder of photos says nothing of it
     assert second["lpips"] > first["lpips"] > 0
     assert second["psnr_db"] < first["psnr_db"]
-    assert summary["judges"]["sface"]["in_loss"]
 
 
 @pytest.mark.slow

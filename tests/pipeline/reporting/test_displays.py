@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.options import PlanCounts, RunOutcome
 from pipeline.reporting.displays import open_display, plan_line, progress_line, summary_lines
-from pipeline.reporting.reporter import Reporter, Reporters
+from pipeline.reporting.reporter import DecidedSet, Reporter, Reporters
 from pipeline.reporting.tally import Tally
 from tests.waiting import until
 
@@ -31,8 +31,8 @@ def work_through(reporter: Reporter) -> None:
     reporter.stage("catalog")
     reporter.started(PLAN)
     reporter.stage("protect")
-    reporter.set_decided({"protected": 4}, seconds=2.0, gpu_seconds=1.0, ages_s=[60.0])
-    reporter.set_decided({"protected": 4, "failed": 1}, seconds=2.0)
+    reporter.set_decided(DecidedSet({"protected": 4}, seconds=2.0, gpu_seconds=1.0, ages_s=[60.0]))
+    reporter.set_decided(DecidedSet({"protected": 4, "failed": 1}, seconds=2.0))
     reporter.deferred("store_throttled")
     reporter.message("trying again")
     reporter.finished(OUTCOME)

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline.errors import ConfigurationError, StoreThrottled
 from pipeline.options import PlanCounts, RunOutcome
 from pipeline.reporting.metrics import RunMetrics, serve
-from pipeline.reporting.reporter import Reporter, Reporters
+from pipeline.reporting.reporter import DecidedSet, Reporter, Reporters
 from pipeline.reporting.tally import Tally
 from pipeline.storage.store import Store
 
@@ -36,8 +36,8 @@ def finished_run() -> tuple[RunMetrics, Reporter]:
         )
     )
     run.stage("protect")
-    run.set_decided({"protected": 4}, seconds=3, gpu_seconds=1.5, ages_s=[50, 4000])
-    run.set_decided({"protected": 3, "failed": 1}, seconds=30)
+    run.set_decided(DecidedSet({"protected": 4}, seconds=3, gpu_seconds=1.5, ages_s=[50, 4000]))
+    run.set_decided(DecidedSet({"protected": 3, "failed": 1}, seconds=30))
     run.deferred("store_throttled")
     return metrics, run
 
@@ -153,7 +153,7 @@ def test_backlog_age_and_waiting_times() -> None:
 
 def test_nothing_is_unprotected_once_the_backlog_is_gone() -> None:
     metrics, run = finished_run()
-    run.set_decided({"protected": 2}, seconds=1)
+    run.set_decided(DecidedSet({"protected": 2}, seconds=1))
     assert value_of(metrics, "dladiff_backlog_photos") == 0
     assert value_of(metrics, "dladiff_oldest_unprotected_seconds") == 0
 

@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.options import PlanCounts
+from pipeline.reporting.reporter import DecidedSet
 from pipeline.reporting.tally import Tally
 from pipeline.reporting.words import format_bytes, format_count, format_duration
 
@@ -25,7 +26,7 @@ def test_time_left_follows_from_the_rate_since_the_last_stage_began() -> None:
     tally.stage("protect")
     for _ in range(2):
         clock.now += 5
-        tally.set_decided({"protected": 9, "skipped": 1}, seconds=5)
+        tally.set_decided(DecidedSet({"protected": 9, "skipped": 1}, seconds=5))
     assert tally.photos_per_s == pytest.approx(2.0)
     assert tally.seconds_left == pytest.approx(40.0)
     assert tally.statuses == {"protected": 18, "skipped": 2}
@@ -43,11 +44,11 @@ def test_sets_without_work_promise_nothing_of_the_others() -> None:
     tally = Tally(clock)
     tally.started(PlanCounts(num_photos=10, num_sets=10))
     clock.now += 6
-    tally.set_decided({"skipped": 1}, seconds=0.1)
-    tally.set_decided({"copied": 1}, seconds=0.1)
+    tally.set_decided(DecidedSet({"skipped": 1}, seconds=0.1))
+    tally.set_decided(DecidedSet({"copied": 1}, seconds=0.1))
     assert tally.seconds_left is None
     clock.now += 14
-    tally.set_decided({"protected": 1}, seconds=20)
+    tally.set_decided(DecidedSet({"protected": 1}, seconds=20))
     assert tally.seconds_left == pytest.approx(7 * 20)
 
 
@@ -56,7 +57,7 @@ def test_a_stall_lowers_the_rate_though_no_set_is_decided() -> None:
     tally = Tally(clock)
     tally.started(PlanCounts(num_photos=100, num_sets=10))
     clock.now += 10
-    tally.set_decided({"protected": 10}, seconds=10)
+    tally.set_decided(DecidedSet({"protected": 10}, seconds=10))
     before = tally.photos_per_s
     clock.now += 90
     assert tally.photos_per_s == pytest.approx(before / 10)
@@ -69,7 +70,7 @@ def test_only_the_last_sets_count_for_the_rate() -> None:
     clock.now += 10_000
     for _ in range(100):
         clock.now += 2
-        tally.set_decided({"protected": 1}, seconds=2)
+        tally.set_decided(DecidedSet({"protected": 1}, seconds=2))
     assert tally.photos_per_s == pytest.approx(0.5)
 
 

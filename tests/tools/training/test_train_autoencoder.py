@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from tools.evaluation.face_data import FaceRecord, FaceSet, is_held_out
+from tools.training.face_data import FaceRecord, FaceSet, is_held_out
 from tools.training.train_autoencoder import training_batches, unseen_portraits
 
 

@@ -14,8 +14,8 @@ from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.evaluation.attackers_view import warp_photo
 from dladiff.face_detection import load_face_detector
 from dladiff.faces import ARCFACE_TEMPLATE, estimate_similarity
-from tools.evaluation.face_alignment import FACES_128, find_face
-from tools.evaluation.face_data import FACE_SIZE, to_images
+from tools.training.face_alignment import FACES_128, find_face
+from tools.training.face_data import FACE_SIZE, to_images
 
 MIN_SCORE = 0.6
 """Detection threshold of every measurement."""

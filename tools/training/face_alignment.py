@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from dladiff.face_detection import FaceDetector
 from dladiff.faces import ARCFACE_TEMPLATE, estimate_similarity
-from tools.evaluation.face_data import FACE_SIZE, TEMPLATE_128
+from tools.training.face_data import FACE_SIZE, TEMPLATE_128
 
 FACES_128 = TEMPLATE_128 * FACE_SIZE
 """Landmarks of a ``faces128`` crop, pixels."""

