@@ -3,15 +3,13 @@
 Knows clean and protected photos and the models. Knows nothing of how the protection was made.
 """
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import PIL.Image
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool
 
 from dladiff.diffusion.autoencoder import Autoencoder
 from dladiff.encoders.identity_encoders import IdentityEncoder
@@ -26,14 +24,13 @@ from dladiff.faces import (
 from dladiff.image_values import Crops, Image, image_to_tensor
 from dladiff.models import ProtectionModels
 from dladiff.quality import psnr_db, ssim
+from dladiff.recoding import half_size, jpeg
 from dladiff.results import Face, IdentityCosine
 from dladiff.visible_difference import worst_face_jod
 
 CropsOf = Callable[[IdentityEncoder], Crops]
 """The faces of one copy of a photo as an encoder reads them."""
 
-HANDLING_JPEG_QUALITY = 75
-HANDLING_SCALE = 0.5
 _SAME_FACE_DISTANCE = 0.3
 """A face found within this share of the clean face's size from its place is the same one."""
 
@@ -150,7 +147,7 @@ class _Looks:
 
 
 def _looks(clean: Image, protected: Image, faces: Sequence[Face], detector: FaceDetector) -> _Looks:
-    recoded, handled = _jpeg(clean, HANDLING_JPEG_QUALITY), handle(protected)
+    recoded, handled = jpeg(clean), jpeg(half_size(protected))
     in_recoded, in_protected, in_handled = (
         detector.detect(image) for image in (recoded, protected, handled)
     )
@@ -158,7 +155,7 @@ def _looks(clean: Image, protected: Image, faces: Sequence[Face], detector: Face
     return _Looks(
         recoded=_Look(recoded, [_find(in_recoded, face, 1.0)[0] for face in faces]),
         protected=_Look(protected, [face for face, _ in found]),
-        handled=_Look(handled, [_find(in_handled, face, HANDLING_SCALE)[0] for face in faces]),
+        handled=_Look(handled, [_find(in_handled, face, 0.5)[0] for face in faces]),
         all_found=all(was_found for _, was_found in found),
     )
 
@@ -179,20 +176,6 @@ def _identity_cosines(
             IdentityCosine(encoder.name, encoder.held_out, before, after, after_handling)
         )
     return cosines
-
-
-def handle(image: Image) -> UInt8[np.ndarray, "half_height half_width 3"]:
-    """What a platform leaves of a photo: half its size, then JPEG 75, by Pillow."""
-    height, width = image.shape[:2]
-    size = (max(1, round(width * HANDLING_SCALE)), max(1, round(height * HANDLING_SCALE)))
-    small = PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.LANCZOS)
-    return _jpeg(np.asarray(small), HANDLING_JPEG_QUALITY)
-
-
-def _jpeg(image: Image, quality: int) -> Image:
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(image).save(buffer, format="JPEG", quality=quality)
-    return np.array(PIL.Image.open(buffer))
 
 
 def _find(others: Sequence[Face], face: Face, scale: float) -> tuple[Face, bool]:

@@ -4,22 +4,17 @@ Acts on whole 8-bit photos with Pillow, as platforms and attackers do. Purificat
 the checkpoint, stands in ``purification``.
 """
 
-import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import PIL.Image
-from jaxtyping import UInt8
 
 from dladiff.evaluation.settings import PURIFICATIONS, REMOVAL, HandlingName
 from dladiff.image_values import image_to_tensor, tensor_to_image
 from dladiff.randomness import derive_seed
+from dladiff.recoding import Photo, half_size, jpeg
 from dladiff.transforms import gaussian_blur
 
-Photo = UInt8[np.ndarray, "_ _ 3"]
-"""RGB, HWC, uint8; photos of a list, and a photo and its handled copy, may differ in size."""
-
-JPEG_QUALITY = 75
 BLUR_SIGMA_PX = 1.0
 NOISE_SIGMA_LEVELS = 4.0
 NOISY_UPSCALE_FACTOR = 2
@@ -68,20 +63,6 @@ def handle_photos(
     return [_HANDLINGS[name](photo) for photo in photos]
 
 
-def jpeg(photo: Photo, quality: int) -> Photo:
-    """A JPEG round trip by Pillow."""
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(photo).save(buffer, format="JPEG", quality=quality)
-    return np.array(PIL.Image.open(buffer))
-
-
-def half_size(photo: Photo) -> Photo:
-    """Half the size by Lanczos; it stays small, as what a platform serves."""
-    height, width = photo.shape[:2]
-    size = (max(1, round(width / 2)), max(1, round(height / 2)))
-    return np.array(PIL.Image.fromarray(photo).resize(size, PIL.Image.Resampling.LANCZOS))
-
-
 def blur(photo: Photo, sigma_px: float) -> Photo:
     """A Gaussian blur, rounded to levels."""
     return tensor_to_image(gaussian_blur(image_to_tensor(photo), sigma_px))
@@ -119,9 +100,9 @@ _NOISY_HANDLINGS: dict[str, Callable[[Photo, int], Photo]] = {
 }
 _HANDLINGS: dict[str, Callable[[Photo], Photo]] = {
     "none": lambda photo: photo,
-    "jpeg75": lambda photo: jpeg(photo, JPEG_QUALITY),
+    "jpeg75": jpeg,
     "half": half_size,
-    "jpeg75_half": lambda photo: jpeg(half_size(photo), JPEG_QUALITY),
+    "jpeg75_half": lambda photo: jpeg(half_size(photo)),
     "blur": lambda photo: blur(photo, BLUR_SIGMA_PX),
     **dict.fromkeys(PURIFICATIONS, lambda photo: photo),
 }

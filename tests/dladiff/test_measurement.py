@@ -13,8 +13,9 @@ from dladiff.diffusion.checkpoint import load_autoencoder
 from dladiff.encoders.identity_encoders import IdentityEncoder
 from dladiff.face_detection import FaceDetector, FoundFaces
 from dladiff.image_values import Image
-from dladiff.measurement import handle, measure_photo
+from dladiff.measurement import measure_photo
 from dladiff.models import ProtectionModels
+from dladiff.recoding import half_size, jpeg
 from dladiff.results import Face
 
 
@@ -111,6 +112,6 @@ def test_what_is_measured_is_what_a_png_gives_back(portrait: Image) -> None:
 
 
 def test_handling_halves_odd_sizes_and_loses_detail(portrait: Image) -> None:
-    handled = handle(np.ascontiguousarray(portrait[:101, :77]))
+    handled = jpeg(half_size(np.ascontiguousarray(portrait[:101, :77])))
     assert handled.shape in {(50, 38, 3), (51, 38, 3), (50, 39, 3), (51, 39, 3)}
     assert handled.dtype == np.uint8

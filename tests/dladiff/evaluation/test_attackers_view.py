@@ -5,8 +5,8 @@ import pytest
 
 from dladiff.config import FaceDetectorSettings
 from dladiff.evaluation.attackers_view import attackers_crop, find_face
-from dladiff.evaluation.handlings import half_size
 from dladiff.face_detection import FaceDetector, load_face_detector
+from dladiff.recoding import half_size
 
 TEMPLATE = np.array([[0.355, 0.45], [0.645, 0.45], [0.5, 0.61], [0.38, 0.755], [0.62, 0.755]])
 
