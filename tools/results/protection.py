@@ -9,6 +9,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tools.results.markdown import markdown_table
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 UNMEASURED = "not measured"
 
 
@@ -130,7 +133,7 @@ def summary_table(results: ProtectionResults) -> str:
         ),
         ("seconds of a core, a photo", lambda one: f"{one.core_seconds:g}"),
     ]
-    return _table(
+    return markdown_table(
         ["", *(f"`{name}`, {one.people} people" for name, one in results.presets.items())],
         ([text, *(cell(preset) for preset in presets)] for text, cell in rows),
     )
@@ -154,7 +157,7 @@ def judges_table(results: ProtectionResults) -> str:
                 else [_estimate(effect.plain), _estimate(effect.smoothed)]
             )
         rows.append(row)
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def photo_table(results: ProtectionResults) -> str:
@@ -183,13 +186,13 @@ def photo_table(results: ProtectionResults) -> str:
             *(UNMEASURED if p.taef2 is None else _estimate(p.taef2) for p in presets),
         ],
     ]
-    return _table(["", *(f"`{name}`" for name in results.presets)], rows)
+    return markdown_table(["", *(f"`{name}`" for name in results.presets)], rows)
 
 
-TABLES: dict[str, Callable[[ProtectionResults], str]] = {
-    "protection": summary_table,
-    "protection-judges": judges_table,
-    "protection-photos": photo_table,
+PROTECTION_TABLES: dict[str, Callable[[], str]] = {
+    "protection": lambda: summary_table(ProtectionResults.read(RESULTS)),
+    "protection-judges": lambda: judges_table(ProtectionResults.read(RESULTS)),
+    "protection-photos": lambda: photo_table(ProtectionResults.read(RESULTS)),
 }
 """By the name in a document's marker."""
 
@@ -216,8 +219,3 @@ def _estimate(values: Estimate) -> str:
 def _number(value: float, digits: int = 2) -> str:
     """``.35``, ``-.02``, ``1.08``: no zero before the point."""
     return f"{value:.{digits}f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.{digits}f}"
-
-
-def _table(header: list[str], rows: Iterable[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)

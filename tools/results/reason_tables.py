@@ -1,6 +1,7 @@
 """What happens to which file, as tables, from the reasons that the code writes."""
 
 from pipeline.reasons import PASSED_OVER, REASON_KINDS, ReasonClass, ReasonCode, ReasonKind
+from tools.results.markdown import markdown_table
 
 _STATUS: dict[ReasonClass, str] = {
     "file": "skipped",
@@ -16,12 +17,11 @@ _NO_FACE_STATUS = "skipped; with layer 1 layer1_only"
 
 def reasons_table() -> str:
     """Every reason of a row that is not plainly protected."""
-    lines = ["| `reason` | `status` | means | what to do |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| `{code}` | {_status(code, kind)} | {kind.meaning} | {kind.remedy or ''} |"
+    rows = (
+        [f"`{code}`", _status(code, kind), kind.meaning, kind.remedy or ""]
         for code, kind in REASON_KINDS.items()
-    ]
-    return "\n".join(lines)
+    )
+    return markdown_table(["`reason`", "`status`", "means", "what to do"], rows)
 
 
 def _status(code: str, kind: ReasonKind) -> str:
@@ -30,9 +30,8 @@ def _status(code: str, kind: ReasonKind) -> str:
 
 def passed_over_table() -> str:
     """Every cause for which a file gets no row."""
-    lines = ["| counted as | files that are |", "| --- | --- |"]
-    lines += [f"| `{cause}` | {words} |" for cause, words in PASSED_OVER.items()]
-    return "\n".join(lines)
+    rows = ([f"`{cause}`", words] for cause, words in PASSED_OVER.items())
+    return markdown_table(["counted as", "files that are"], rows)
 
 
 REASON_TABLES = {"reasons": reasons_table, "passed-over": passed_over_table}

@@ -21,9 +21,8 @@ def values() -> dict[str, Any]:
 
 
 def test_the_readmes_table_is_that_of_the_result_file_and_has_at_most_six_rows() -> None:
-    results = ProtectionResults.read(ROOT / "results")
     text = (ROOT / "README.md").read_text()
-    assert with_tables(text, results) == text
+    assert with_tables(text) == text
     table = re.search(r"<!-- results: protection -->\n(.*?)<!--", text, re.DOTALL)
     assert table is not None
     assert 3 <= len(table[1].splitlines()) - 2 <= 6
@@ -52,17 +51,15 @@ def test_an_unknown_judge_is_refused_and_a_missing_one_said(values: dict[str, An
 
 
 def test_a_marker_that_names_no_table_is_refused() -> None:
-    results = ProtectionResults.read(ROOT / "results")
     with pytest.raises(ValueError, match="no table 'other'"):
-        with_tables("<!-- results: other -->\n<!-- /results -->", results)
+        with_tables("<!-- results: other -->\n<!-- /results -->")
 
 
 def test_every_document_with_a_marker_is_up_to_date() -> None:
-    results = ProtectionResults.read(ROOT / "results")
     documents = [path for path in (ROOT / "docs").rglob("*.md") if "<!-- results:" in _text(path)]
     assert documents
     for path in documents:
-        assert with_tables(_text(path), results) == _text(path), path.name
+        assert with_tables(_text(path)) == _text(path), path.name
 
 
 def _text(path: Path) -> str:
@@ -71,7 +68,7 @@ def _text(path: Path) -> str:
 
 def test_the_page_of_files_has_the_tables_of_notes_and_bytes() -> None:
     text = (ROOT / "docs" / "files.md").read_text()
-    assert with_tables(text, ProtectionResults.read(ROOT / "results")) == text
+    assert with_tables(text) == text
     for note in SOURCE_NOTES:
         assert f"| `{note}` |" in text
     files = json.loads((ROOT / "results" / "files.json").read_text())
