@@ -86,13 +86,13 @@ def evaluate(
         typer.Option(min=1, help="So many identities by name.", rich_help_panel=_WHAT),
     ] = None,
     skip_people: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=0,
             help="Leave out the first so many, e.g. those on whom something was tuned.",
             rich_help_panel=_WHAT,
         ),
-    ] = 0,
+    ] = None,
     also: Annotated[
         list[str] | None,
         typer.Option(
@@ -243,7 +243,6 @@ def evaluate(
     from pipeline.evaluation.people import require_trees
     from pipeline.evaluation.settings import (
         ALL_PHOTOS,
-        default_judges,
         evaluation_settings,
         parse_judge,
         parse_judges,
@@ -269,7 +268,6 @@ def evaluate(
         "remover": None if remover is None else str(remover),
         "max_people": people,
         "skip_people": skip_people,
-        "judges": (*default_judges(), *own_judges) if own_judges else None,
         "judge_families": families or None,
         "in_loss": in_loss,
     }
@@ -278,7 +276,8 @@ def evaluate(
         _refuse_attacks(of_attacks | refused)
         given["num_trained"] = ALL_PHOTOS
         preset = "core"
-    settings = evaluation_settings(preset, of_attacks | given, overrides or (), config_file)
+    given |= of_attacks
+    settings = evaluation_settings(preset, given, overrides or (), config_file, own_judges)
     trees = dict(_named_tree(text) for text in also or ())
     require_trees(clean_uri, (protected_uri, *trees.values()))
 

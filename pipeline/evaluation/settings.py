@@ -155,6 +155,7 @@ def evaluation_settings(
     given: Mapping[str, Any],
     overrides: Iterable[str] = (),
     file: str | Path | None = None,
+    more_judges: Sequence[EncoderSettings] = (),
 ) -> EvaluationSettings:
     """A preset, then a file, then ``key=value`` overrides, then what options said.
 
@@ -163,6 +164,7 @@ def evaluation_settings(
         given: Fields by name; None: not given.
         overrides: ``max_people=4``, ``dreambooth.num_steps=50`` and the like.
         file: YAML with the same keys, and ``preset``.
+        more_judges: Beside those of the file or, without any there, the package's.
 
     Raises:
         ConfigurationError: With the value found and the remedy.
@@ -182,6 +184,7 @@ def evaluation_settings(
     changes: dict[str, Any] = {name: tree.pop(name) for name in ATTACKS if name in tree}
     values = {"judges": default_judges(), **_PRESETS[preset], **_encoders_by_name(tree)}
     values |= {name: value for name, value in given.items() if value is not None}
+    values["judges"] = (*values["judges"], *more_judges)
     try:
         settings = EvaluationSettings(**values, changes=changes)
         for name in ATTACKS:

@@ -1,5 +1,6 @@
 """Rows and cells: what depends on what."""
 
+import inspect
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from dladiff.config import EncoderSettings
 from dladiff.errors import ModelError
+from pipeline.commands.evaluate import evaluate
 from pipeline.errors import ConfigurationError
 from pipeline.evaluation.families import Standing, standings
 from pipeline.evaluation.people import CLEAN, PROTECTED, find_people
@@ -131,9 +133,18 @@ def test_a_file_holds_what_set_takes_and_options_stand_above_it(tmp_path: Path) 
     assert (settings.max_people, settings.num_images) == (2, 9)
     assert [judge.name for judge in settings.judges] == ["sface", "mine"]
     assert settings.attack("lora", aligned_faces=True).num_steps == 7
+    own = EncoderSettings(name="own", kind="arcface_onnx", path="/own.onnx", role="judge")
+    more = evaluation_settings(None, {}, (), file, [own])
+    assert [judge.name for judge in more.judges] == ["sface", "mine", "own"]
     file.write_text("attakcs: [lora]\n")
     with pytest.raises(ConfigurationError, match=r"did you mean attacks\?"):
         evaluation_settings(None, {}, (), file)
+
+
+def test_an_option_that_is_not_given_hides_nothing_that_a_file_says() -> None:
+    options = inspect.signature(evaluate).parameters
+    settings = ("people", "skip_people", "attacks", "handlings", "images", "view", "judges")
+    assert {options[name].default for name in settings} == {None}
 
 
 @pytest.mark.parametrize(
