@@ -9,6 +9,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 from torch import Tensor, nn
 
+from dladiff.evaluation.attacks.zero_shot import load_adapter
+
 NUM_TOKENS = 4
 """diffusers assumes exactly four tokens for this layout."""
 
@@ -46,7 +48,7 @@ def attach_adapter(unet: UNet2DConditionModel, embedding_width: int = 128) -> No
         "image_proj": {key: value.detach().clone() for key, value in projection.items()},
         "ip_adapter": {key: value.detach().clone() for key, value in layers.items()},
     }
-    unet._load_ip_adapter_weights([state], low_cpu_mem_usage=False)
+    load_adapter(unet, state)
 
 
 def set_adapter_scale(unet: UNet2DConditionModel, scale: float) -> None:

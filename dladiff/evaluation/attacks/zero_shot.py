@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
+from diffusers.loaders import IPAdapterMixin
 from diffusers.models.embeddings import (
     IPAdapterFaceIDPlusImageProjection,
     IPAdapterPlusImageProjection,
@@ -87,6 +89,34 @@ def read_faces(
     return ToldFaces(embeds, looks, clip.network(mean.expand(1, 3, clip.side, clip.side)))
 
 
+class _UnetAlone(IPAdapterMixin):
+    """What the loader of diffusers asks of a pipeline, and no more."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        self.unet = unet
+
+    def load_lora_weights(self, lora: dict[str, Tensor], adapter_name: str) -> None:
+        self.unet.load_lora_adapter(lora, prefix="unet", adapter_name=adapter_name)
+
+    def set_adapters(self, names: list[str], adapter_weights: list[float]) -> None:
+        self.unet.set_adapters(names, adapter_weights)
+
+
+def load_adapter(unet: UNet2DConditionModel, state: dict[str, dict[str, Tensor]]) -> None:
+    """Puts an IP-Adapter into a UNet, with the LoRA that published ones of faces carry.
+
+    Args:
+        unet: Changed in place.
+        state: ``image_proj`` and ``ip_adapter``, as such files have them.
+
+    Raises:
+        KeyError, RuntimeError, ValueError: If it is none, or of other widths.
+    """
+    _UnetAlone(unet).load_ip_adapter(
+        state, subfolder="", weight_name="", image_encoder_folder=None, low_cpu_mem_usage=False
+    )
+
+
 def begin_zero_shot(diffusion: DiffusionModel, adapter: FaceAdapter) -> Customised:
     """A copy of the UNet with the adapter in it, and with the LoRA that published ones carry.
 
@@ -102,9 +132,7 @@ def begin_zero_shot(diffusion: DiffusionModel, adapter: FaceAdapter) -> Customis
         for key, value in flat.items():
             part, _, name = key.partition(".")
             state[part][name] = value.float()
-        model.unet._load_ip_adapter_weights([state], low_cpu_mem_usage=False)
-        for lora in model.unet._load_ip_adapter_loras([state]).values():
-            model.unet.load_lora_adapter(lora, prefix="unet", adapter_name="faceid")
+        load_adapter(model.unet, state)
     except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"{adapter.path}: not an adapter of faces for this checkpoint: {error}"
