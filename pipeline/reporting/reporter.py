@@ -22,7 +22,7 @@ class DecidedSet:
     gpu_seconds: float = 0.0
     """Seconds of that on an accelerator."""
     ages_s: Sequence[float] = ()
-    """Where known, seconds since each published photo was uploaded."""
+    """Seconds since each published photo was uploaded, where that is known."""
     reach: Reach = field(default_factory=Reach)
     """What the set reached, and whom it leaves out."""
 
