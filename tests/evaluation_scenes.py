@@ -1,6 +1,6 @@
 """A small evaluation: trees of real faces, a tiny real checkpoint, cells done in this process."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,14 +43,21 @@ def few_images(checkpoint: Path | None = None, **given: object) -> EvaluationSet
     """Two images of two steps each, judged by SFace alone unless said otherwise."""
     from dladiff.config import EncoderSettings
 
-    values = {
+    values: dict[str, Any] = {
         "attacks": ("dreambooth",),
         "handlings": ("none",),
         "num_images": 2,
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "judges": (EncoderSettings(name="sface", kind="sface"),),
     }
-    return evaluation_settings("core", values | given, FEW_STEPS)
+    values |= given
+    return evaluation_settings("core", values, few_steps(values["attacks"]))
+
+
+def few_steps(attacks: Collection[str]) -> list[str]:
+    """Those of ``FEW_STEPS`` that some attacks and their floor read."""
+    read = (*attacks, "untouched")
+    return [step for step in FEW_STEPS if step.partition(".")[0] in read]
 
 
 class InProcess:

@@ -198,7 +198,30 @@ def evaluation_settings(
     names = [judge.name for judge in settings.judges]
     if len(set(names)) != len(names):
         raise ConfigurationError(f"judges need different names, got {', '.join(names)}")
+    _refuse_in_vain(settings)
     return settings
+
+
+def _refuse_in_vain(settings: EvaluationSettings) -> None:
+    """Refuses what was said of attacks that are not made, and of judges that are not asked."""
+    of_attacks = [
+        (f"{attack}.{name}", attack) for attack, of in settings.changes.items() for name in of
+    ]
+    if settings.adapter is not None:
+        of_attacks.append(("adapter", "zero_shot"))
+    for name, attack in of_attacks:
+        if attack not in (*settings.attacks, "untouched"):  # that is the floor of the others
+            raise ConfigurationError(
+                f"{name} has no effect: this evaluation makes {', '.join(settings.attacks)}; say "
+                f"--attack {attack} too, or leave it out"
+            )
+    judges = [judge.name for judge in settings.judges]
+    for name in (*settings.in_loss, *settings.judge_families):
+        if name not in judges:
+            raise ConfigurationError(
+                f"no judge {name!r} is asked, so nothing can be said of it: judges are "
+                f"{', '.join(judges)}{nearest_hint(name, judges)}"
+            )
 
 
 def _encoders_by_name(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -166,6 +166,14 @@ def test_an_option_that_is_not_given_hides_nothing_that_a_file_says() -> None:
         ("quick", {}, ["max_peeple=3"], r"did you mean max_people\?"),
         ("quick", {}, ["lora={num_stepz: 3}"], r"did you mean lora\.num_steps\?"),
         ("quick", {}, ["lora=3"], "expected settings of this attack"),
+        (
+            "quick",
+            {"attacks": ["dreambooth"]},
+            ["lora.num_steps=3"],
+            "has no effect: .* --attack lora",
+        ),
+        ("quick", {"adapter": "a.safetensors"}, [], "adapter has no effect: .* --attack zero_shot"),
+        ("quick", {"in_loss": ("sfase",)}, [], r"no judge 'sfase'.*did you mean sface\?"),
     ],
 )
 def test_wrong_wishes_are_refused_with_what_is_possible(

@@ -19,7 +19,7 @@ from pipeline.evaluation.rows import ATTACKS_SCHEMA, IMAGES_SCHEMA
 from pipeline.evaluation.run import EvaluationOutcome, run_evaluation
 from pipeline.evaluation.settings import EvaluationSettings, default_judges
 from pipeline.storage.store import open_store
-from tests.evaluation_scenes import FEW_STEPS, InProcess, few_images, write_trees
+from tests.evaluation_scenes import InProcess, few_images, few_steps, write_trees
 from tests.tiny_adapters import write_identity_net, write_instantid
 from tests.tiny_models import write_checkpoint, write_xl_checkpoint
 
@@ -253,7 +253,7 @@ def test_the_command_attacks_the_embedded_model_on_ray(
             images=2,
             attacks=["dreambooth", "zero_shot"],
             handlings=["none"],
-            overrides=list(FEW_STEPS),
+            overrides=few_steps(("dreambooth", "zero_shot")),
             workers=1,
         )
     assert ended.value.exit_code == 0
