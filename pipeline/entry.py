@@ -8,6 +8,7 @@ import sys
 
 PACKAGES = (
     "fsspec",
+    "jinja2",
     "pillow_heif",
     "prometheus_client",
     "pyarrow",

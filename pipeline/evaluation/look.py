@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,24 @@ LOOK_SCHEMA = pa.schema(
     ]
 )
 """One row per photo, size, handling and judge; ``short_side`` is null at the photo's own size."""
+
+
+@dataclass(frozen=True)
+class LookRow:
+    """What one judge sees of one photo; the columns of ``LOOK_SCHEMA``."""
+
+    identity: str
+    condition: str
+    photo: int
+    short_side: int | None
+    handling: str
+    judge: str
+    family: str
+    in_loss: bool
+    kin_of_loss: bool
+    face_found: bool
+    cosine_published: float
+    cosine: float
 
 
 @dataclass(frozen=True)
@@ -155,7 +174,7 @@ def run_look(
         [(condition, read_record(out, cell)) for _, condition, cell in cells]
     )
     num_photos = sum(condition == CLEAN for _, condition, _ in cells)
-    out.write(TABLE_FILE, parquet_bytes(rows, LOOK_SCHEMA))
+    out.write(TABLE_FILE, parquet_bytes(map(asdict, rows), LOOK_SCHEMA))
     facts = {
         "autoencoder": folder.name,
         "people": len(people),
@@ -208,37 +227,37 @@ def _rows(
     cell: LookCell,
     record: Mapping[str, Any] | None,
     standing: Mapping[str, Standing],
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[LookRow]:
     for look in (record or {}).get("looks", ()):
         for judge, cosine in look["through"].items():
-            yield {
-                "identity": identity,
-                "condition": condition,
-                "photo": cell.number,
-                "short_side": look["short_side"],
-                "handling": look["handling"],
-                "judge": judge,
+            yield LookRow(
+                identity=identity,
+                condition=condition,
+                photo=cell.number,
+                short_side=look["short_side"],
+                handling=look["handling"],
+                judge=judge,
                 **asdict(standing[judge]),
-                "face_found": look["face_found"],
-                "cosine_published": look["published"][judge],
-                "cosine": cosine,
-            }
+                face_found=look["face_found"],
+                cosine_published=look["published"][judge],
+                cosine=cosine,
+            )
 
 
-def look_lines(rows: Sequence[Mapping[str, Any]]) -> list[LookLine]:
+def look_lines(rows: Sequence[LookRow]) -> list[LookLine]:
     """Means over people of every judge, each on a scale of its own.
 
     No headline over judges: their cosines of strangers differ too much to be put side by side.
     Only photos that were looked at in every condition count, so conditions rest on the same ones.
     """
-    groups: dict[tuple[int | None, str, str], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[int | None, str, str], list[LookRow]] = {}
     for row in _in_every_condition(rows):
-        key = (row["short_side"], row["handling"], row["condition"])
+        key = (row.short_side, row.handling, row.condition)
         groups.setdefault(key, []).append(row)
     lines = []
     for (side, handling, condition), of_group in groups.items():
-        for judge in dict.fromkeys(row["judge"] for row in of_group):
-            of_judge = [row for row in of_group if row["judge"] == judge]
+        for judge in dict.fromkeys(row.judge for row in of_group):
+            of_judge = [row for row in of_group if row.judge == judge]
             lines.append(_line(side, handling, condition, judge, of_judge))
     return lines
 
@@ -264,33 +283,30 @@ def detection_aucs(
     return {condition: auc(found, clean) for condition, found in levels.items() if clean}
 
 
-def _in_every_condition(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    conditions = {row["condition"] for row in rows}
+def _in_every_condition(rows: Sequence[LookRow]) -> list[LookRow]:
+    conditions = {row.condition for row in rows}
     seen: dict[tuple[str, int], set[str]] = {}
     for row in rows:
-        seen.setdefault((row["identity"], row["photo"]), set()).add(row["condition"])
-    return [row for row in rows if seen[row["identity"], row["photo"]] == conditions]
+        seen.setdefault((row.identity, row.photo), set()).add(row.condition)
+    return [row for row in rows if seen[row.identity, row.photo] == conditions]
 
 
 def _line(
-    side: int | None, handling: str, condition: str, judge: str, rows: Sequence[Mapping[str, Any]]
+    side: int | None, handling: str, condition: str, judge: str, rows: Sequence[LookRow]
 ) -> LookLine:
-    people = list(dict.fromkeys(row["identity"] for row in rows))
-    means = np.array(
-        [[_mean(rows, who, key) for who in people] for key in ("cosine", "cosine_published")]
-    )
+    people = list(dict.fromkeys(row.identity for row in rows))
+    through = [fmean(row.cosine for row in rows if row.identity == who) for who in people]
+    published = [
+        fmean(row.cosine_published for row in rows if row.identity == who) for who in people
+    ]
     return LookLine(
         short_side=side,
         handling=handling,
         condition=condition,
         judge=judge,
-        in_loss=any(row["in_loss"] for row in rows),
-        kin_of_loss=any(row["kin_of_loss"] for row in rows),
-        published=float(means[1].mean()),
-        through=bootstrap(lambda cosines: cosines.mean(axis=-1), means[0]),
-        face_detection_rate=float(np.mean([row["face_found"] for row in rows])),
+        in_loss=any(row.in_loss for row in rows),
+        kin_of_loss=any(row.kin_of_loss for row in rows),
+        published=fmean(published),
+        through=bootstrap(lambda cosines: cosines.mean(axis=-1), np.array(through)),
+        face_detection_rate=fmean(row.face_found for row in rows),
     )
-
-
-def _mean(rows: Sequence[Mapping[str, Any]], identity: str, column: str) -> float:
-    return float(np.mean([row[column] for row in rows if row["identity"] == identity]))

@@ -9,17 +9,14 @@ import io
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import PIL.Image
-from jinja2 import Environment, StrictUndefined
 
 from dladiff.visible_difference import MAGNIFICATION, square_around
 from pipeline.images.files import Image
+from pipeline.inspection.pages import render_page
 from pipeline.manifest_row import FaceColumn
 from pipeline.worker.result_rows import face_of
-
-_TEMPLATE = Path(__file__).with_name("blind_test.html.j2")
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,7 @@ def blind_page(pairs: Sequence[FacePair]) -> str:
         questions.append(
             {"left": left, "right": right, "protected": "left" if is_left else "right"}
         )
-    environment = Environment(undefined=StrictUndefined, autoescape=True)
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        questions=questions
-    )
+    return render_page("blind_test.html.j2", questions=questions)
 
 
 def _data_uri(face: Image) -> str:

@@ -4,7 +4,6 @@ Reads OUTPUT and the originals; writes one file, where the user says, never amon
 """
 
 import base64
-import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from pipeline.images.coding import decode_coded
 from pipeline.images.files import PhotoLimits, decode_photo
 from pipeline.inspection.before_after import BeforeAfter, before_after_png
 from pipeline.inspection.blind_test import FacePair, blind_page
+from pipeline.inspection.pages import render_page
 from pipeline.inspection.summary import SUMMARY_COLUMNS, summary_table
 from pipeline.manifest_row import PROTECTED_STATUSES, ManifestRow
 from pipeline.output.audits import newest_audit
@@ -116,23 +116,5 @@ def _readable_pairs(
 
 def _page(table: Sequence[tuple[str, str]], picture: bytes) -> str:
     """One self-contained page: no scripts, nothing loaded from elsewhere."""
-    cells = "\n".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>"
-        for name, value in table
-    )
     encoded = base64.b64encode(picture).decode()
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>DLADiff report</title>
-<style>
-body {{ font-family: sans-serif; margin: 2rem; max-width: 70rem; }}
-td {{ padding: 0.2rem 1.5rem 0.2rem 0; }}
-img {{ max-width: 100%; }}
-</style></head><body>
-<h1>DLADiff report</h1>
-<p>{html.escape(_PROMISE)}</p>
-<table>
-{cells}
-</table>
-<img alt="Photos before and after, and the change" src="data:image/png;base64,{encoded}">
-</body></html>
-"""
+    return render_page("report.html.j2", promise=_PROMISE, table=table, picture=encoded)
