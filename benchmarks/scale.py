@@ -4,6 +4,7 @@
 ``catalog``: photos named by an inventory (a Parquet file), planned for an empty OUTPUT, the plan
 written and its first window read, as a run does before workers start; ``manifest``: the same photos
 when the manifest holds a row of each; ``increment``: a thousand new photos against that manifest;
+``status``: what that command reads of it;
 ``fold``: commits that no manifest has yet. With ``--shard 1/16`` the first two are of one shard of
 the people. The photos exist in the inventory only.
 """
@@ -27,11 +28,12 @@ from pipeline.catalog.folder import read_catalog
 from pipeline.catalog.output_keys import output_key
 from pipeline.clock import utc_now
 from pipeline.config import RunConfig, load_config
+from pipeline.inspection.status import read_status
 from pipeline.manifest_row import MANIFEST_SCHEMA, CosineColumn, ManifestRow
 from pipeline.output.fold import Fold
 from pipeline.output.ledger import Ledger
 from pipeline.output.manifest_parts import part_key
-from pipeline.output.runs import write_plan
+from pipeline.output.runs import finish_run, start_run, write_plan
 from pipeline.planning.against_output import plan_against_output
 from pipeline.planning.decisions import DecisionRules
 from pipeline.records import CommitRecord, StagedRow
@@ -58,7 +60,7 @@ def main() -> None:
     """Prints one JSON line per measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "measurements", nargs="*", default=["catalog", "manifest", "increment", "fold"]
+        "measurements", nargs="*", default=["catalog", "manifest", "increment", "status", "fold"]
     )
     parser.add_argument("--photos", type=int, default=1_000_000)
     parser.add_argument("--photos-per-identity", type=int, default=10)
@@ -160,6 +162,17 @@ def measure_increment(folder: Path, arguments: argparse.Namespace) -> None:
     write_plan(store, "run", plan.photo_sets)
     seconds = time.monotonic() - began
     say("increment", photos=plan.counts.found, to_do=plan.counts.to_do, seconds=seconds)
+
+
+def measure_status(folder: Path, arguments: argparse.Namespace) -> None:
+    """Reads the numbers that ``dladiff status`` shows of that manifest."""
+    store = Store(str(folder / "out"))
+    require_manifest(folder)
+    start_run(store, "run", {})
+    finish_run(store, "run", {"exit_code": 0})
+    began = time.monotonic()
+    status = read_status(store)
+    say("status", photos=sum(status.counts.values()), seconds=time.monotonic() - began)
 
 
 def of_shard(arguments: argparse.Namespace) -> RunConfig:
@@ -269,6 +282,7 @@ MEASUREMENTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
     "catalog": measure_catalog,
     "manifest": measure_manifest,
     "increment": measure_increment,
+    "status": measure_status,
     "fold": measure_fold,
     "rows": write_manifest,
 }

@@ -43,7 +43,7 @@ class LocalPool:
 
     @contextmanager
     def session(self, config: RunConfig, num_sets: int) -> Iterator[PoolSize]:
-        """See ``Pool``; processes start with the first set, or for ``preflight``."""
+        """See ``Pool``; processes start with the first set."""
         if config.operation.gpus_per_worker:
             raise ConfigurationError("operation.gpus_per_worker: workers with GPUs run on Ray only")
         try:
@@ -52,13 +52,6 @@ class LocalPool:
             for worker in self._workers:
                 worker.end()
             self._workers.clear()
-
-    def preflight(self, settings: WorkerSettings, size: PoolSize) -> None:
-        """See ``Pool``; the process goes on as the pool's first worker."""
-        worker = self._start(settings, size)
-        message = worker.receive()
-        if message is None or message[0] == _BROKEN:
-            raise ConfigurationError(f"preflight failed: {_trouble(worker, message)}")
 
     def protect_sets(
         self, photo_sets: Sequence[PhotoSet], settings: WorkerSettings, size: PoolSize
@@ -90,8 +83,10 @@ class LocalPool:
                     deaths_at_start += not worker.is_ready
                     deaths.update(worker.photo_sets.keys())
                     hopeless = deaths and max(deaths.values()) > max_deaths
-                    if message or hopeless or deaths_at_start == _MAX_DEATHS_AT_START:
-                        trouble = _trouble(worker, message)
+                    if message:
+                        raise BrokenSetup(f"workers protect nothing: {message[1]}")
+                    if hopeless or deaths_at_start == _MAX_DEATHS_AT_START:
+                        trouble = worker.last_words()
                         raise PipelineError(f"the pool of workers broke: {trouble}")
                     waiting.extendleft(reversed(worker.photo_sets.values()))
 
@@ -180,10 +175,6 @@ class _Worker:
         lines = Path(self._log.name).read_text(errors="replace").split("\n") if self._log else []
         said = [line.strip() for line in lines if line.strip()]
         return said[-1] if said else f"a process ended with {self._process.exitcode}"
-
-
-def _trouble(worker: _Worker, message: tuple[str, str] | None) -> str:
-    return message[1] if message else worker.last_words()
 
 
 @contextmanager

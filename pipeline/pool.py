@@ -54,13 +54,6 @@ class Pool(Protocol):
             ConfigurationError: If the machines cannot be had or are too small.
         """
 
-    def preflight(self, settings: WorkerSettings, size: PoolSize) -> None:
-        """Loads models and protects a built-in photo in a process like the pool's.
-
-        Raises:
-            ConfigurationError: With what failed there.
-        """
-
     def num_alive(self) -> int:
         """Workers whose process lives now, ready or still loading; asked from another thread."""
 

@@ -45,7 +45,7 @@ from ray.util.metrics import Counter
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import RunConfig
-from pipeline.errors import ConfigurationError, EnvironmentTrouble, PipelineError
+from pipeline.errors import BrokenSetup, ConfigurationError, EnvironmentTrouble, PipelineError
 from pipeline.interruption import RunInterrupted
 from pipeline.pool import READ_CPUS, PoolSize
 from pipeline.records import PhotoSet
@@ -57,6 +57,7 @@ from pipeline.storage.access import temporary_folder
 from pipeline.worker.protector import LoadProtector, load_protector
 from pipeline.worker.read_photos import photos_of_row, read_row
 from pipeline.worker.settings import SetOutcome, WorkerSettings
+from pipeline.worker.troubles import environment_trouble
 
 _STDERR = 2
 _STARTS = 3
@@ -113,26 +114,6 @@ class RayPool:
         finally:
             if started_here:
                 ray.shutdown()
-
-    def preflight(self, settings: WorkerSettings, size: PoolSize) -> None:
-        """See ``Pool``."""
-        remote: Any = ray.remote(
-            num_cpus=size.cpus_per_worker,
-            num_gpus=size.gpus_per_worker,
-            max_restarts=1,
-            max_task_retries=1,
-        )(_Preflight)
-        actor = remote.remote()
-        try:
-            ray.get(actor.run.remote(settings, self._load))
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause if error.cause is not None else error
-            raise ConfigurationError(f"preflight failed: {cause}") from error
-        except ray.exceptions.RayError as error:
-            raise ConfigurationError(f"preflight failed: {error}") from error
-        finally:
-            # A process that may end by itself lingers, and the pool waits for its CPUs and GPU.
-            ray.kill(actor)
 
     def num_alive(self) -> int:
         """See ``Pool``; 0 where Ray does not say."""
@@ -192,7 +173,12 @@ class RayPool:
                     yield outcome
         except ray.exceptions.RayError as error:
             # E.g. workers that cannot start; a set's own troubles never come here.
-            last_line = str(error).strip().splitlines()[-1]
+            text = str(error).strip()
+            _, is_setup, why = text.rpartition(f"{BrokenSetup.__name__}: ")
+            if is_setup:  # without what Ray says after it
+                why = why.partition("\n\n")[0]
+                raise BrokenSetup(f"workers protect nothing: {why}") from error
+            last_line = text.splitlines()[-1]
             raise PipelineError(f"the pool of workers broke: {last_line}") from error
 
 
@@ -235,16 +221,6 @@ def _read(settings: WorkerSettings, row: dict[str, Any]) -> dict[str, Any]:
     return read_row(row, settings.config.operation.max_photo_bytes, settings.input_roots)
 
 
-class _Preflight:
-    """A process of its own for ``preflight``, so that it can be ended and frees what it held."""
-
-    def run(self, settings: WorkerSettings, load: LoadProtector) -> None:
-        set_up_logging(as_json=settings.log_json, verbose=settings.verbose)
-        from pipeline.worker.preflight import preflight
-
-        preflight(settings, load)
-
-
 class ProtectPhotoSets:
     """A worker as Ray Data wants it: batches of one row in, batches of one row out."""
 
@@ -254,12 +230,19 @@ class ProtectPhotoSets:
         from pipeline.worker.protect_photos import PhotoSetWorker
 
         node = ray.get_runtime_context().get_node_id()
-        self._worker = PhotoSetWorker(
-            dataclasses.replace(settings, node=node),
-            live_nodes,
-            load=load,
-            say_progress=lambda key, done: desk.tell.remote(key, done),
-        )
+        self._broken: BrokenSetup | None = None
+        try:
+            self._worker = PhotoSetWorker(
+                dataclasses.replace(settings, node=node),
+                live_nodes,
+                load=load,
+                say_progress=lambda key, done: desk.tell.remote(key, done),
+            )
+        except Exception as error:
+            if environment_trouble(error):
+                raise  # another process, on another node perhaps, may load
+            # The first set says it and ends the run: raised here, Ray would load twice more.
+            self._broken = BrokenSetup(str(error) or type(error).__name__)
         self._photos = _counter("dladiff_photos", "Photos decided.", "status", settings)
         self._deferred = _counter("dladiff_sets_deferred", "Sets deferred.", "cause", settings)
         self._requests = _counter(
@@ -275,6 +258,8 @@ class ProtectPhotoSets:
         self._counting = threading.Lock()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        if self._broken is not None:
+            raise self._broken
         outcomes = []
         for row in batch.to_pylist():
             outcome = self._worker(*photos_of_row(row))

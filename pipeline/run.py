@@ -56,6 +56,8 @@ logger = logging.getLogger("dladiff.run")
 
 WINDOW_SETS = 10_000
 """Photo sets that the pool gets at a time: Ray's graph takes 4.5 KiB and 1.5 ms of each."""
+SETS_PER_WORKER = 1000
+"""More where there are many workers: between two windows of a pool on Ray they load anew."""
 
 
 def run_protection(
@@ -249,9 +251,6 @@ def _protect(
             pool.session(settings.config, driver.num_undecided) as size,
             interruptible(),
         ):
-            # A lone worker tries the models out itself, if its first photos fail: loading twice,
-            # and a built-in photo, would cost seconds.
-            alone = size.workers == 1
             reporter.workers(size.most_workers or size.workers, pool.num_alive)
             reporter.at_work(lambda: {**pool.at_work(), **driver.computed()})
             # Where all content seems to be known, models are loaded once a photo proves otherwise.
@@ -260,15 +259,11 @@ def _protect(
                 for photo_set in driver.undecided
                 for photo in photo_set.photos
             )
-            settings = dataclasses.replace(
-                settings, device=size.device, preflight=alone or not loads, load_at_start=loads
-            )
-            if loads and not alone:
-                reporter.stage("preflight")
-                pool.preflight(settings, size)
+            settings = dataclasses.replace(settings, device=size.device, load_at_start=loads)
             reporter.stage("protect")
+            window = max(WINDOW_SETS, SETS_PER_WORKER * (size.most_workers or size.workers))
             for _ in range(2):
-                for photo_sets in driver.windows(WINDOW_SETS):
+                for photo_sets in driver.windows(window):
                     for outcome in pool.protect_sets(photo_sets, settings, size):
                         driver.take(outcome)
     except TooManyDeferred as stop:

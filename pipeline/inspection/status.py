@@ -1,10 +1,10 @@
 """``dladiff status``: a run in numbers, while it works and afterwards. Reads only."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from statistics import fmean
 from typing import Any, Literal
 
 import pyarrow.compute as pc
@@ -15,7 +15,7 @@ from pipeline.output.audits import Audit, read_audit
 from pipeline.output.gate import read_verdict, waiting_records
 from pipeline.output.ledger import Ledger
 from pipeline.output.lock import LockHolder, read_lock
-from pipeline.output.manifest import newest_state, read_manifest
+from pipeline.output.manifest import manifest_tables, newest_tables
 from pipeline.output.runs import LOGS, list_runs, read_finished, read_plan, read_run, run_key
 from pipeline.reach import REACH_COLUMNS, Reach
 from pipeline.reporting.audit_words import audit_table
@@ -24,6 +24,7 @@ from pipeline.reporting.reach_words import NONE_REACHED, left_out_text, target_t
 from pipeline.reporting.words import format_count, format_duration
 from pipeline.storage.store import Store
 
+_ROWS_AT_A_TIME = 1000
 _RECENT_S = 600.0
 """Throughput of an unfinished run is that of so many last seconds."""
 
@@ -96,14 +97,14 @@ def read_status(store: Store, run_id: str | None = None) -> RunStatus:
     record, lock = read_run(store, run_id) or {}, read_lock(store)
     finished = read_finished(store, run_id)
     is_working = lock is not None and lock.run_id == run_id and lock.is_alive
-    states = newest_state(store).values()
+    counts, num_below_target = _counts_of_output(store)
     status = RunStatus(
         run_id=run_id,
         state="finished" if finished else "working" if is_working else "stopped",
         started_at=record.get("started_at", ""),
         lock=lock,
-        output_counts=dict(Counter(state.status for state in states)),
-        output_below_target=sum(state.target_met is False for state in states),
+        output_counts=counts,
+        output_below_target=num_below_target,
         num_runs=len(runs),
         audit=read_audit(store, run_id),
         label=output_label(store.uri, chosen_label(record)),
@@ -118,6 +119,16 @@ def read_status(store: Store, run_id: str | None = None) -> RunStatus:
     return status
 
 
+def _counts_of_output(store: Store) -> tuple[dict[str, int], int]:
+    """Newest decisions by status, and how many of them missed their target."""
+    counts, num_below = Counter[str](), 0
+    for table in newest_tables(store, ("status", "target_met")):
+        for one in pc.value_counts(table["status"]).to_pylist():
+            counts[one["values"]] += one["counts"]
+        num_below += pc.sum(pc.equal(table["target_met"], False)).as_py() or 0
+    return dict(counts), num_below
+
+
 def _add_plan(status: RunStatus, store: Store) -> None:
     try:
         plan = read_plan(store, status.run_id, ("num_photos",))
@@ -130,14 +141,19 @@ def _add_plan(status: RunStatus, store: Store) -> None:
 def _add_summary(status: RunStatus, store: Store, finished: Mapping[str, Any]) -> None:
     """Numbers of a finished run: its rows are in the manifest, the rest in its summary."""
     columns = {*NEVER_NULL, *REACH_COLUMNS, "reason", "set_key", "run_id", "face_visibility_jod"}
-    rows = read_manifest(store, sorted(columns))
-    rows = rows.filter(pc.equal(rows["run_id"], status.run_id))
-    status.reach = Reach.of(map(ManifestRow.from_columns, rows.to_pylist()))
-    status.looks_jod = _mean_and_worst(rows["face_visibility_jod"].to_pylist())
-    status.counts = dict(Counter(rows["status"].to_pylist()))
-    status.num_sets = len(set(rows["set_key"].to_pylist()) - {None})
-    deferred = rows.filter(pc.equal(rows["status"], "deferred"))
-    status.causes = dict(Counter(deferred["reason"].to_pylist()))
+    counts, causes, sets = Counter[str](), Counter[str](), set[str]()
+    reach, looks = Reach(), _Looks()
+    for table in manifest_tables(store, sorted(columns)):
+        rows = table.filter(pc.equal(table["run_id"], status.run_id))
+        for batch in rows.to_batches(_ROWS_AT_A_TIME):
+            values = batch.to_pylist()
+            reach += Reach.of(map(ManifestRow.from_columns, values))
+            looks.add(row["face_visibility_jod"] for row in values)
+            counts.update(row["status"] for row in values)
+            causes.update(row["reason"] for row in values if row["status"] == "deferred")
+            sets.update(row["set_key"] for row in values if row["set_key"] is not None)
+    status.reach, status.looks_jod, status.counts = reach, looks.mean_and_worst, dict(counts)
+    status.num_sets, status.causes = len(sets), dict(causes)
     status.finished_at = finished.get("finished_at")
     status.exit_code = finished.get("exit_code")
     status.seconds = _seconds_between(status.started_at, status.finished_at)
@@ -152,14 +168,14 @@ def _add_commits(status: RunStatus, store: Store) -> None:
     counts: Counter[str] = Counter()
     reach = Reach()
     decided: list[tuple[float, int]] = []
-    jods: list[float | None] = []
+    looks = _Looks()
     for commit in Ledger(store, status.run_id).commits():
         counts.update(commit.statuses())
         reach += Reach.of(staged.row for staged in commit.rows)
-        jods += [staged.row.face_visibility_jod for staged in commit.rows]
+        looks.add(staged.row.face_visibility_jod for staged in commit.rows)
         decided.append((_timestamp(commit.committed_at), commit.num_photos))
     status.counts, status.num_sets, status.reach = dict(counts), len(decided), reach
-    status.looks_jod = _mean_and_worst(jods)
+    status.looks_jod = looks.mean_and_worst
     if not decided:
         status.seconds = _seconds_between(status.started_at, None)
         return
@@ -175,9 +191,21 @@ def _add_commits(status: RunStatus, store: Store) -> None:
         status.seconds_left = left / status.photos_per_s
 
 
-def _mean_and_worst(jods: Iterable[float | None]) -> tuple[float, float] | None:
-    known = [jod for jod in jods if jod is not None]
-    return (fmean(known), min(known)) if known else None
+class _Looks:
+    """Mean and worst of what faces keep, over any number of photos."""
+
+    def __init__(self) -> None:
+        self._sum, self._number, self._worst = 0.0, 0, math.inf
+
+    def add(self, jods: Iterable[float | None]) -> None:
+        for jod in jods:
+            if jod is not None:
+                self._sum, self._number = self._sum + jod, self._number + 1
+                self._worst = min(self._worst, jod)
+
+    @property
+    def mean_and_worst(self) -> tuple[float, float] | None:
+        return (self._sum / self._number, self._worst) if self._number else None
 
 
 def _add_held(status: RunStatus, store: Store, method_digest: str | None) -> None:

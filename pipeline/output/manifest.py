@@ -6,16 +6,19 @@ Reads only. Rows get there by ``fold``; how they become files stands in ``manife
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from operator import attrgetter
 from sys import intern
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.manifest_row import MANIFEST_SCHEMA, NEVER_NULL, ManifestRow
-from pipeline.output.manifest_parts import part_keys, read_part
+from pipeline.output.manifest_parts import part_keys, read_parts
 from pipeline.storage.store import Store
 
 _BATCH_ROWS = 1000
@@ -70,12 +73,18 @@ def read_manifest(store: Store, columns: Sequence[str] | None = None) -> pa.Tabl
     Raises:
         PipelineError: If a part was written by a newer version.
     """
-    schema = MANIFEST_SCHEMA
-    if columns is not None:
-        schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in columns])
-    tables = [read_part(store, key, schema) for key in part_keys(store)]
-    table = pa.concat_tables(tables) if tables else schema.empty_table()
-    return table.sort_by("committed_at") if "committed_at" in schema.names else table
+    columns = MANIFEST_SCHEMA.names if columns is None else columns
+    tables = [*manifest_tables(store, columns)]
+    if not tables:
+        return pa.schema([MANIFEST_SCHEMA.field(name) for name in columns]).empty_table()
+    table = pa.concat_tables(tables)
+    return table.sort_by("committed_at") if "committed_at" in columns else table
+
+
+def manifest_tables(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """All rows of all runs, a part of the manifest at a time; see ``read_manifest``."""
+    schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in columns])
+    return read_parts(store, part_keys(store), schema)
 
 
 def newest_state(
@@ -105,8 +114,7 @@ def decisions(
     """
     schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in _STATE_COLUMNS])
     root = store.uri.rstrip("/") + "/"
-    for key in part_keys(store):
-        table = read_part(store, key, schema, takes)
+    for table in read_parts(store, part_keys(store), schema, takes):
         table = table.filter(pc.not_equal(table["status"], "deferred"))
         if sources is not None:
             table = table.filter(_is_one_of(table["source_uri"], sources))
@@ -140,8 +148,7 @@ def decided_sources(store: Store, takes: Callable[[str], bool] | None = None) ->
         return frozenset()
     schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in ("source_uri", "status")])
     decided = set[str]()
-    for key in part_keys(store):
-        table = read_part(store, key, schema, takes)
+    for table in read_parts(store, part_keys(store), schema, takes):
         decided.update(table.filter(pc.not_equal(table["status"], "deferred"))[0].to_pylist())
     return frozenset(decided)
 
@@ -159,8 +166,7 @@ def find_sources(
     names = ("source_uri", "output_uri", "status")
     schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in names])
     found = set[str]()
-    for key in part_keys(store):
-        table = read_part(store, key, schema)
+    for table in read_parts(store, part_keys(store), schema):
         table = table.filter(pc.not_equal(table["status"], "deferred"))
         fits = pc.or_(
             pc.or_(
@@ -240,12 +246,69 @@ def newest_rows(
     """
     needed = {*NEVER_NULL, "committed_at", *(columns or MANIFEST_SCHEMA.names)}
     names = [name for name in MANIFEST_SCHEMA.names if name in needed]
-    table = read_manifest(store, names)
-    table = table.filter(pc.invert(pc.is_in(table["status"], pa.array(sorted(leaving_out)))))
-    newest = {uri: index for index, uri in enumerate(table["source_uri"].to_pylist())}
-    indices = pa.array(sorted(newest.values()), pa.int64())
-    for batch in table.take(indices).to_batches(max_chunksize=_BATCH_ROWS):
-        yield from map(ManifestRow.from_columns, batch.to_pylist())
+    for table in newest_tables(store, names, leaving_out):
+        for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
+            yield from map(ManifestRow.from_columns, batch.to_pylist())
+
+
+def newest_tables(
+    store: Store, columns: Sequence[str], leaving_out: Collection[str] = ("deferred",)
+) -> Iterator[pa.Table]:
+    """The newest decision on every source, a part of the manifest at a time.
+
+    Of all rows only a hash, a time and a mark are held together, 33 bytes each.
+
+    Args:
+        columns: Names to read.
+        leaving_out: As for ``newest_rows``.
+
+    Raises:
+        PipelineError: A part was rewritten in between.
+    """
+    schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in columns])
+    keys = [*part_keys(store)]
+    marks = _newest_of_parts(store, keys, leaving_out)
+    wanted = [(key, newest) for key, newest in zip(keys, marks, strict=True) if newest.any()]
+    tables = read_parts(store, (key for key, _ in wanted), schema)
+    for table, (_, newest) in zip(tables, wanted, strict=True):
+        if len(table) != len(newest):  # by `dladiff forget`
+            raise PipelineError("OUTPUT was changed while it was read: run the command again")
+        yield table.filter(pa.array(newest))
+
+
+def _newest_of_parts(
+    store: Store, keys: Sequence[str], leaving_out: Collection[str]
+) -> list[NDArray[np.bool_]]:
+    """For each part which of its rows are the newest of their source; of equally old ones the
+    last."""
+    names = ("source_uri", "status", "committed_at")
+    schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in names])
+    ids, times, marks = [], [], []
+    for table in read_parts(store, keys, schema):
+        ids.append(_ids_of(table["source_uri"].to_pylist()))
+        when = pc.cast(table["committed_at"], pa.timestamp("us", "UTC"))
+        times.append(pc.fill_null(when.cast(pa.int64()), 0).to_numpy())
+        is_out = pc.is_in(table["status"], value_set=pa.array(sorted(leaving_out), pa.string()))
+        marks.append(pc.invert(is_out).to_numpy())
+    if not keys:
+        return []
+    lengths = [len(one) for one in marks]
+    all_ids, is_in = np.concatenate(ids), np.concatenate(marks)
+    order = np.lexsort((np.concatenate(times), is_in, all_ids[:, 0], all_ids[:, 1]))
+    del times
+    is_last = np.ones(len(order), bool)
+    is_last[:-1] = (all_ids[order[1:]] != all_ids[order[:-1]]).any(axis=1)
+    newest = np.zeros(len(order), bool)
+    newest[order[is_last]] = True
+    return np.split(newest & is_in, np.cumsum(lengths)[:-1])
+
+
+def _ids_of(uris: Iterable[str]) -> NDArray[np.uint64]:
+    """128 bits of a hash of each, as two numbers: two of 10^12 sources never share them."""
+    digests = (
+        blake2b(uri.encode(errors="surrogateescape"), digest_size=16).digest() for uri in uris
+    )
+    return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
 
 
 def newest_rows_of(
@@ -264,8 +327,7 @@ def rows_of_source(store: Store, source_uri: str) -> list[ManifestRow]:
 def _rows_of_sources(store: Store, uris: Collection[str]) -> list[ManifestRow]:
     """Their rows, oldest first; the others of a part are let go before the next part is read."""
     tables = []
-    for key in part_keys(store):
-        table = read_part(store, key, MANIFEST_SCHEMA)
+    for table in read_parts(store, part_keys(store), MANIFEST_SCHEMA):
         tables.append(table.filter(_is_one_of(table["source_uri"], uris)))
     if not tables:
         return []

@@ -31,7 +31,6 @@ _STAGES = {
     "recover": "looking at OUTPUT, finishing what earlier runs left",
     "catalog": "listing INPUT and comparing it with OUTPUT",
     "workers": "starting workers",
-    "preflight": "loading models and trying them on a built-in photo",
     "protect": "protecting",
     "fold": "writing the manifest",
     "finished": "finished",

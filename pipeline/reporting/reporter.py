@@ -37,7 +37,7 @@ class Reporter:
         """Folders of INPUT that may not be read; their URIs may name persons."""
 
     def stage(self, name: str) -> None:
-        """The driver enters a stage, e.g. ``catalog``, ``preflight``, ``protect``, ``fold``."""
+        """The driver enters a stage, e.g. ``catalog``, ``workers``, ``protect``, ``fold``."""
 
     def set_decided(self, decided: DecidedSet) -> None:
         """One photo set is decided, and published unless it is ``held`` back."""

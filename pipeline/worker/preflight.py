@@ -1,12 +1,11 @@
-"""Before a pool starts: do the models load, and does a built-in photo get protected?"""
+"""Where a worker's first photos fail: does a built-in photo get protected?"""
 
 from dladiff.config import MethodSettings
 from dladiff.image_values import Image
 from dladiff.results import Photo
 from dladiff.settings_in_use import unread_settings
 from pipeline.errors import ConfigurationError
-from pipeline.worker.protector import LoadProtector, Protector, load_protector
-from pipeline.worker.settings import WorkerSettings
+from pipeline.worker.protector import Protector
 
 _FEW = {
     "loop.num_steps": 3,
@@ -16,15 +15,6 @@ _FEW = {
     "surrogates.num_epochs": 1,
 }
 """Iterations that still reach every part: of three steps one looks at the photo itself."""
-
-
-def preflight(settings: WorkerSettings, load: LoadProtector = load_protector) -> None:
-    """Loads the models and protects a built-in photo, so that a broken setup shows at once.
-
-    Raises:
-        ConfigurationError: With what failed.
-    """
-    protect_built_in_photo(load(settings), settings.config.method)
 
 
 def protect_built_in_photo(protect: Protector, method: MethodSettings) -> None:

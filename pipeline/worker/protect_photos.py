@@ -82,7 +82,7 @@ class PhotoSetWorker:
         self._watch = HangWatch(self._operation.set_time_limit_s)
         self._turns = Turns()
         self._say_progress = say_progress
-        self._load, self._is_tried = load, not settings.preflight
+        self._load, self._is_tried = load, False
         self._first_step_cpu_s: float | None = None
         self._loaded: Protector | None = None
         if settings.load_at_start:

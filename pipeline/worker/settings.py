@@ -23,8 +23,6 @@ class WorkerSettings:
     code_digest: str
     device: str = "cpu"
     """``cpu`` or ``cuda``; never chosen silently by the worker itself."""
-    preflight: bool = False
-    """Where the first photos fail, try a built-in one before they are given up."""
     load_at_start: bool = True
     """Load the models before the first set; else once a photo has to be computed."""
     input_roots: tuple[str, ...] = ()

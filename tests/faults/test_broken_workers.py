@@ -13,7 +13,6 @@ from pipeline.options import RunOptions
 from pipeline.pool import PoolSize
 from pipeline.run import run_protection
 from pipeline.storage.store import Store
-from pipeline.worker.settings import WorkerSettings
 from tests.faults.album import PHOTOS, check_all_protected_once, write_photos
 from tests.pipeline.mortal_run import CONFIG, OwnProcess
 
@@ -33,9 +32,6 @@ class BrokenNode(OwnProcess):
     @contextmanager
     def session(self, config: RunConfig, num_sets: int) -> Iterator[PoolSize]:
         yield PoolSize(workers=2, cpus_per_worker=1, gpus_per_worker=0.0, memory_bytes=0)
-
-    def preflight(self, settings: WorkerSettings, size: PoolSize) -> None:
-        """Its node was whole then."""
 
 
 def test_a_node_whose_every_set_fails_stops_the_run_and_condemns_nothing(tmp_path: Path) -> None:

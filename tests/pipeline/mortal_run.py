@@ -88,9 +88,6 @@ class OwnProcess:
     def session(self, config: RunConfig, num_sets: int) -> Iterator[PoolSize]:
         yield PoolSize(workers=1, cpus_per_worker=1, gpus_per_worker=0.0, memory_bytes=0)
 
-    def preflight(self, settings: WorkerSettings, size: PoolSize) -> None:
-        raise AssertionError("a lone worker tries the method out itself")
-
     def num_alive(self) -> int:
         return 1
 

@@ -2,7 +2,9 @@
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from dladiff.results import Photo, PhotoResult, SetResult
@@ -24,6 +26,26 @@ def load_stepping(_: WorkerSettings, step_s: float = 0.4) -> Protector:
         return SetResult(
             [PhotoResult(one.key, "protected", image=255 - one.image) for one in photos]
         )
+
+    return protect
+
+
+def load_counted(settings: WorkerSettings, folder: Path) -> Protector:
+    """Leaves a file for each time that it loads."""
+    (folder / uuid.uuid4().hex).touch()
+    return load_stepping(settings, step_s=0.1)
+
+
+def load_nothing(_: WorkerSettings) -> Protector:
+    """As where weights are missing."""
+    raise FileNotFoundError("no such weights")
+
+
+def load_failing(_: WorkerSettings) -> Protector:
+    """Loads, and protects no photo whatsoever."""
+
+    def protect(*_: Any) -> SetResult:
+        raise ZeroDivisionError("never works")
 
     return protect
 

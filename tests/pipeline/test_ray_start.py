@@ -10,9 +10,11 @@ import pytest
 
 from pipeline import ray_pool
 from pipeline.config import load_config
+from pipeline.errors import BrokenSetup
 from pipeline.output.manifest import newest_state
 from pipeline.run import run_protection
 from pipeline.storage.store import open_store
+from pipeline.worker.protector import LoadProtector
 from tests.pipeline import stepping
 from tests.sample_photos import encode, photo_image, write_album
 
@@ -39,7 +41,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.delenv("RAY_TMPDIR", raising=False)
         patch.setattr(os, "getloadavg", lambda: (2.5 * (os.cpu_count() or 1), 0.0, 0.0))
         ray.cloudpickle.register_pickle_by_value(stepping)  # which workers cannot import
-        yield ray_pool.start_local(num_cpus=2)
+        yield ray_pool.start_local(num_cpus=3)
         ray.shutdown()
 
 
@@ -80,3 +82,39 @@ def test_steps_within_a_set_are_seen_while_a_worker_of_ray_works(
     )
     assert len(seen) >= 2
     assert {state.status for state in newest_state(open_store(output)).values()} == {"protected"}
+
+
+@pytest.mark.parametrize(
+    ("load", "why"),
+    [
+        (stepping.load_nothing, "workers protect nothing: no such weights"),
+        (stepping.load_failing, "not even the built-in photo was protected: never works"),
+    ],
+)
+def test_workers_of_ray_that_protect_nothing_end_the_run_with_the_reason(
+    logs: Path, tmp_path: Path, load: LoadProtector, why: str
+) -> None:
+    album = write_album(
+        tmp_path / "in", {f"{who}/1.png": encode(photo_image(64, 64), "PNG") for who in "ab"}
+    )
+    few = ["workers=1", "threads=1", "worker_memory_gb=0.1", "canary.num_sets=0"]
+    config, output = load_config("zero-shot", overrides=few), str(tmp_path / "out")
+    with pytest.raises(BrokenSetup) as raised:
+        run_protection(str(album), output, config, pool=ray_pool.RayPool(load))
+    assert str(raised.value).endswith(why)
+    assert not newest_state(open_store(output))
+
+
+def test_each_worker_of_ray_loads_its_models_once(logs: Path, tmp_path: Path) -> None:
+    """No process before the pool's own loads them too."""
+    album = write_album(
+        tmp_path / "in",
+        {f"{who}/1.png": encode(photo_image(64, 64, n), "PNG") for n, who in enumerate("abcdef")},
+    )
+    few = ["workers=2", "threads=1", "worker_memory_gb=0.1", "canary.num_sets=0"]
+    config, loads = load_config("zero-shot", overrides=few), tmp_path / "loads"
+    loads.mkdir()
+    pool = ray_pool.RayPool(partial(stepping.load_counted, folder=loads))
+    outcome = run_protection(str(album), str(tmp_path / "out"), config, pool=pool)
+    assert outcome.counts == {"protected": 6}
+    assert 1 <= len(list(loads.iterdir())) <= 2

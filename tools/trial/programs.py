@@ -74,6 +74,11 @@ class Program:
         assert self._process is not None
         return self._process.wait(limit_s)
 
+    def ask_to_end(self) -> None:
+        """SIGTERM to the program itself, as a machine sends it that is about to go."""
+        assert self._process is not None
+        _send(self._process.pid, signal.SIGTERM)
+
     def kill(self) -> None:
         """SIGKILL to it and all that it started, as if its machine lost power."""
         if self._process is None:

@@ -1,8 +1,10 @@
 """The manifest has every decision once, and the newest of a source is its state."""
 
 import json
+import random
 import shutil
 import threading
+import time
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,10 +24,18 @@ from pipeline.manifest_row import (
     RowStatus,
 )
 from pipeline.output import fold as manifest
+from pipeline.output import manifest as reading
 from pipeline.output.fold import Fold, write_part
 from pipeline.output.ledger import Attempt, Ledger
 from pipeline.output.lock import LockLostError
-from pipeline.output.manifest import newest_rows, newest_state, read_manifest
+from pipeline.output.manifest import (
+    decisions,
+    manifest_tables,
+    newest_rows,
+    newest_state,
+    read_manifest,
+)
+from pipeline.output.manifest_parts import create_part, drop_from_part, part_key
 from pipeline.records import CommitRecord, RunColumns, UnchangedPhoto, photo_row
 from pipeline.storage.store import Store
 from tests.pipeline.mini_run import done_record, photo_set, source_photo
@@ -261,6 +271,78 @@ def test_nested_columns_survive(local_store: Store) -> None:
     assert again == replace(given, run_id="r", committed_at=again.committed_at)
     (few,) = newest_rows(local_store, ["num_faces"])
     assert (few.num_faces, few.identity, few.faces) == (1, "ann", None)
+
+
+@pytest.mark.parametrize("leaving_out", [("deferred",), ("deferred", "source_gone")])
+def test_the_newest_rows_are_found_whatever_order_parts_and_times_have(
+    local_store: Store, leaving_out: tuple[str, ...]
+) -> None:
+    draw = random.Random(0)
+    statuses: list[RowStatus] = ["protected", "failed", "deferred", "source_gone"]
+    written = list[ManifestRow]()
+    for number in range(12):
+        rows = [
+            row(
+                f"ann/{draw.randrange(15)}.jpg",
+                draw.choice(statuses),
+                psnr_db=float(len(written) + place),
+                committed_at=f"2026-01-0{draw.randrange(1, 4)}T00:00:00.000001+00:00",
+            )
+            for place in range(number)
+        ]
+        assert create_part(local_store, f"run-{number:02d}", 0, rows, ())
+        written += rows
+    expected = dict[str, ManifestRow]()
+    for one in sorted(written, key=lambda row: row.committed_at):  # stable: the last of equals
+        if one.status not in leaving_out:
+            expected[one.source_uri] = one
+    found = [*newest_rows(local_store, ["psnr_db"], leaving_out)]
+    assert sorted(one.psnr_db or 0 for one in found) == sorted(
+        one.psnr_db or 0 for one in expected.values()
+    )
+    assert len(expected) == 15
+
+
+def test_a_part_that_is_rewritten_while_rows_are_read_is_no_silent_loss(
+    local_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_part(local_store, "one", [row("ann/1.jpg", "protected"), row("bob/1.jpg", "protected")])
+    read, num_reads = reading.read_parts, 0
+
+    def read_and_forget(*arguments: Any) -> Any:
+        nonlocal num_reads
+        num_reads += 1
+        if num_reads == 2:
+            drop_from_part(local_store, part_key("one", 0), {"bob"}, ())
+        return read(*arguments)
+
+    monkeypatch.setattr(reading, "read_parts", read_and_forget)
+    with pytest.raises(PipelineError, match="run the command again"):
+        [*newest_rows(local_store)]
+
+
+def test_parts_are_read_side_by_side_and_come_in_their_order(
+    local_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        write_part(local_store, f"run-{number:02d}", [row(f"ann/{number}.jpg", "protected")])
+    read, lock, at_once = Store.read, threading.Lock(), [0, 0]
+
+    def slow(store: Store, key: str) -> bytes:
+        with lock:
+            at_once[0] += 1
+            at_once[1] = max(at_once)
+        time.sleep(0.05)
+        with lock:
+            at_once[0] -= 1
+        return read(store, key)
+
+    monkeypatch.setattr(Store, "read", slow)
+    found = [table["identity"].to_pylist() for table in manifest_tables(local_store, ["identity"])]
+    assert len(found) == 20
+    assert 4 <= at_once[1] <= 8
+    rows = [uri for uri, _ in decisions(local_store)]
+    assert rows == [f"file:///in/ann/{number}.jpg" for number in range(20)]
 
 
 def commit_unchanged(store: Store, run_id: str, name: str, sha256: str) -> None:

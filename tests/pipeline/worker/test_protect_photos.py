@@ -24,7 +24,7 @@ from pipeline.records import CommitRecord, PhotoSet, ReadPhoto, SourcePhoto
 from pipeline.storage.store import open_store
 from pipeline.worker import compute_set
 from pipeline.worker.code_digest import code_digest
-from pipeline.worker.preflight import preflight
+from pipeline.worker.preflight import protect_built_in_photo
 from pipeline.worker.protect_photos import PhotoSetWorker
 from pipeline.worker.protector import Protector, load_protector
 from pipeline.worker.read_photos import read_photo_set
@@ -333,7 +333,7 @@ def test_a_worker_of_other_code_refuses_to_start(settings: WorkerSettings) -> No
 
 
 def test_preflight_protects_the_built_in_photo(settings: WorkerSettings) -> None:
-    preflight(settings)
+    protect_built_in_photo(load_protector(settings), settings.config.method)
 
 
 def test_where_not_even_the_built_in_photo_is_protected_no_photo_is_to_blame(
@@ -342,7 +342,7 @@ def test_where_not_even_the_built_in_photo_is_protected_no_photo_is_to_blame(
     def fail(*args: object) -> SetResult:
         raise ZeroDivisionError
 
-    worker = PhotoSetWorker(dataclasses.replace(settings, preflight=True), load=lambda _: fail)
+    worker = PhotoSetWorker(dataclasses.replace(settings), load=lambda _: fail)
     with pytest.raises(BrokenSetup, match="not even the built-in photo was protected"):
         decide(worker, photo_set)
     assert not list(Ledger(open_store(settings.output_uri), RUN).commit_names())
@@ -354,7 +354,7 @@ def test_models_are_loaded_with_the_first_photo_to_compute_where_all_seems_known
     def load(_: WorkerSettings) -> Protector:
         raise ModelError("loaded")
 
-    late = dataclasses.replace(settings, load_at_start=False, preflight=True)
+    late = dataclasses.replace(settings, load_at_start=False)
     worker = PhotoSetWorker(late, load=load)
     with pytest.raises(BrokenSetup, match="loaded"):
         decide(worker, photo_set)
