@@ -5,6 +5,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import boto3
@@ -56,9 +57,9 @@ class BucketRun:
         program.start()
         return program
 
-    @property
-    def num_commits(self) -> int:
-        return sum("/commits/" in key for key in self.bucket.sizes(f"{self.output}runs/"))
+    def has_commits(self, least: int) -> bool:
+        """Whether so many photo sets are decided."""
+        return sum("/commits/" in key for key in self.bucket.sizes(f"{self.output}runs/")) >= least
 
     def wrong(self) -> list[str]:
         """What an audit from outside finds."""
@@ -80,7 +81,7 @@ def test_an_audit_from_outside_finds_nothing_after_kills_and_whatever_is_then_br
     run = BucketRun(tmp_path)
     for num_commits in (1, 2):
         with killed_in_the_end(run.start()) as program:
-            until(lambda least=num_commits: run.num_commits >= least, LIMIT_S)
+            until(partial(run.has_commits, num_commits), LIMIT_S)
             assert program.is_running, program.log.read_text()
     assert run.wrong()
     with killed_in_the_end(run.start()) as program:
@@ -113,7 +114,7 @@ def test_a_store_that_is_away_for_five_minutes_costs_the_command_five_minutes(
     with gateway_to(server.port) as (gateway, url):
         run = BucketRun(tmp_path)
         with killed_in_the_end(run.start({"AWS_ENDPOINT_URL": url})) as program:
-            until(lambda: run.num_commits >= 1, LIMIT_S)
+            until(partial(run.has_commits, 1), LIMIT_S)
             gateway.decide = lambda number: "drop"
             time.sleep(AWAY_S)
             assert program.is_running, program.log.read_text()

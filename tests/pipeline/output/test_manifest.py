@@ -35,7 +35,7 @@ from pipeline.output.manifest import (
     newest_state,
     read_manifest,
 )
-from pipeline.output.manifest_parts import create_part, drop_from_part, part_key
+from pipeline.output.manifest_parts import create_part, drop_from_part, part_key, read_parts
 from pipeline.records import CommitRecord, RunColumns, UnchangedPhoto, photo_row
 from pipeline.storage.store import Store
 from tests.pipeline.mini_run import done_record, photo_set, source_photo
@@ -307,14 +307,14 @@ def test_a_part_that_is_rewritten_while_rows_are_read_is_no_silent_loss(
     local_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_part(local_store, "one", [row("ann/1.jpg", "protected"), row("bob/1.jpg", "protected")])
-    read, num_reads = reading.read_parts, 0
+    num_reads = 0
 
     def read_and_forget(*arguments: Any) -> Any:
         nonlocal num_reads
         num_reads += 1
         if num_reads == 2:
             drop_from_part(local_store, part_key("one", 0), {"bob"}, ())
-        return read(*arguments)
+        return read_parts(*arguments)
 
     monkeypatch.setattr(reading, "read_parts", read_and_forget)
     with pytest.raises(PipelineError, match="run the command again"):
