@@ -283,7 +283,8 @@ def _newest_of_parts(
     last."""
     names = ("source_uri", "status", "committed_at")
     schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in names])
-    ids, times, marks = [], [], []
+    ids, times = list[NDArray[np.uint64]](), list[NDArray[np.int64]]()
+    marks = list[NDArray[np.bool_]]()
     for table in read_parts(store, keys, schema):
         ids.append(_ids_of(table["source_uri"].to_pylist()))
         when = pc.cast(table["committed_at"], pa.timestamp("us", "UTC"))
@@ -295,7 +296,6 @@ def _newest_of_parts(
     lengths = [len(one) for one in marks]
     all_ids, is_in = np.concatenate(ids), np.concatenate(marks)
     order = np.lexsort((np.concatenate(times), is_in, all_ids[:, 0], all_ids[:, 1]))
-    del times
     is_last = np.ones(len(order), bool)
     is_last[:-1] = (all_ids[order[1:]] != all_ids[order[:-1]]).any(axis=1)
     newest = np.zeros(len(order), bool)

@@ -19,7 +19,7 @@ from tests.waiting import until
 from tools.trial.object_store import Seaweed
 from tools.trial.programs import Program
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
 PEOPLE = "abcd"
 """With two photos each, a set a person."""

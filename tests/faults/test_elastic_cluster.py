@@ -16,7 +16,7 @@ from tests.faults.cluster_run import ClusterRun, start_run
 from tests.waiting import until
 from tools.trial.ray_nodes import RayCluster
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
 NODE_CPUS = 3
 """For one worker of two threads and a reader: never for two workers."""
@@ -74,8 +74,9 @@ def test_a_node_that_is_told_to_go_ends_its_set_and_begins_none_and_another_take
             told_at = utc_now()
             until(lambda: not nodes[0].is_running, LIMIT_S)
             cluster.start_node(NODE_CPUS)
-        finally:
             ended(run)
+        finally:
+            run.program.kill()
         run.check_all_is_done_once(undisturbed)
     attempts = run.attempts()
     assert len(attempts) == len(PEOPLE)  # nothing was begun twice: the node's set was staged
