@@ -17,7 +17,7 @@ from benchmarks.stand_in_models import one_thread, stable_diffusion
 from dladiff.config import preset_settings
 from dladiff.encoders.identity_encoders import load_identity_encoder
 from dladiff.methods.others.by_name import BASELINES
-from dladiff.methods.others.person import BaselineSettings, Effort, Person
+from dladiff.methods.others.person import Person
 from dladiff.photo_at_work import PhotoAtWork
 from dladiff.quality import load_learned_perceptual_distance
 from dladiff.results import Cost, Face, Photo
@@ -43,8 +43,7 @@ def of_method(stand_in: StandIn, name: str) -> dict[str, Any]:
         person = Person.begin(
             [_photo(str(number)) for number in range(PHOTOS)],
             diffusion,
-            BaselineSettings(method=method),
-            Effort(1 + round_steps),
+            method.changed(f"loop.num_steps={1 + round_steps}"),
             load_identity_encoder(method.recognisers[0], device()) if reads_faces else None,
             load_learned_perceptual_distance(device()) if reads_faces else None,
             cost,

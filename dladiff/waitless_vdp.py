@@ -82,6 +82,8 @@ class _Sensitivity(castleCSF):  # type: ignore[misc]
 class WaitlessVdp(cvvdp):  # type: ignore[misc]
     """The measure of image pairs on a device."""
 
+    lpyr: Any
+
     def __init__(self, display_name: str, device: torch.device, nearness: float = 1.0) -> None:
         """Ready to look.
 
@@ -91,8 +93,8 @@ class WaitlessVdp(cvvdp):  # type: ignore[misc]
             nearness: How many times as large things look as from the display's usual distance.
         """
         super().__init__(display_name=display_name, device=device, quiet=True)
-        self.display_photometry = _Display(self.display_photometry)
-        self.pix_per_deg = self.pix_per_deg / nearness
+        self.display_photometry: Any = _Display(self.display_photometry)
+        self.pix_per_deg: float = self.pix_per_deg / nearness
         assert (self.masking_model, self.contrast) == ("mult-mutual", "weber_g1"), self.version
 
     def load_config(self, config_paths: list[str]) -> None:

@@ -142,7 +142,8 @@ def _channels_first(tensor: Tensor) -> Tensor:
 def _convolve(node: dict[str, Any], images: Tensor, kernel: Tensor) -> Tensor:
     attributes = node["attr"]
     stride = int(attributes["strides"]["list"]["i"][1])
-    height, width = kernel.shape[:2]
+    # A trace gives sizes as tensors.
+    height, width = (int(length) for length in kernel.shape[:2])
     if base64.b64decode(attributes["padding"]["s"]) == b"SAME":
         top, bottom = _same_padding(int(images.shape[2]), height, stride)
         left, right = _same_padding(int(images.shape[3]), width, stride)

@@ -263,7 +263,7 @@ def evaluate(
         "adapter_clip": adapter_clip,
         "adapter_controlnet": adapter_controlnet,
     }
-    given = {
+    given: dict[str, object] = {
         "handlings": handlings,
         "remover": None if remover is None else str(remover),
         "max_people": people,

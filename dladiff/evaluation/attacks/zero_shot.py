@@ -89,7 +89,7 @@ def read_faces(
     return ToldFaces(embeds, looks, clip.network(mean.expand(1, 3, clip.side, clip.side)))
 
 
-class _UnetAlone(IPAdapterMixin):
+class _UnetAlone(IPAdapterMixin):  # type: ignore[misc]  # diffusers has no types
     """What the loader of diffusers asks of a pipeline, and no more."""
 
     def __init__(self, unet: UNet2DConditionModel) -> None:

@@ -293,7 +293,9 @@ def test_the_newest_rows_are_found_whatever_order_parts_and_times_have(
         assert create_part(local_store, f"run-{number:02d}", 0, rows, ())
         written += rows
     expected = dict[str, ManifestRow]()
-    for one in sorted(written, key=lambda row: row.committed_at):  # stable: the last of equals
+    for one in sorted(
+        written, key=lambda row: row.committed_at or ""
+    ):  # stable: the last of equals
         if one.status not in leaving_out:
             expected[one.source_uri] = one
     found = [*newest_rows(local_store, ["psnr_db"], leaving_out)]
