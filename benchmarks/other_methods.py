@@ -44,9 +44,9 @@ def of_method(stand_in: StandIn, name: str) -> dict[str, Any]:
             [_photo(str(number)) for number in range(PHOTOS)],
             diffusion,
             method.changed(f"loop.num_steps={1 + round_steps}"),
+            cost,
             load_identity_encoder(method.recognisers[0], device()) if reads_faces else None,
             load_learned_perceptual_distance(device()) if reads_faces else None,
-            cost,
         )
         BASELINES[name](person).run(lambda share: flops.append(stand_in.flops))
     each = (flops[-1] - flops[0]) / round_steps / PHOTOS

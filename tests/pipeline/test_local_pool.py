@@ -113,7 +113,7 @@ def test_no_worker_outlives_the_command(tmp_path: Path, number: signal.Signals) 
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        workers = children_of(process.pid)
+        workers = list(seconds_of_children(process.pid))
         assert workers
         process.send_signal(number)
         code = process.wait(60)
@@ -130,21 +130,27 @@ def test_the_commands_lines_move_within_a_set_and_its_worker_computes_with_one_t
 ) -> None:
     with endless_command(tmp_path, steps=2000) as process:
         assert process.stderr is not None
-        shares = list[float]()
+        shares, loaded = list[float](), dict[int, dict[str, float]]()
         for line in process.stderr:
             if found := re.search(
                 r"0 of 1 photo, 0 of 1 set, ([\d.]+) % done.* left$", line.strip()
             ):
                 shares.append(float(found[1]))
+                loaded = loaded or seconds_of_children(process.pid)
             if len(set(shares)) == 3:
                 break
         assert 0 < shares[0] < shares[-1] < 100, shares
         assert shares == sorted(shares)
-        by_worker = {pid: seconds_by_thread(pid) for pid in children_of(process.pid)}
-        worker = max(by_worker, key=lambda pid: sum(by_worker[pid]))
-        busiest, *others = sorted(by_worker[worker], reverse=True)
+        by_worker = seconds_of_children(process.pid)
+        worker = max(by_worker, key=lambda pid: sum(by_worker[pid].values()))
+        # Since steps began: what loads the libraries is another thread.
+        spent = {
+            thread: seconds - loaded[worker].get(thread, 0.0)
+            for thread, seconds in by_worker[worker].items()
+        }
+        busiest, *others = sorted(spent.values(), reverse=True)
         assert busiest > 5
-        assert sum(others) < 0.1 * busiest, by_worker[worker]
+        assert sum(others) < 0.1 * busiest, spent
         environment = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
         assert b"OMP_WAIT_POLICY=PASSIVE" in environment
 
@@ -167,16 +173,19 @@ def endless_command(tmp_path: Path, steps: int = 100_000) -> Iterator[subprocess
         process.communicate()
 
 
-def seconds_by_thread(pid: int) -> list[float]:
+def seconds_of_children(pid: int) -> dict[int, dict[str, float]]:
+    """CPU seconds so far of each thread of each child of a process."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {int(child): seconds_by_thread(int(child)) for child in children}
+
+
+def seconds_by_thread(pid: int) -> dict[str, float]:
     """CPU seconds of each thread of a process so far."""
-    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
-    fields = [stat.rpartition(")")[2].split() for stat in stats]
-    ticks = os.sysconf("SC_CLK_TCK")
-    return [(int(field[11]) + int(field[12])) / ticks for field in fields]
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    ticks, found = os.sysconf("SC_CLK_TCK"), dict[str, float]()
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        fields = path.read_text().rpartition(")")[2].split()
+        found[path.parent.name] = (int(fields[11]) + int(fields[12])) / ticks
+    return found
 
 
 def test_steps_within_a_set_are_seen_while_it_works(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_set_that_fails_twice_is_failed_with_the_class_of_its_error(
 
         return fail
 
-    outcome = decide(PhotoSetWorker(settings, load_failing_on_people), photo_set)
+    outcome = decide(PhotoSetWorker(settings, load=load_failing_on_people), photo_set)
     assert (outcome.outcome, outcome.statuses, len(calls)) == ("committed", {"failed": 2}, 2)
     record = decided(settings, photo_set)
     assert [staged.row.reason for staged in record.rows] == ["ZeroDivisionError"] * 2
