@@ -75,8 +75,6 @@ class PresetResult(_Read):
     lpips: float
     jod: Jod | None
     on_photo: dict[str, OnPhoto]
-    taef2: Estimate | None
-    """Cosine of what TAEF2, an autoencoder of another family in no loss, shows of the face."""
     core_seconds: float
 
 
@@ -181,10 +179,6 @@ def photo_table(results: ProtectionResults) -> str:
             ]
             for name in names
         ),
-        [
-            "TAEF2, an autoencoder in no loss",
-            *(UNMEASURED if p.taef2 is None else _estimate(p.taef2) for p in presets),
-        ],
     ]
     return markdown_table(["", *(f"`{name}`" for name in results.presets)], rows)
 
