@@ -52,7 +52,7 @@ class BucketRun:
         places = [f"s3://{BUCKET}/{place.rstrip('/')}" for place in (self.photos, self.output)]
         command = [str(Path(sys.executable).with_name("dladiff")), "protect", *places]
         command += ["--preset", "zero-shot", "--canary", "0", "--workers", "1"]
-        command += ["--set=loop.num_steps=20", "--set=threads=1", "--set=lock_ttl_s=20"]
+        command += ["--set=loop.num_steps=20", "--set=threads=1", "--set=lock_ttl_s=20", "--wait"]
         program = Program(command, self._folder / "log", environment)
         program.start()
         return program

@@ -22,7 +22,7 @@ NODE_CPUS = 3
 """For one worker of two threads and a reader: never for two workers."""
 OPTIONS = ("--workers=2", "--set=threads=2", "--set=loop.num_steps=60")
 PEOPLE = "abcdefghij"
-NOTICE_S = 40
+NOTICE_S = 120
 """That a node has from SIGTERM to its end: some sets' time, and less than all sets' time."""
 LIMIT_S = 600.0
 
