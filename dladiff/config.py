@@ -173,6 +173,10 @@ class LoopSettings(Settings):
     mixtures_per_step: Annotated[int, Field(ge=0)] = 2
     """Random convex mixtures of the photos' latents, which a UNet learns from several photos."""
 
+    def looks_before(self, step: int) -> int:
+        """Steps before this one that look at what the model shows: the others look at the photo."""
+        return step - step // self.photo_step_every
+
 
 class SurrogateSettings(Settings):
     """Surrogates that learn the photos, and steps against them: photos without a face.

@@ -115,7 +115,7 @@ class LikenessSchedule:
                 loss = partial(on_photo.in_loop.gradients, step=number)
                 yield Step(loss, size, momentum, may_vanish=True)
             else:
-                turn = number if on_photo is None else number - number // every
+                turn = number if on_photo is None else settings.looks_before(number)
                 yield Step(partial(self._heard, draw=number, turn=turn), size, momentum)
         if on_photo is None:
             return

@@ -37,7 +37,7 @@ class PassCost:
 
     def of_a_photo(self, loop: LoopSettings) -> float:
         """All steps of a loop through this autoencoder, of one of four photos of a person."""
-        steps = loop.num_steps - loop.num_steps // loop.photo_step_every
+        steps = loop.looks_before(loop.num_steps)
         both = self.encode + self.decode
         # The way back costs each part about what the way there did, since weights are frozen.
         decode_and_back = self.decode + self.back * self.decode / both
