@@ -1,13 +1,10 @@
 """What files become, as tables: notes of the code, and ``results/files.json``."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from pipeline.inspection.explain import SOURCE_NOTES
-from tools.results.markdown import markdown_table
-
-_RESULTS = Path(__file__).resolve().parents[2] / "results" / "files.json"
+from tools.results.markdown import RESULTS, markdown_table
 
 
 def notes_table() -> str:
@@ -52,7 +49,7 @@ def large_table() -> str:
 
 
 def _results() -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(_RESULTS.read_text())
+    loaded: dict[str, Any] = json.loads((RESULTS / "files.json").read_text())
     return loaded
 
 

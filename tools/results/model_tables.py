@@ -2,47 +2,39 @@
 
 import json
 from functools import cache
-from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.published_models import AUTOENCODERS
 from dladiff.accelerator import Precision
 from dladiff.config import OtherMethodName, PresetName, preset_settings
 from dladiff.layer1.counted_cost import GPU_TFLOPS, PassCost, gpu_seconds
+from tools.results.markdown import RESULTS, markdown_table
 
-_RESULTS = Path(__file__).resolve().parents[2] / "results" / "model_cost.json"
-_METHODS = _RESULTS.with_name("method_cost.json")
 _PRESETS: tuple[PresetName, ...] = ("balanced", "discreet", "fast")
 
 
 def passes_table() -> str:
     """One photo through each autoencoder and back."""
-    lines = [
-        "| autoencoder | side | TFLOP: encode, decode, back | GiB saved: float32, bfloat16 |",
-        "| --- | --- | --- | --- |",
-    ]
+    rows = []
     for name, published in AUTOENCODERS.items():
         full, half = (_row(name, precision) for precision in ("float32", "bfloat16"))
-        lines.append(
-            f"| {published.title} | {full['resolution']} | {full['encode_tflop']:.1f}, "
-            f"{full['decode_tflop']:.1f}, {full['back_tflop']:.1f} | {full['saved_gib']:.1f}, "
-            f"{half['saved_gib']:.1f} |"
-        )
-    return "\n".join(lines)
+        passes = ", ".join(f"{full[f'{part}_tflop']:.1f}" for part in ("encode", "decode", "back"))
+        saved = f"{full['saved_gib']:.1f}, {half['saved_gib']:.1f}"
+        rows.append([published.title, str(full["resolution"]), passes, saved])
+    header = ["autoencoder", "side", "TFLOP: encode, decode, back"]
+    return markdown_table([*header, "GiB saved: float32, bfloat16"], rows)
 
 
 def presets_table() -> str:
     """TFLOP of a photo's steps through an autoencoder, and seconds derived from them."""
-    lines = [
-        "| autoencoder | preset | TFLOP a photo | derived seconds: " + ", ".join(GPU_TFLOPS) + " |",
-        "| --- | --- | --- | --- |",
-    ]
+    rows = []
     for name, published in AUTOENCODERS.items():
         for preset in _PRESETS:
             total = tflop_of_a_photo(name, preset)
             seconds = ", ".join(f"{each:.1f}" for each in gpu_seconds(total).values())
-            lines.append(f"| {published.title} | `{preset}` | {total:.0f} | {seconds} |")
-    return "\n".join(lines)
+            rows.append([published.title, f"`{preset}`", f"{total:.0f}", seconds])
+    header = ["autoencoder", "preset", "TFLOP a photo"]
+    return markdown_table([*header, "derived seconds: " + ", ".join(GPU_TFLOPS)], rows)
 
 
 def tflop_of_a_photo(name: str, preset: PresetName) -> float:
@@ -65,22 +57,20 @@ def _row(name: str, precision: str) -> dict[str, Any]:
 
 @cache
 def _rows() -> tuple[dict[str, Any], ...]:
-    return tuple(json.loads(_RESULTS.read_text())["rows"])
+    return tuple(json.loads((RESULTS / "model_cost.json").read_text())["rows"])
 
 
 def methods_table() -> str:
     """A step of each method of others on Stable Diffusion 1.5."""
-    rows = {row["method"]: row for row in json.loads(_METHODS.read_text())["rows"]}
-    lines = ["| method | TFLOP a photo and step | GiB at most |", "| --- | --- | --- |"]
-    for name in get_args(OtherMethodName):
-        found = rows.get(name)
-        cells = (
-            f"{found['tflop_a_photo_and_step']:.1f} | {found['peak_gib']:.0f}"
-            if found
-            else "not counted |"
-        )
-        lines.append(f"| `{name}` | {cells} |")
-    return "\n".join(lines)
+    counted = json.loads((RESULTS / "method_cost.json").read_text())["rows"]
+    cells = {
+        one["method"]: [f"{one['tflop_a_photo_and_step']:.1f}", f"{one['peak_gib']:.0f}"]
+        for one in counted
+    }
+    rows = (
+        [f"`{name}`", *cells.get(name, ["not counted", ""])] for name in get_args(OtherMethodName)
+    )
+    return markdown_table(["method", "TFLOP a photo and step", "GiB at most"], rows)
 
 
 MODEL_TABLES = {

@@ -9,9 +9,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tools.results.markdown import markdown_table
+from tools.results.markdown import RESULTS, markdown_table
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
 UNMEASURED = "not measured"
 
 

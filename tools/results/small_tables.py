@@ -1,13 +1,11 @@
 """Small tables: presets from the settings, single measurements from their files in ``results/``."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from dladiff.config import OwnPresetName, preset_settings
-from tools.results.markdown import markdown_table
+from tools.results.markdown import RESULTS, cosine, markdown_table
 
-_RESULTS = Path(__file__).resolve().parents[2] / "results"
 _MEANT_FOR: dict[OwnPresetName, str] = {
     "discreet": "a change that hardly shows, and little protection",
     "balanced": "a change that shows when a face is enlarged",
@@ -44,7 +42,7 @@ def presets_table() -> str:
 def looks_table() -> str:
     """What a change costs the eye and what it takes from recognisers, on one portrait."""
     found = _read("looks")
-    clean = _cosine(found["clean_autoencoder"])
+    clean = cosine(found["clean_autoencoder"])
     header = ["", "JOD at twice its size; at its own"]
     header += ["SFace on the photo; after JPEG 75 and half size"]
     header += [f"what the autoencoder shows to SFace (clean {clean})"]
@@ -52,8 +50,8 @@ def looks_table() -> str:
         [
             f"`{one['preset']}`",
             f"{one['jod_at_2x']:.2f}; {one['jod_at_1x']:.2f}",
-            f"{_cosine(one['photo'])}; {_cosine(one['handled'])}",
-            _cosine(one["autoencoder"]),
+            f"{cosine(one['photo'])}; {cosine(one['handled'])}",
+            cosine(one["autoencoder"]),
         ]
         for one in found["rows"]
     ]
@@ -62,13 +60,11 @@ def looks_table() -> str:
 
 def scale_table() -> str:
     """How long planning takes before workers start, and its memory."""
-    rows = [
-        [one["photos"], one["known"], one["cpu_time"], f"{one['memory_gib']} GiB"]
-        for one in _read("scale")["rows"]
-    ]
-    for row, one in zip(rows, _read("scale")["rows"], strict=True):
-        if one["extrapolated"]:
-            row[2:] = [f"{cell}, **extrapolated**" for cell in row[2:]]
+    rows = []
+    for one in _read("scale")["rows"]:
+        how = ", **extrapolated**" if one["extrapolated"] else ""
+        costs = one["cpu_time"], f"{one['memory_gib']} GiB"
+        rows.append([one["photos"], one["known"], *(f"{cost}{how}" for cost in costs)])
     header = ["photos", "OUTPUT knows", "CPU time until workers start", "memory"]
     return markdown_table(header, rows)
 
@@ -89,12 +85,8 @@ def overlap_table() -> str:
     return markdown_table([*header, "sets a second without work, of the bare graph's"], rows)
 
 
-def _cosine(value: float) -> str:
-    return f"{value:.2f}".replace("0.", ".", 1)
-
-
 def _read(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((_RESULTS / f"{name}.json").read_text())
+    loaded: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
     return loaded
 
 

@@ -5,10 +5,10 @@ by size and handling. ``results/frontier.jsonl`` has other strengths and methods
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
-_RESULTS = Path(__file__).resolve().parents[2] / "results"
+from tools.results.markdown import RESULTS, cosine, markdown_table
+
 _JUDGES = ("MobileFaceNet", "MobileFace")
 _AT_MOST = {"none": 0.2, "jpeg75_half": 0.25}
 """What the default is meant to leave, on average over people, by every judge in no loss."""
@@ -19,11 +19,7 @@ def sizes_table() -> str:
     """Clean photos and ``balanced``, at each size and handling, by judges in no loss."""
     lines = _through()["lines"]
     judges = [name for name in dict.fromkeys(one["judge"] for one in lines) if _unseen(lines, name)]
-    head = " | ".join(f"{judge}: clean, `balanced`" for judge in judges)
-    table = [
-        f"| short side | handling | meant | {head} |",
-        "| --- | --- | --- |" + " --- |" * len(judges),
-    ]
+    rows = []
     for side, handling in dict.fromkeys((one["short_side"], one["handling"]) for one in lines):
         cells = []
         for judge in judges:
@@ -31,29 +27,24 @@ def sizes_table() -> str:
                 _one(lines, side, handling, condition, judge)
                 for condition in ("clean", "protected")
             )
-            cells.append(f"{_short(clean)}, {_marked(ours, _AT_MOST[handling])}")
+            cells.append(f"{cosine(clean)}, {_marked(ours, _AT_MOST[handling])}")
         size = "the photo's own" if side is None else f"{side} px"
-        meant = f"at most {_short(_AT_MOST[handling])}"
-        table.append(f"| {size} | {_HANDLINGS[handling]} | {meant} | {' | '.join(cells)} |")
-    return "\n".join(table)
+        rows.append([size, _HANDLINGS[handling], f"at most {cosine(_AT_MOST[handling])}", *cells])
+    header = ["short side", "handling", "meant"]
+    return markdown_table([*header, *(f"{judge}: clean, `balanced`" for judge in judges)], rows)
 
 
 def methods_table() -> str:
     """Ours by strength and ten methods of others at the photo's own size."""
-    lines = [
-        "| method | JOD at twice the size | as published: " + ", ".join(_JUDGES) + " | half size, "
-        "JPEG 75 |",
-        "| --- | --- | --- | --- |",
-    ]
+    rows = []
     for row in _frontier():
-        shown = [
-            ", ".join(_short(row["left"][f"autoencoder, {handling}"][name]) for name in _JUDGES)
+        shown = (
+            ", ".join(cosine(row["left"][f"autoencoder, {handling}"][name]) for name in _JUDGES)
             for handling in _HANDLINGS
-        ]
-        lines.append(
-            f"| {_named(row['condition'])} | {row['jod']['median']:.1f} | {' | '.join(shown)} |"
         )
-    return "\n".join(lines)
+        rows.append([_named(row["condition"]), f"{row['jod']['median']:.1f}", *shown])
+    header = ["method", "JOD at twice the size", "as published: " + ", ".join(_JUDGES)]
+    return markdown_table([*header, "half size, JPEG 75"], rows)
 
 
 def _named(condition: str) -> str:
@@ -69,11 +60,7 @@ def _named(condition: str) -> str:
 
 def _marked(value: float, at_most: float) -> str:
     """Bold where it misses what was asked."""
-    return f"**{_short(value)}**" if round(value, 2) > at_most else _short(value)
-
-
-def _short(value: float) -> str:
-    return f"{value:.2f}".replace("0.", ".", 1)
+    return f"**{cosine(value)}**" if round(value, 2) > at_most else cosine(value)
 
 
 def _unseen(lines: list[dict[str, Any]], judge: str) -> bool:
@@ -94,12 +81,12 @@ def _one(
 
 
 def _through() -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((_RESULTS / "through.json").read_text())
+    loaded: dict[str, Any] = json.loads((RESULTS / "through.json").read_text())
     return loaded
 
 
 def _frontier() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (_RESULTS / "frontier.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (RESULTS / "frontier.jsonl").read_text().splitlines()]
 
 
 THROUGH_TABLES = {"through-sizes": sizes_table, "through-methods": methods_table}

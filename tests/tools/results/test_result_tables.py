@@ -104,7 +104,7 @@ def test_what_the_autoencoder_shows_beyond_what_is_meant_is_marked(
         for (condition, judge), value in shown.items()
     ]
     (tmp_path / "through.json").write_text(json.dumps({"lines": lines}))
-    monkeypatch.setattr(through_tables, "_RESULTS", tmp_path)
+    monkeypatch.setattr(through_tables, "RESULTS", tmp_path)
     head, _, row = through_tables.sizes_table().splitlines()
     assert "A: clean, `balanced` | B: clean, `balanced`" in head
     assert row.endswith("| at most .20 | .74, .20 | .60, **.21** |")
