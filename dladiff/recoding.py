@@ -7,7 +7,7 @@ import PIL.Image
 from jaxtyping import UInt8
 
 JPEG_QUALITY = 75
-"""The quality of JPEG files that most platforms and viewers write."""
+"""Of what handlings, figures and documents call JPEG 75."""
 
 Photo = UInt8[np.ndarray, "_ _ 3"]
 """RGB, HWC, uint8; a photo and its copy may differ in size."""

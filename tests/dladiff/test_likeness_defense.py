@@ -189,8 +189,9 @@ def test_faces_keep_the_looks_that_are_asked_for(
             assert photo.face_visibility_jod is not None
             assert photo.face_visibility_jod_1x is not None
             assert target - 0.01 <= photo.face_visibility_jod <= target + 0.11
-            # Smooth changes are seen about as well at its own size.
-            assert photo.face_visibility_jod < photo.face_visibility_jod_1x + 0.05
+            # At 9.6, smooth changes are seen about as well at the photo's own size.
+            tie = 0.05 if target == 9.6 else 0.0
+            assert photo.face_visibility_jod < photo.face_visibility_jod_1x + tie
     for shown, hidden in zip(found[9.0], found[9.6], strict=True):
         assert hidden.model_likeness[0].after > shown.model_likeness[0].after
 
